@@ -1,0 +1,1 @@
+"""What every layer uses: errors, debug variables, progress, paths, atomic writes. Imports nothing of dlavm."""
