@@ -1,1 +1,1 @@
-"""What every layer uses: errors, debug variables, progress, paths, atomic writes. Imports nothing of dlavm."""
+"""For every layer: errors, debug variables, progress, paths, atomic writes. Imports nothing of dlavm."""

@@ -1,0 +1,43 @@
+"""Progress of long work: a bar on a terminal's stderr, nothing in a pipe. stdout is never touched."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Bar(Protocol):
+    """What `progress` hands to its block."""
+
+    def advance(self, n: int = 1) -> None:
+        """Counts `n` more units of `total` as done."""
+
+
+class _Silent:
+    def advance(self, n: int = 1) -> None:
+        pass
+
+
+class _Drawn:
+    def __init__(self, display: Progress, label: str, total: int | None) -> None:
+        self._display = display
+        self._task = display.add_task(label, total=total)
+
+    def advance(self, n: int = 1) -> None:
+        self._display.advance(self._task, n)
+
+
+@contextmanager
+def progress(label: str, total: int | None = None) -> Iterator[Bar]:
+    """Shows `label` and how much of `total` (None: unknown) is done until the block ends, then vanishes."""
+    if not sys.stderr.isatty():
+        yield _Silent()
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as display:
+        yield _Drawn(display, label, total)
