@@ -1,0 +1,50 @@
+"""Symbolic integer expressions with bounds: every dynamic quantity (`token`, `kv_len`, ...) is one."""
+
+from dlavm.sym.expr import (
+    Const,
+    Expr,
+    IntoExpr,
+    Var,
+    add,
+    align,
+    ceildiv,
+    eq,
+    floordiv,
+    le,
+    lt,
+    maximum,
+    minimum,
+    mod,
+    mul,
+    rebuild,
+    select,
+    wrap,
+)
+from dlavm.sym.text import parse
+from dlavm.sym.walk import evaluate, free_vars, postorder, substitute
+
+__all__ = [
+    "Const",
+    "Expr",
+    "IntoExpr",
+    "Var",
+    "add",
+    "align",
+    "ceildiv",
+    "eq",
+    "evaluate",
+    "floordiv",
+    "free_vars",
+    "le",
+    "lt",
+    "maximum",
+    "minimum",
+    "mod",
+    "mul",
+    "parse",
+    "postorder",
+    "rebuild",
+    "select",
+    "substitute",
+    "wrap",
+]
