@@ -52,7 +52,7 @@ def _refuse_foreign(final: Path) -> None:
     names = sorted(entry.name for entry in final.iterdir())
     if names:
         raise DlavmError(
-            f"output {str(final)!r}: expected a free name, an empty directory or an artifact ({MANIFEST_NAME}) "
+            f"output {str(final)!r}: expected a free name, an empty directory or one with {MANIFEST_NAME} "
             f"to replace, got a directory with {names[0]!r}; choose another place or remove it"
         )
 

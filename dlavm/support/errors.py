@@ -13,6 +13,6 @@ class DlavmError(Exception):
 
 
 class CheckFailed(DlavmError):  # noqa: N818 - it reports a result, not a mistake of the caller
-    """The input was fine and the answer is no: bits differ, a bar is missed, a file is stale. Exits with 1."""
+    """The input was fine and the answer is no: bits differ, a bar is missed, a file is stale. Exit 1."""
 
     exit_code = 1

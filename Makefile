@@ -1,0 +1,68 @@
+# Each target sets up what it needs in .venv; a second run only checks stamps.
+VENV   := .venv
+BIN    := $(VENV)/bin
+PYTHON ?= python3
+JOBS   ?= 2
+
+# Directories count too: their time changes when a source comes or goes.
+NATIVE := clib/CMakeLists.txt $(shell find clib -type d -o -name '*.cpp' -o -name '*.h' -o -name '*.hpp')
+CXX_FILES = $(shell git ls-files 'clib/*.cpp' 'clib/*.h' 'clib/*.hpp' ':!*generated*')
+PIP    := $(BIN)/pip install --quiet --disable-pip-version-check
+STORIES := output/stories
+PYTEST := $(BIN)/python -m pytest -q
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all test-rtl bench lint format gen wheel clean
+.DELETE_ON_ERROR:
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: $(VENV)/.stamp-core  ## build the bundled model for v3 and let it tell a story
+	$(BIN)/dlavm build models/stories.py --target v3 -o $(STORIES)
+	$(BIN)/dlavm run $(STORIES) --prompt "Tell me a story about a dog and a ball."
+
+test: lint  ## lint, then every test that is not marked slow
+	$(PYTEST) -n $(JOBS) -m "not slow" tests
+
+test-all: lint  ## lint, then every test
+	$(PYTEST) -n $(JOBS) tests
+
+test-rtl: $(VENV)/.stamp-test  ## the RTL alone: blocks with cocotb, whole programs on the Verilated core
+	$(PYTEST) -n $(JOBS) tests/rtl
+
+bench: $(VENV)/.stamp-core  ## prompt and generation speed of the bundled model on the timed engine
+	$(BIN)/dlavm build models/stories.py --target v3 -o $(STORIES)
+	$(BIN)/dlavm bench $(STORIES) --engine timed
+
+lint: $(VENV)/.stamp-test  ## ruff, mypy, clang-format, generated files up to date
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+	$(BIN)/python -m dlavm.target.gen --check
+
+format: $(VENV)/.stamp-test  ## lay out the C++ and sort the Python imports
+	$(BIN)/clang-format -i $(CXX_FILES)
+	$(BIN)/ruff check --fix --select I .
+
+gen: $(VENV)/.stamp-test  ## write the generated files anew from targets/
+	$(BIN)/python -m dlavm.target.gen
+
+wheel: $(VENV)/.stamp-core  ## a wheel in dist/
+	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation -w dist .
+
+clean:  ## remove .venv and everything that was built
+	rm -rf $(VENV) build dist output/* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.stamp-tools:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) "scikit-build-core>=0.11" "ninja>=1.11"
+	touch $@
+
+# Without build isolation the build folder stays valid, so that a changed C++ file costs one compilation.
+$(VENV)/.stamp-core: EXTRAS :=
+$(VENV)/.stamp-test: EXTRAS := [dev,hf,rtl,serve]
+$(VENV)/.stamp-core $(VENV)/.stamp-test: $(VENV)/.stamp-tools pyproject.toml $(NATIVE)
+	$(PIP) --no-build-isolation -e ".$(EXTRAS)"
+	touch $@
