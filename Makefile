@@ -1,15 +1,15 @@
 # Each target sets up what it needs in .venv; a second run only checks stamps.
-VENV   := .venv
-BIN    := $(VENV)/bin
-PYTHON ?= python3
-JOBS   ?= 2
+VENV    := .venv
+BIN     := $(VENV)/bin
+PYTHON  ?= python3
+JOBS    ?= 2
 
+CXX_FILES := $(shell find clib -name '*.cpp' -o -name '*.h' -o -name '*.hpp')
 # Directories count too: their time changes when a source comes or goes.
-NATIVE := clib/CMakeLists.txt $(shell find clib -type d -o -name '*.cpp' -o -name '*.h' -o -name '*.hpp')
-CXX_FILES = $(shell git ls-files 'clib/*.cpp' 'clib/*.h' 'clib/*.hpp' ':!*generated*')
-PIP    := $(BIN)/pip install --quiet --disable-pip-version-check
+NATIVE  := clib/CMakeLists.txt $(CXX_FILES) $(shell find clib -type d) $(wildcard targets/generated/*.h)
+PIP     := $(BIN)/pip install --quiet --disable-pip-version-check
+PYTEST  := $(BIN)/python -m pytest -q
 STORIES := output/stories
-PYTEST := $(BIN)/python -m pytest -q
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-rtl bench lint format gen wheel clean
