@@ -1,0 +1,205 @@
+"""Encoding and decoding of command streams, and their assembly text.
+
+Stream form of a command (v2: header and payload; v3: header, indirect mask, payload):
+
+    word 0   opcode [7:0], length in words [15:8], predicate register [20:16] (0: always), zero [31:21]
+    word 1   v3: bit i set: payload word i holds the number of a scalar register, whose value stands for the word
+    ...      payload words, laid out by `targets/isa`
+"""
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from dlavm.support.errors import DlavmError
+from dlavm.target.spec import Command, Field, TargetSpec
+
+WORD_MASK = 0xFFFFFFFF
+
+
+class EncodingError(DlavmError):
+    """A command that the encoding cannot express; `code` is the name of the hardware's error."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class SReg:
+    """A scalar register standing for the value of a dynamic field."""
+
+    index: int
+
+    def __str__(self) -> str:
+        return f"s{self.index}"
+
+
+@dataclass(frozen=True)
+class Instr:
+    """One command: field values by name (absent: 0), executed only if the predicate register is not zero (0: always)."""
+
+    op: str
+    fields: Mapping[str, int | SReg] = field(default_factory=dict)
+    pred: int = 0
+
+
+def f32_bits(x: float) -> int:
+    """The 32 bits of a float rounded to float32."""
+    return int(struct.unpack("<I", struct.pack("<f", x))[0])
+
+
+def payload(spec: TargetSpec, instr: Instr) -> tuple[list[int], int]:
+    """Payload words of a command and its indirect mask. Raises EncodingError naming op and field."""
+    command = _command(spec, instr.op)
+    unknown = set(instr.fields) - set(command.by_name)
+    if unknown:
+        raise EncodingError("field_range", f"{instr.op}: unknown field {sorted(unknown)[0]!r}")
+    words, mask = [0] * command.payload_words, 0
+    for f in command.fields:
+        value = instr.fields.get(f.name, 0)
+        if isinstance(value, SReg):
+            _check_register(spec, instr.op, f, value)
+            mask |= 1 << f.word
+            value = value.index
+        elif not 0 <= value <= f.limit:
+            raise EncodingError("field_range", f"{instr.op}.{f.name}: expected 0..{f.limit}, got {value!r}")
+        words[f.word] |= value << f.lsb
+    return words, mask
+
+
+def encode(spec: TargetSpec, instr: Instr) -> list[int]:
+    """The words of one command in a stream. Raises EncodingError."""
+    words, mask = payload(spec, instr)
+    if spec.header_words == 0:
+        raise EncodingError("illegal_opcode", f"target {spec.name} has no command stream")
+    if instr.pred and not spec.has("scalars"):
+        raise EncodingError("field_range", f"{instr.op}: target {spec.name} has no predicates")
+    length = spec.header_words + len(words)
+    header = _command(spec, instr.op).opcode | length << 8 | instr.pred << 16
+    return [header, mask, *words] if spec.header_words == 2 else [header, *words]
+
+
+def encode_program(spec: TargetSpec, program: Iterable[Instr]) -> list[int]:
+    return [word for instr in program for word in encode(spec, instr)]
+
+
+def decode(spec: TargetSpec, words: list[int], at: int) -> tuple[Instr, int]:
+    """The command at word `at` and the index behind it. Raises EncodingError with the hardware's error name."""
+    if not 0 <= at < len(words):
+        raise EncodingError("bad_length", f"word {at}: the stream ends without END")
+    header = words[at]
+    command = spec.opcodes.get(header & 0xFF)
+    if command is None:
+        raise EncodingError("illegal_opcode", f"word {at}: opcode 0x{header & 0xFF:02x} unknown to {spec.name}")
+    length = spec.header_words + command.payload_words
+    if header >> 8 & 0xFF != length or at + length > len(words):
+        raise EncodingError("bad_length", f"word {at}: {command.name} has {length} words, header says {header >> 8 & 0xFF}")
+    pred = header >> 16 & 31
+    if header >> 21 or (pred and not spec.has("scalars")):
+        raise EncodingError("reserved_bits", f"word {at}: {command.name}: reserved header bits are set")
+    mask = words[at + 1] if spec.header_words == 2 else 0
+    body = words[at + spec.header_words:at + length]
+    return Instr(command.name, decode_payload(spec, command, body, mask), pred), at + length
+
+
+def decode_payload(spec: TargetSpec, command: Command, words: list[int], mask: int = 0) -> dict[str, int | SReg]:
+    """Field values of payload words; every field is present. Raises EncodingError."""
+    dynamic = 0
+    used = [0] * len(words)
+    values: dict[str, int | SReg] = {}
+    for f in command.fields:
+        indirect = f.dynamic and bool(mask >> f.word & 1)
+        dynamic |= (1 << f.word) if f.dynamic else 0
+        raw = words[f.word] >> f.lsb & ((1 << f.bits) - 1)
+        used[f.word] |= ((1 << f.bits) - 1) << f.lsb
+        if indirect:
+            if words[f.word] >= spec.limits["scalar_registers"]:
+                raise EncodingError("field_range", f"{command.name}.{f.name}: no scalar register {words[f.word]}")
+            values[f.name] = SReg(words[f.word])
+            used[f.word] = WORD_MASK
+        elif raw > f.limit:
+            raise EncodingError("field_range", f"{command.name}.{f.name}: expected 0..{f.limit}, got {raw}")
+        else:
+            values[f.name] = raw
+    if mask & ~dynamic:
+        raise EncodingError("reserved_bits", f"{command.name}: indirect mask 0x{mask:x} names words that are not dynamic")
+    for i, (word, bits) in enumerate(zip(words, used, strict=True)):
+        if word & ~bits:
+            kind = "reserved_bits" if any(not f.dynamic for f in command.fields if f.word == i) else "field_range"
+            raise EncodingError(kind, f"{command.name}: payload word {i} = 0x{word:08x} has bits past its fields")
+    return values
+
+
+def decode_program(spec: TargetSpec, words: list[int]) -> list[tuple[int, Instr]]:
+    """Every command of a stream with its word offset."""
+    at, out = 0, []
+    while at < len(words):
+        instr, after = decode(spec, words, at)
+        out.append((at, instr))
+        at = after
+    return out
+
+
+def to_text(spec: TargetSpec, instr: Instr) -> str:
+    """Assembly of one command: `@s3 LINEAR format=kv_k src=0x40 rows_o=s9`; fields that are zero are left out."""
+    parts = [f"@s{instr.pred} {instr.op}" if instr.pred else instr.op]
+    for f in _command(spec, instr.op).fields:
+        value = instr.fields.get(f.name, 0)
+        if value != 0:
+            parts.append(f"{f.name}={_value_text(f, value)}")
+    return " ".join(parts)
+
+
+def from_text(spec: TargetSpec, line: str) -> Instr:
+    """Inverse of `to_text`. Raises DlavmError naming the word that does not fit."""
+    tokens = line.split()
+    pred = 0
+    if tokens and (m := re.fullmatch(r"@s(\d+)", tokens[0])):
+        pred, tokens = int(m[1]), tokens[1:]
+    if not tokens:
+        raise DlavmError(f"assembly: expected a command, got {line!r}")
+    command = _command(spec, tokens[0])
+    fields: dict[str, int | SReg] = {}
+    for token in tokens[1:]:
+        name, _, text = token.partition("=")
+        if name not in command.by_name:
+            raise DlavmError(f"assembly: {command.name} has no field {name!r}")
+        fields[name] = _parse_value(command.by_name[name], text, token)
+    return Instr(command.name, fields, pred)
+
+
+def disassemble(spec: TargetSpec, words: list[int]) -> str:
+    return "".join(f"{at:6d}  {to_text(spec, instr)}\n" for at, instr in decode_program(spec, words))
+
+
+def _value_text(f: Field, value: int | SReg) -> str:
+    if isinstance(value, SReg):
+        return str(value)
+    if f.values:
+        return next(name for name, number in f.values.items() if number == value)
+    return f"0x{value:x}" if f.kind in ("addr", "stride", "f32") else str(value)
+
+
+def _parse_value(f: Field, text: str, token: str) -> int | SReg:
+    if f.values and text in f.values:
+        return f.values[text]
+    if f.dynamic and re.fullmatch(r"s\d+", text):
+        return SReg(int(text[1:]))
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise DlavmError(f"assembly: {f.name}: expected a number, got {token!r}") from None
+
+
+def _command(spec: TargetSpec, op: str) -> Command:
+    if op not in spec.commands:
+        raise EncodingError("illegal_opcode", f"target {spec.name} has no command {op!r}")
+    return spec.commands[op]
+
+
+def _check_register(spec: TargetSpec, op: str, f: Field, value: SReg) -> None:
+    if not f.dynamic or not 0 <= value.index < spec.limits["scalar_registers"]:
+        raise EncodingError("field_range", f"{op}.{f.name}: cannot be taken from register {value}")

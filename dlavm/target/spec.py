@@ -1,0 +1,285 @@
+"""TargetSpec: one generation of the accelerator on one board, expanded from the YAML deltas in `targets/`."""
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dlavm.support.errors import DlavmError
+from dlavm.support.paths import data_root
+
+ADDRESS_UNIT = 16  # bytes; addresses and strides in commands count these
+PACKED = ("enum", "flag", "u")  # kinds that share payload word 0
+WORD_KINDS = {"addr": 32, "stride": 32, "f32": 32, "word": 32}
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a command: `bits` wide at bit `lsb` of payload word `word`; a dynamic field owns its word."""
+
+    name: str
+    kind: str
+    bits: int
+    word: int
+    lsb: int
+    doc: str
+    enum: str = ""
+    values: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def dynamic(self) -> bool:
+        return not is_packed(self.kind)
+
+    @property
+    def limit(self) -> int:
+        """Largest encodable value."""
+        return max(self.values.values()) if self.values else (1 << self.bits) - 1
+
+
+@dataclass(frozen=True)
+class Command:
+    """One opcode; `engine` is None for commands of the front end."""
+
+    name: str
+    opcode: int
+    engine: str | None
+    doc: str
+    fields: tuple[Field, ...]
+
+    @cached_property
+    def by_name(self) -> dict[str, Field]:
+        return {f.name: f for f in self.fields}
+
+    @cached_property
+    def payload_words(self) -> int:
+        return max((f.word + 1 for f in self.fields), default=0)
+
+
+@dataclass(frozen=True)
+class Register:
+    name: str
+    offset: int
+    access: str
+    count: int
+    doc: str
+
+
+@dataclass(frozen=True)
+class Memory:
+    """One memory space of a board: `channels` ports of `port_bytes`, striped in port-width beats; sizes in bytes."""
+
+    name: str
+    base: int
+    capacity: int
+    channels: int
+    port_bytes: int
+    port_clock_mhz: float
+    peak_gbs: float
+
+    @property
+    def beat_row(self) -> int:
+        """Bytes of one beat on every channel; every tensor starts at a multiple."""
+        return self.channels * self.port_bytes
+
+    @property
+    def row_tile(self) -> int:
+        """Output rows of one weight tile: port_bytes / 2 rows a channel, so that one beat holds their fp16 scales."""
+        return self.channels * self.port_bytes // 2
+
+
+@dataclass(frozen=True)
+class Board:
+    name: str
+    doc: str
+    clock_mhz: float
+    memories: Mapping[str, Memory]
+    matrix_lanes: int
+    vector_lanes: int
+    activation_elements: int
+    accumulators: int
+
+    def memory(self, name: str) -> Memory:
+        """The memory of that name, or the board's first one where it has only that."""
+        return self.memories.get(name) or next(iter(self.memories.values()))
+
+
+@dataclass(frozen=True)
+class TargetSpec:
+    name: str
+    doc: str
+    board: Board
+    capabilities: frozenset[str]
+    header_words: int
+    limits: Mapping[str, int]
+    roles: Mapping[str, str]
+    commands: Mapping[str, Command]
+    enums: Mapping[str, Mapping[str, int]]
+    registers: Mapping[str, Register]
+    expanded: Mapping[str, Any]
+
+    def has(self, *capabilities: str) -> bool:
+        return self.capabilities.issuperset(capabilities)
+
+    def space(self, role: str) -> Memory:
+        """The memory that holds tensors of a role (weights, kv, activations, tables, program)."""
+        return self.board.memory(self.roles[role])
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 (hex) of the expanded target and board without their prose; buffers shape programs, so both count."""
+        text = json.dumps(_without_docs(self.expanded), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @cached_property
+    def opcodes(self) -> dict[int, Command]:
+        return {c.opcode: c for c in self.commands.values()}
+
+
+def is_packed(kind: str) -> bool:
+    return kind in PACKED or (kind[0] == "u" and kind[1:].isdigit())
+
+
+def list_targets() -> list[str]:
+    return sorted(p.stem for p in (data_root() / "targets").glob("*.yaml"))
+
+
+def list_boards() -> list[str]:
+    return sorted(p.stem for p in (data_root() / "targets" / "boards").glob("*.yaml"))
+
+
+def load_target(name: str, board: str = "vcu128", root: Path | None = None) -> TargetSpec:
+    """The expanded target `name` on `board`. Raises DlavmError for a name that is not there, or a broken table."""
+    return _load_target(name, board, root or data_root() / "targets")
+
+
+def load_board(name: str, root: Path | None = None) -> Board:
+    raw = _read(root or data_root() / "targets", f"boards/{name}.yaml", f"board {name!r}", list_boards())
+    memories = {n: Memory(n, **{k: v for k, v in m.items()}) for n, m in raw["memories"].items()}
+    return Board(name, raw["doc"], raw["clock_mhz"], memories, raw["matrix"]["lanes"], raw["vector"]["lanes"],
+                 raw["buffers"]["activation_elements"], raw["buffers"]["accumulators"])
+
+
+@lru_cache(maxsize=64)
+def _load_target(name: str, board_name: str, root: Path) -> TargetSpec:
+    board = load_board(board_name, root)
+    raw = expand(name, root)
+    isa = load_isa(root)
+    commands = {n: isa.command(n) for n in raw["commands"]}
+    registers = {n: isa.register(n) for n in raw["registers"]}
+    expanded = {
+        "target": raw,
+        "board": _read(root, f"boards/{board_name}.yaml", f"board {board_name!r}", []),
+        "commands": {n: isa.raw_commands[n] for n in commands},
+        "groups": isa.groups,
+        "enums": isa.raw_enums,
+        "registers": {n: isa.raw_registers[n] for n in registers},
+    }
+    return TargetSpec(name, raw["doc"], board, frozenset(raw["capabilities"]), raw["encoding"]["header_words"],
+                      raw["limits"], raw["roles"], commands, isa.enums, registers, expanded)
+
+
+def expand(name: str, root: Path) -> dict[str, Any]:
+    """A target file with its `extends` chain applied: lists take {add, remove}, mappings are merged key by key."""
+    raw = _read(root, f"{name}.yaml", f"target {name!r}", list_targets())
+    if "extends" not in raw:
+        return raw
+    base = expand(raw["extends"], root)
+    for key, delta in raw.items():
+        if key != "extends":
+            base[key] = _merge(base.get(key), delta, f"targets/{name}.yaml: {key}")
+    return base
+
+
+def _merge(base: Any, delta: Any, where: str) -> Any:
+    if isinstance(base, list):
+        unknown = [x for x in delta.get("remove", []) if x not in base]
+        if unknown:
+            raise DlavmError(f"{where}: remove names {unknown}, which the base does not have")
+        return [x for x in base if x not in delta.get("remove", [])] + delta.get("add", [])
+    if isinstance(base, dict):
+        return {**base, **delta.get("add", delta)}
+    return delta
+
+
+@dataclass(frozen=True)
+class IsaTables:
+    """`targets/isa/*.yaml` read once: every command, enum and register of every generation."""
+
+    raw_commands: Mapping[str, Any]
+    groups: Mapping[str, Any]
+    raw_enums: Mapping[str, Any]
+    raw_registers: Mapping[str, Any]
+
+    @cached_property
+    def enums(self) -> dict[str, dict[str, int]]:
+        return {n: dict(e["values"]) for n, e in self.raw_enums.items()}
+
+    def command(self, name: str) -> Command:
+        if name not in self.raw_commands:
+            raise DlavmError(f"targets: command {name!r} is not in targets/isa")
+        raw = self.raw_commands[name]
+        return Command(name, raw["opcode"], raw.get("engine"), raw["doc"].strip(), self._layout(name, raw["fields"]))
+
+    def register(self, name: str) -> Register:
+        if name not in self.raw_registers:
+            raise DlavmError(f"targets: register {name!r} is not in targets/isa/registers.yaml")
+        raw = self.raw_registers[name]
+        return Register(name, raw["offset"], raw["access"], raw.get("count", 1), raw["doc"])
+
+    def _layout(self, command: str, raw_fields: list[dict[str, Any]]) -> tuple[Field, ...]:
+        flat: list[dict[str, Any]] = []
+        for raw in raw_fields:
+            flat.extend(self.groups[raw["group"]] if "group" in raw else [raw])
+        packed_word = 1 if any(is_packed(raw["kind"]) for raw in flat) else 0
+        lsb, word, fields = 0, packed_word, []
+        for raw in flat:
+            bits = self._bits(raw)
+            values = self.enums[raw["enum"]] if "enum" in raw else {}
+            if is_packed(raw["kind"]):
+                fields.append(Field(raw["name"], raw["kind"], bits, 0, lsb, raw["doc"], raw.get("enum", ""), values))
+                lsb += bits
+            else:
+                fields.append(Field(raw["name"], raw["kind"], bits, word, 0, raw["doc"]))
+                word += 1
+        if lsb > 32 or word - packed_word > 32:
+            raise DlavmError(f"targets: {command} needs {lsb} packed bits and {word} words; at most 32 of each")
+        return tuple(fields)
+
+    def _bits(self, raw: Mapping[str, Any]) -> int:
+        kind = raw["kind"]
+        if kind == "enum":
+            return max(1, max(self.enums[raw["enum"]].values()).bit_length())
+        if kind == "flag":
+            return 1
+        if is_packed(kind):
+            return int(kind[1:])
+        return raw["bits"] if kind == "count" else WORD_KINDS[kind]
+
+
+@lru_cache(maxsize=8)
+def load_isa(root: Path) -> IsaTables:
+    engine = _read(root, "isa/commands.yaml", "isa/commands.yaml", [])
+    control = _read(root, "isa/control.yaml", "isa/control.yaml", [])
+    return IsaTables({**control["commands"], **engine["commands"]}, engine["groups"],
+                     _read(root, "isa/enums.yaml", "isa/enums.yaml", []),
+                     _read(root, "isa/registers.yaml", "isa/registers.yaml", [])["registers"])
+
+
+def _read(root: Path, relative: str, what: str, known: list[str]) -> dict[str, Any]:
+    path = root / relative
+    if not path.is_file():
+        raise DlavmError(f"unknown {what}; known: {', '.join(known)}" if known else f"missing file {path}")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(path.read_text(), Loader=loader)  # a fresh object: callers change it
+
+
+def _without_docs(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {k: _without_docs(v) for k, v in node.items() if k != "doc"}
+    return [_without_docs(v) for v in node] if isinstance(node, list | tuple) else node
