@@ -7,9 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 GOLDEN = REPOSITORY / "tests" / "golden"
+
+
+# A time limit per example measures how busy the machine is, not the code.
+settings.register_profile("dlavm", deadline=None)
+settings.load_profile("dlavm")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
