@@ -1,0 +1,1 @@
+"""Front ends: what a user names as MODEL becomes a graph builder and a source of weights."""

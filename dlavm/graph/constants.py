@@ -1,0 +1,39 @@
+"""Generators of constant tensors, by the name that stands in a graph's text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from dlavm.graph.ir import Constant
+from dlavm.graph.opdef import Array, Attr
+from dlavm.graph.rotary import rotary_table
+from dlavm.support.errors import DlavmError
+
+GENERATORS: dict[str, tuple[Callable[..., Array], dict[str, Attr]]] = {
+    "rotary": (rotary_table, {"ctx": Attr("int"), "dim": Attr("int"), "theta": Attr("float")}),
+}
+
+
+def constant_args(kind: str, given: dict[str, object]) -> tuple[tuple[str, Any], ...]:
+    """The checked arguments of a generator in its own order. Raises DlavmError naming the generator."""
+    if kind not in GENERATORS:
+        raise DlavmError(f"constant: generator expected one of {list(GENERATORS)!r}, got {kind!r}")
+    schema = GENERATORS[kind][1]
+    if set(given) != set(schema):
+        raise DlavmError(f"constant {kind}: arguments expected {list(schema)!r}, got {list(given)!r}")
+    converted = {name: attr.convert(given[name]) for name, attr in schema.items()}
+    for name, value in converted.items():
+        if value is None:
+            raise DlavmError(f"constant {kind}: {name} expected {schema[name]}, got {given[name]!r}")
+    return tuple(converted.items())
+
+
+def constant_array(constant: Constant) -> Array:
+    """The values, fp16. Raises DlavmError when they do not have the declared shape."""
+    array = GENERATORS[constant.kind][0](**dict(constant.args))
+    if constant.value.type.shape != array.shape or constant.value.type.dtype != "f16":
+        raise DlavmError(
+            f"constant {constant.value.name}: expected {list(array.shape)} f16, got {str(constant.value.type)!r}"
+        )
+    return array

@@ -1,0 +1,264 @@
+"""The op table. To add an op, write its type rule, its numpy meaning and one entry, here and nowhere else:
+builder, verifier, text form and evaluator all read this table. Shapes are written (axis, axis); `..` is any number
+of leading axes; T is the token axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from dlavm.graph.ir import Type
+from dlavm.graph.opdef import Array, Attr, Call, OpDef
+from dlavm.sym import Expr, mul
+
+OPS: dict[str, OpDef] = {}
+Operands = Mapping[str, Array]
+Attrs = Mapping[str, Any]
+
+
+def _op(name: str, operands: str, rule: Callable[[Call], Type], reference: Callable[[Operands, Attrs, int], Array],
+        doc: str, effect: bool = False, **attrs: Attr) -> None:  # fmt: skip
+    OPS[name] = OpDef(name, operands, rule, reference, attrs, doc, effect)
+
+
+def _erf(x: Array) -> Array:
+    return np.asarray(np.frompyfunc(math.erf, 1, 1)(x), dtype=np.float32)
+
+
+def _sigmoid(x: Array) -> Array:
+    return (0.5 * (np.tanh(0.5 * x) + 1.0)).astype(np.float32)
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "silu": lambda x: x * _sigmoid(x),
+    "gelu": lambda x: 0.5 * x * (1.0 + _erf(x / np.float32(math.sqrt(2.0)))),
+    "gelu_tanh": lambda x: (
+        0.5 * x * (1.0 + np.tanh(np.float32(math.sqrt(2.0 / math.pi)) * (x + 0.044715 * x**3)))
+    ),
+    "sigmoid": _sigmoid,
+    "tanh": np.tanh,
+    "relu": lambda x: np.maximum(x, 0),
+}
+ACTS = ("none", *ACTIVATIONS)
+
+
+# embedding: ids (T,), table (vocab, dim) -> (T, dim)
+def _embedding_type(c: Call) -> Type:
+    (tokens,) = c.rank("ids", 1, "i32")
+    _, dim = c.rank("table", 2, "f16 f32")
+    return Type((tokens, dim), "f16")
+
+
+def _embedding(v: Operands, a: Attrs, kv_len: int) -> Array:
+    return np.asarray(v["table"][v["ids"]], dtype=np.float32)
+
+
+_op("embedding", "ids table", _embedding_type, _embedding, "Row ids[i] of the table, for each i.")
+
+
+# linear: x (.., K), w (N, K), bias (N,), aux (.., N) -> (.., N)
+def _linear_type(c: Call) -> Type:
+    k = c.dim("x", -1)
+    n = c.rank("w", 2, "f16 f32 int4g128")[0]
+    c.match("x", c["x"].shape)
+    c.match("w", (n, k), "f16 f32 int4g128")
+    c.match("bias", (n,))
+    out = (*c["x"].shape[:-1], n)
+    c.match("aux", out)
+    has_aux = c.get("aux") is not None
+    mode = str(c.attrs["aux_mode"])
+    c.require(has_aux == (mode != "none"), "aux and aux_mode expected both or neither", mode)
+    return Type(out, "f16")
+
+
+def _linear(v: Operands, a: Attrs, kv_len: int) -> Array:
+    y = v["x"] @ v["w"].T
+    if a["scale"] != 1.0:
+        y = y * np.float32(a["scale"])
+    if "bias" in v:
+        y = y + v["bias"]
+    if a["act"] != "none":
+        y = ACTIVATIONS[a["act"]](y)
+    if a["aux_mode"] == "mul":
+        y = y * v["aux"]
+    elif a["aux_mode"] == "add":
+        y = y + v["aux"]
+    return y
+
+
+_op("linear", "x w bias? aux?", _linear_type, _linear,
+    "act(x @ w.T * scale + bias), then * aux or + aux: the epilogue of the matrix engine, in its order.",
+    act=Attr("str", "none", ACTS), aux_mode=Attr("str", "none", ("none", "add", "mul")),
+    scale=Attr("float", 1.0))  # fmt: skip
+
+
+# rms_norm, layer_norm: x (.., D), gamma (D,), beta (D,) -> like x
+def _norm_type(c: Call) -> Type:
+    d = c.dim("x", -1)
+    c.match("x", c["x"].shape)
+    c.match("gamma", (d,))
+    c.match("beta", (d,))
+    c.require(float(c.attrs["eps"]) >= 0, "eps expected at least 0", c.attrs["eps"])  # type: ignore[arg-type]
+    return Type(c["x"].shape, "f16")
+
+
+def _rms_norm(v: Operands, a: Attrs, kv_len: int) -> Array:
+    x = v["x"]
+    mean_square = np.mean(x * x, axis=-1, keepdims=True)
+    return x / np.sqrt(mean_square + np.float32(a["eps"])) * v["gamma"]
+
+
+def _layer_norm(v: Operands, a: Attrs, kv_len: int) -> Array:
+    centred = v["x"] - np.mean(v["x"], axis=-1, keepdims=True)
+    variance = np.mean(centred * centred, axis=-1, keepdims=True)
+    return centred / np.sqrt(variance + np.float32(a["eps"])) * v["gamma"] + v["beta"]
+
+
+_op("rms_norm", "x gamma", _norm_type, _rms_norm,
+    "x / sqrt(mean(x^2) + eps) * gamma over the last axis.", eps=Attr("float"))  # fmt: skip
+_op("layer_norm", "x gamma beta", _norm_type, _layer_norm,
+    "(x - mean) / sqrt(variance + eps) * gamma + beta over the last axis.", eps=Attr("float"))  # fmt: skip
+
+
+# rope: x (T, heads, d), table (ctx, rot): cos (rot/2) then sin (rot/2) -> like x
+def _rope_type(c: Call) -> Type:
+    _, _, d = c.rank("x", 3)
+    ctx, _ = c.rank("table", 2)
+    rot = int(c.attrs["rotary_dim"])  # type: ignore[arg-type]
+    c.require(rot > 0 and rot % 2 == 0 and rot <= d.lo, f"rotary_dim expected even, 2..{d}", rot)
+    c.match("table", (ctx, rot))
+    return Type(c["x"].shape, "f16")
+
+
+def _rope(v: Operands, a: Attrs, kv_len: int) -> Array:
+    x, rot = v["x"], a["rotary_dim"]
+    rows = v["table"][kv_len : kv_len + len(x)].astype(np.float32)
+    cos, sin = rows[:, None, : rot // 2], rows[:, None, rot // 2 :]
+    first = slice(0, rot, 2) if a["interleaved"] else slice(0, rot // 2)
+    second = slice(1, rot, 2) if a["interleaved"] else slice(rot // 2, rot)
+    y = x.copy()
+    y[..., first] = x[..., first] * cos - x[..., second] * sin
+    y[..., second] = x[..., second] * cos + x[..., first] * sin
+    return y
+
+
+_op("rope", "x table", _rope_type, _rope,
+    "Rotate pairs of the first rotary_dim elements by the table row kv_len + i: pairs (j, j + rot/2), or (2j, 2j+1) "
+    "when interleaved.", rotary_dim=Attr("int"), interleaved=Attr("bool", False))  # fmt: skip
+
+
+# kv_append: cache (kv_heads, ctx, d), x (T, kv_heads, d) -> the cache, a new SSA value of the same storage
+def _kv_append_type(c: Call) -> Type:
+    heads, _, d = c.rank("cache", 3)
+    tokens = c.dim("x", 0)
+    c.match("x", (tokens, heads, d))
+    return c["cache"]
+
+
+def _kv_append(v: Operands, a: Attrs, kv_len: int) -> Array:
+    # In place: the verifier holds that nobody reads the older SSA value afterwards.
+    v["cache"][:, kv_len : kv_len + len(v["x"])] = v["x"].transpose(1, 0, 2)
+    return v["cache"]
+
+
+_op("kv_append", "cache x", _kv_append_type, _kv_append, "Write x[i] at position kv_len + i.", effect=True)
+
+
+# attention: q (T, heads, d), k_cache and v_cache (kv_heads, ctx, d) -> (T, heads, d)
+def _attention_type(c: Call) -> Type:
+    _, heads, d = c.rank("q", 3)
+    kv_heads, ctx, _ = c.rank("k_cache", 3)
+    c.match("k_cache", (kv_heads, ctx, d))
+    c.match("v_cache", (kv_heads, ctx, d))
+    c.require(int(heads) % int(kv_heads) == 0, f"heads expected a multiple of {kv_heads} kv heads", heads)
+    return Type(c["q"].shape, "f16")
+
+
+def _attention(v: Operands, a: Attrs, kv_len: int) -> Array:
+    tokens, heads, d = v["q"].shape
+    kv_heads, seen = v["k_cache"].shape[0], kv_len + tokens
+    q = v["q"].reshape(tokens, kv_heads, heads // kv_heads, d)
+    k, values = v["k_cache"][:, :seen], v["v_cache"][:, :seen]
+    scores = np.einsum("tgqd,gsd->gqts", q, k, optimize=True) * np.float32(a["scale"])
+    hidden = np.arange(seen) > kv_len + np.arange(tokens)[:, None]
+    scores = np.where(hidden, np.float32(-np.inf), scores)
+    p = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    p = p / p.sum(axis=-1, keepdims=True)
+    return np.einsum("gqts,gsd->tgqd", p, values, optimize=True).reshape(tokens, heads, d)
+
+
+_op("attention", "q k_cache v_cache", _attention_type, _attention,
+    "softmax(q k^T * scale) v; row i sees positions 0 .. kv_len + i; query head h uses kv head\n"
+    "h // (heads / kv_heads).",
+    scale=Attr("float"))  # fmt: skip
+
+
+def _reshape_type(c: Call) -> Type:
+    shape: tuple[Expr, ...] = c.attrs["shape"]  # type: ignore[assignment]
+    wanted = f"shape expected {mul(*c['x'].shape)} elements"
+    c.require(mul(*shape) == mul(*c["x"].shape), wanted, f"[{', '.join(map(str, shape))}]")
+    return Type(shape, c["x"].dtype)
+
+
+_op("reshape", "x", _reshape_type, lambda v, a, kv_len: v["x"].reshape(a["shape"]),
+    "The same elements in row-major order.", shape=Attr("shape"))  # fmt: skip
+
+
+# last_rows: x (T, ..) -> (count, ..)
+def _last_rows_type(c: Call) -> Type:
+    rows, count = c.dim("x", 0), c.attrs["count"]
+    assert isinstance(count, Expr)
+    c.require(count.lo >= 0 and count.hi <= rows.hi, f"count expected within 0..{rows}", count)
+    return Type((count, *c["x"].shape[1:]), c["x"].dtype)
+
+
+_op("last_rows", "x", _last_rows_type, lambda v, a, kv_len: v["x"][len(v["x"]) - a["count"] :],
+    "The last `count` rows.", count=Attr("expr"))  # fmt: skip
+
+
+# add, mul: a (.., N), b the same shape or (N,) -> like a
+def _binary_type(c: Call) -> Type:
+    c.match("a", c["a"].shape)
+    c.match("b", (c.dim("a", -1),) if c["b"].rank == 1 else c["a"].shape)
+    return Type(c["a"].shape, "f16")
+
+
+_op(
+    "add",
+    "a b",
+    _binary_type,
+    lambda v, a, kv_len: v["a"] + v["b"],
+    "a + b; b of one axis is added to every row.",
+)
+_op(
+    "mul",
+    "a b",
+    _binary_type,
+    lambda v, a, kv_len: v["a"] * v["b"],
+    "a * b; b of one axis multiplies every row.",
+)
+
+
+def _same_type(c: Call) -> Type:
+    c.match("x", c["x"].shape)
+    return Type(c["x"].shape, "f16")
+
+
+_op("scale", "x", _same_type, lambda v, a, kv_len: v["x"] * np.float32(a["value"]),
+    "x * value.", value=Attr("float"))  # fmt: skip
+_op("act", "x", _same_type, lambda v, a, kv_len: ACTIVATIONS[a["fn"]](v["x"]),
+    "An activation function, element by element.", fn=Attr("str", None, tuple(ACTIVATIONS)))  # fmt: skip
+
+
+# argmax: x (rows, n) -> (rows,)
+def _argmax_type(c: Call) -> Type:
+    rows, _ = c.rank("x", 2)
+    return Type((rows,), "i32")
+
+
+_op("argmax", "x", _argmax_type, lambda v, a, kv_len: np.argmax(v["x"], axis=-1).astype(np.int32),
+    "The index of the largest value of each row; the lowest index wins a tie.")  # fmt: skip
+_op("copy", "x", lambda c: c["x"], lambda v, a, kv_len: v["x"].copy(), "The same tensor in another place.")
