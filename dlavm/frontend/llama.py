@@ -90,9 +90,7 @@ class _Llama:
         v_cache = b.kv_append(b.kv(f"layers.{layer}.v", (kv_heads, b.ctx, d)), v, name="v_append")
         a = b.attention(q, k_cache, v_cache, scale=d**-0.5)  # (token, heads, d)
         a = b.reshape(a, shape=(t, heads * d), name="heads")
-        return b.add(
-            x, self.linear(a, f"{path}.o_proj", c.hidden_size, c.attention_bias), name="attn_residual"
-        )
+        return b.add(x, self.linear(a, f"{path}.o_proj", c.hidden_size, c.attention_bias), name="attn_residual")
 
     def mlp(self, x: Value, layer: int) -> Value:
         c, b, path = self.c, self.b, f"model.layers.{layer}.mlp"

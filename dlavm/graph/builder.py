@@ -138,9 +138,7 @@ class Builder:
         if op == "kv_append":
             cache = operands["cache"]
             return Value(self._claim(f"{cache.source}.new"), type_, "kv", cache.source)
-        return Value(
-            self._claim(".".join([*prefix, re.sub(r"[^A-Za-z0-9_.-]+", "_", hint)])), type_, "activation"
-        )
+        return Value(self._claim(".".join([*prefix, re.sub(r"[^A-Za-z0-9_.-]+", "_", hint)])), type_, "activation")
 
     def _claim(self, name: str) -> str:
         unique, count = name, 1

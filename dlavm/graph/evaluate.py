@@ -82,9 +82,7 @@ def _lookup(mapping: Mapping[str, object], name: str, what: str):  # type: ignor
 def _shaped(value: Value, array: Array, env: Mapping[str, int]) -> Array:
     wanted = tuple(evaluate_expr(extent, env) for extent in value.type.shape)
     if array.shape != wanted:
-        raise DlavmError(
-            f"{value.role} {value.name}: expected shape {list(wanted)!r}, got {list(array.shape)!r}"
-        )
+        raise DlavmError(f"{value.role} {value.name}: expected shape {list(wanted)!r}, got {list(array.shape)!r}")
     return array
 
 

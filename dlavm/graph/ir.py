@@ -86,9 +86,7 @@ class Node:
         """The operand of that name. Raises DlavmError when it is absent."""
         value = self.get(operand)
         if value is None:
-            raise DlavmError(
-                f"{self}: expected an operand {operand!r}, got {[n for n, _ in self.operands]!r}"
-            )
+            raise DlavmError(f"{self}: expected an operand {operand!r}, got {[n for n, _ in self.operands]!r}")
         return value
 
     def __str__(self) -> str:

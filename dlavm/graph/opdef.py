@@ -43,9 +43,7 @@ class Attr:
     def _number(self, value: object) -> AttrValue | None:
         if isinstance(value, Expr) and value.is_const:  # how the text form reads an integer
             value = value.value
-        if isinstance(value, bool | np.bool_) or not isinstance(
-            value, int | float | np.integer | np.floating
-        ):
+        if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
             return None
         if self.kind == "int":
             return int(value) if float(value).is_integer() else None
@@ -58,9 +56,7 @@ class Attr:
 class Call:
     """One use of an op while its type is derived: operand types and attributes, and refusals that say where."""
 
-    def __init__(
-        self, op: str, where: str, types: Mapping[str, Type], attrs: Mapping[str, AttrValue]
-    ) -> None:
+    def __init__(self, op: str, where: str, types: Mapping[str, Type], attrs: Mapping[str, AttrValue]) -> None:
         self.op, self.where, self.types, self.attrs = op, where, types, attrs
 
     def __getitem__(self, operand: str) -> Type:
@@ -73,9 +69,7 @@ class Call:
         """An extent of an operand, which must have that axis."""
         shape = self.types[operand].shape
         if not -len(shape) <= axis < len(shape):
-            self.fail(
-                f"{operand} expected at least {axis + 1 if axis >= 0 else -axis} axes", self.types[operand]
-            )
+            self.fail(f"{operand} expected at least {axis + 1 if axis >= 0 else -axis} axes", self.types[operand])
         return shape[axis]
 
     def match(self, operand: str, shape: tuple[Expr | int, ...], dtypes: str = "f16 f32") -> None:
@@ -100,9 +94,7 @@ class Call:
 
     def fail(self, expectation: str, found: object) -> None:
         shapes = ", ".join(f"{name}: {type_}" for name, type_ in self.types.items())
-        raise DlavmError(
-            f"{self.op} at {self.where or '?'}: {expectation}, got {str(found)!r} (operands {shapes})"
-        )
+        raise DlavmError(f"{self.op} at {self.where or '?'}: {expectation}, got {str(found)!r} (operands {shapes})")
 
 
 @dataclass(frozen=True)
@@ -154,13 +146,9 @@ class OpDef:
         """The output type. Raises DlavmError naming op, place, expectation and the shapes found."""
         for name in self.required:
             if name not in operands:
-                raise DlavmError(
-                    f"{self.name} at {where or '?'}: expected an operand {name!r}, got {list(operands)!r}"
-                )
+                raise DlavmError(f"{self.name} at {where or '?'}: expected an operand {name!r}, got {list(operands)!r}")
         for name in operands:
             if name not in self.names:
-                raise DlavmError(
-                    f"{self.name} at {where or '?'}: operands expected {self.names!r}, got {name!r}"
-                )
+                raise DlavmError(f"{self.name} at {where or '?'}: operands expected {self.names!r}, got {name!r}")
         types = {name: value.type for name, value in operands.items()}
         return self.type_rule(Call(self.name, where, types, attrs))

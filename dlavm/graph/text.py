@@ -121,9 +121,7 @@ def parse_graph(text: str) -> Graph:
     except UnexpectedInput as error:
         lines = text.splitlines()
         line = lines[error.line - 1].strip() if 0 < error.line <= len(lines) else ""
-        raise DlavmError(
-            f"graph text: bad syntax at line {error.line}, column {error.column}, got {line!r}"
-        ) from None
+        raise DlavmError(f"graph text: bad syntax at line {error.line}, column {error.column}, got {line!r}") from None
     reader = _Reader()
     for statement in tree.children:
         assert isinstance(statement, Tree)
@@ -205,9 +203,7 @@ class _Reader:
         output = self._value(ref, self._type(trees["type"]), role, source)
         self.nodes.append(Node(str(op), pairs, attrs, (output,), where))
 
-    def _operands(
-        self, tree: Tree[Token], names: tuple[str, ...], place: str
-    ) -> tuple[tuple[str, Value], ...]:
+    def _operands(self, tree: Tree[Token], names: tuple[str, ...], place: str) -> tuple[tuple[str, Value], ...]:
         found: list[tuple[str, Value]] = []
         for operand in tree.children:
             assert isinstance(operand, Tree)

@@ -57,9 +57,7 @@ class _Verifier:
             raise DlavmError(f"{place}: {value.name} expected as defined {known!r}, got {value!r}")
         if value.role == "kv" and self.newest.get(value.source) != value.name:
             newest = self.newest.get(value.source)
-            raise DlavmError(
-                f"{place}: the newest value of {value.source} expected {newest!r}, got {value.name!r}"
-            )
+            raise DlavmError(f"{place}: the newest value of {value.source} expected {newest!r}, got {value.name!r}")
 
     def node(self, node: Node) -> None:
         definition = OPS.get(node.op)
@@ -85,8 +83,6 @@ class _Verifier:
             return
         cache = node["cache"]
         if cache.role != "kv" or node.output.source != cache.source:
-            raise DlavmError(
-                f"{node}: expected the storage {cache.source!r} of a kv value, got {node.output!r}"
-            )
+            raise DlavmError(f"{node}: expected the storage {cache.source!r} of a kv value, got {node.output!r}")
         self.define(node.output, "kv")
         self.newest[cache.source] = node.output.name

@@ -67,9 +67,7 @@ class Expr:
 
     def __bool__(self) -> bool:
         if self.op != "const":
-            raise DlavmError(
-                f"expression {self} has no truth value while it is symbolic; use select or bounds()"
-            )
+            raise DlavmError(f"expression {self} has no truth value while it is symbolic; use select or bounds()")
         return self.value != 0
 
     def __copy__(self) -> Expr:
@@ -237,9 +235,7 @@ def mul(*operands: IntoExpr) -> Expr:
 
 def _divisor(b: Expr, what: str) -> Expr:
     if b.lo <= 0 <= b.hi:
-        raise DlavmError(
-            f"{what}: expected a divisor that cannot be zero, got {str(b)!r} in [{b.lo}, {b.hi}]"
-        )
+        raise DlavmError(f"{what}: expected a divisor that cannot be zero, got {str(b)!r} in [{b.lo}, {b.hi}]")
     return b
 
 

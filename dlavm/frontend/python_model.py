@@ -1,0 +1,97 @@
+"""Python model files: a `build(ctx, chunk)` written with the graph builder, and where the weights are."""
+
+from __future__ import annotations
+
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from dlavm.frontend import hf
+from dlavm.frontend.model import Model
+from dlavm.frontend.safetensors_source import SafetensorsSource
+from dlavm.graph import Graph
+from dlavm.graph.ir import JsonValue
+from dlavm.support.errors import DlavmError
+
+
+def load(path: Path, weights: Path | None = None) -> Model:
+    """The model of a Python file that defines
+
+        WEIGHTS = "directory"                       # optional, beside the file; `weights` overrides it
+        def build(ctx: int, chunk: int) -> Graph    # written with dlavm.graph.Builder
+
+    The weights directory gives the tokenizer and, from its config.json, the special tokens.
+    Raises DlavmError in one line with file and line for whatever goes wrong inside the file.
+    """
+    module = _execute(path)
+    function = getattr(module, "build", None)
+    if not callable(function):
+        raise DlavmError(f"{path}: expected a function build(ctx, chunk), got {function!r}")
+
+    def build(ctx: int, chunk: int) -> Graph:
+        graph = _guarded(path, function, ctx, chunk)
+        if not isinstance(graph, Graph):
+            raise DlavmError(f"{path}: build expected to return a Graph, got {type(graph).__name__!r}")
+        return graph
+
+    directory = weights or _weights_directory(path, module)
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem)
+    if directory is None:
+        return Model(name, build)
+    config: dict[str, JsonValue] = {}
+    if (directory / "config.json").is_file():
+        config = hf.special_tokens(directory)
+    return Model(name, build, SafetensorsSource(directory), hf.tokenizer_directory(directory), config)
+
+
+def _weights_directory(path: Path, module: ModuleType) -> Path | None:
+    named = getattr(module, "WEIGHTS", None)
+    if named is None:
+        return None
+    if not isinstance(named, str | Path):
+        raise DlavmError(f"{path}: WEIGHTS expected a directory name, got {named!r}")
+    directory = path.parent / named
+    if not directory.is_dir():
+        raise DlavmError(f"{path}: WEIGHTS expected a directory beside the file, got {str(named)!r}")
+    return directory
+
+
+def _execute(path: Path) -> ModuleType:
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise DlavmError(f"{path}: expected a readable file, got {error.strerror!r}") from None
+    module = ModuleType(f"dlavm_model_{path.stem}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # dataclasses look their module up there
+    code = _guarded(path, compile, source, str(path), "exec", dont_inherit=True)
+    _guarded(path, exec, code, module.__dict__)
+    return module
+
+
+def _guarded(path: Path, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Call the user's code; what it raises becomes one DlavmError with the last line of the file it came through."""
+    try:
+        return function(*args, **options)
+    except SyntaxError as error:
+        if error.filename != str(path):
+            raise DlavmError(f"{path}{_line(path, error)}: expected to import, got {_text(error)!r}") from error
+        raise DlavmError(f"{path}:{error.lineno}: expected Python, got {error.msg!r}") from error
+    except DlavmError as error:
+        raise DlavmError(f"{path}{_line(path, error)}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise DlavmError(f"{path}{_line(path, error)}: expected to run, got {_text(error)!r}") from error
+
+
+def _text(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _line(path: Path, error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    return f":{lines[-1]}" if lines else ""

@@ -1,0 +1,92 @@
+"""Weights from a directory of safetensors files, memory-mapped, one tensor at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes  # noqa: F401 - registers bfloat16, which safetensors then hands out
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from dlavm.frontend.jsonfile import read_json
+from dlavm.support.errors import DlavmError
+
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+DTYPES = ("F16", "BF16", "F32")
+
+
+class SafetensorsSource:
+    """A `WeightSource` over model.safetensors, the shards of an index, or all *.safetensors of a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        """Raises DlavmError naming the file that is missing, truncated or not safetensors."""
+        self.place = str(directory)
+        self._files: dict[str, Any] = {}
+        self._where: dict[str, Path] = {}
+        index = directory / INDEX
+        if (directory / SINGLE).is_file() or not index.is_file():
+            self._read_files(directory)
+        else:
+            self._read_index(index)
+
+    def _read_files(self, directory: Path) -> None:
+        single = directory / SINGLE
+        paths = [single] if single.is_file() else sorted(directory.glob("*.safetensors"))
+        if not paths:
+            raise DlavmError(f"weights {directory}: expected *.safetensors, got none")
+        for path in paths:
+            for name in self._open(path).keys():  # noqa: SIM118 - not a dict
+                if name in self._where:
+                    raise DlavmError(f"weights {path}: expected tensors once, got {name!r} in {self._where[name]} too")
+                self._where[name] = path
+
+    def _read_index(self, index: Path) -> None:
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise DlavmError(f"{index}: weight_map expected tensor names and files, got {weight_map!r}")
+        for name, file in sorted(weight_map.items()):
+            if not isinstance(file, str) or Path(file).name != file:
+                raise DlavmError(f"{index}: {name} expected a file name beside the index, got {file!r}")
+            path = index.parent / file
+            if name not in self._open(path).keys():  # noqa: SIM118
+                raise DlavmError(f"{path}: expected the tensor {name!r}, as {INDEX} says, got none")
+            self._where[name] = path
+
+    def _open(self, path: Path) -> Any:
+        key = str(path)
+        if key not in self._files:
+            try:
+                self._files[key] = safe_open(path, framework="numpy")
+            except (SafetensorError, OSError) as error:
+                raise DlavmError(f"{path}: expected a safetensors file, got {_first_line(error)!r}") from None
+        return self._files[key]
+
+    def _file_of(self, name: str) -> Any:
+        if name not in self._where:
+            raise DlavmError(f"weights {self.place}: expected a tensor of the checkpoint, got {name!r}")
+        return self._files[str(self._where[name])]
+
+    def names(self) -> list[str]:
+        return sorted(self._where)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._file_of(name).get_slice(name).get_shape())
+
+    def dtype(self, name: str) -> str:
+        return str(self._file_of(name).get_slice(name).get_dtype())
+
+    def get(self, name: str) -> NDArray[Any]:
+        """The tensor as float16 or float32. Raises DlavmError for other types and for NaN or infinity."""
+        if self.dtype(name) not in DTYPES:
+            raise DlavmError(f"{self._where[name]}: {name} expected one of {DTYPES!r}, got {self.dtype(name)!r}")
+        tensor = self._file_of(name).get_tensor(name)
+        array: NDArray[Any] = tensor if tensor.dtype == np.float16 else tensor.astype(np.float32)
+        if not np.isfinite(array).all():
+            raise DlavmError(f"{self._where[name]}: {name} expected finite values, got NaN or infinity")
+        return array
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
