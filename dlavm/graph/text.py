@@ -166,7 +166,7 @@ class _Reader:
         try:
             self.meta[str(name)] = json.loads(value)
         except ValueError:
-            raise DlavmError(f"graph text: meta {name} expected JSON, got {str(value)!r}") from None
+            raise DlavmError(f"graph text: meta {name} expected JSON, got {value.strip()!r}") from None
 
     def read_input(self, ref: Token, type_: Tree[Token]) -> None:
         self._declare("inputs", ref, type_, "input", "")

@@ -1,0 +1,69 @@
+"""Passes: input text to expected text (tests/golden/passes), the runner's checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from dlavm.graph import Graph, parse_graph, print_graph, verify
+from dlavm.passes import Cse, Dce, FuseEpilogue, Pass, QuantizeWeights, run
+from dlavm.support.errors import DlavmError
+
+CASES: list[tuple[str, Pass]] = [
+    ("dce", Dce()),
+    ("cse", Cse()),
+    ("fuse_gated", FuseEpilogue()),
+    ("fuse_order", FuseEpilogue()),
+    ("quantize", QuantizeWeights()),
+    ("quantize_shared", QuantizeWeights()),
+]
+
+
+def read(repository: Path, case: str) -> str:
+    return (repository / "tests" / "golden" / "passes" / f"{case}.in.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("case", "pass_"), CASES, ids=[case for case, _ in CASES])
+def test_input_to_expected(case: str, pass_: Pass, repository: Path, golden: Callable[[str, str], None]) -> None:
+    text = read(repository, case)
+    graph = parse_graph(text)
+    assert print_graph(graph) == text, "the input is written as it prints"
+    after = pass_(graph)
+    verify(after)
+    golden(f"passes/{case}.out.txt", print_graph(after))
+    assert print_graph(pass_(after)) == print_graph(after), "a second run changes nothing"
+
+
+def test_unknown_format_is_refused() -> None:
+    with pytest.raises(DlavmError, match=r"format expected one of \('int4g128',\), got 'int3'"):
+        QuantizeWeights("int3")
+
+
+@dataclass(frozen=True)
+class Breaks:
+    name: str = "breaks"
+
+    def __call__(self, graph: Graph) -> Graph:
+        return replace(graph, nodes=graph.nodes[1:])
+
+
+def test_runner_verifies_when_asked(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = parse_graph(read(repository, "quantize"))
+    monkeypatch.delenv("DLAVM_VERIFY", raising=False)
+    monkeypatch.delenv("DLAVM_DUMP", raising=False)
+    assert len(run([Breaks()], graph).nodes) == 3
+    monkeypatch.setenv("DLAVM_VERIFY", "1")
+    with pytest.raises(DlavmError, match="after pass breaks: rms_norm at n: expected a value defined earlier, got 'x'"):
+        run([Dce(), Breaks()], graph)
+
+
+def test_runner_dumps_when_asked(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = parse_graph(read(repository, "dce"))
+    monkeypatch.setenv("DLAVM_DUMP", str(tmp_path / "dump"))
+    after = run([Dce(), QuantizeWeights()], graph)
+    names = sorted(path.name for path in (tmp_path / "dump").iterdir())
+    assert names == ["graph-00-input.txt", "graph-01-dce.txt", "graph-02-quantize_weights.txt"]
+    assert (tmp_path / "dump" / names[2]).read_text() == print_graph(after)
