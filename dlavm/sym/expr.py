@@ -76,6 +76,12 @@ class Expr:
     def __deepcopy__(self, memo: object) -> Expr:
         return self
 
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        """Unpickling goes through the constructors, so that a copy is the interned node again."""
+        if self.op == "const":
+            return Const, (self.value,)
+        return (Var, (self.name, self.lo, self.hi)) if self.op == "var" else (rebuild, (self.op, self.args))
+
     def __str__(self) -> str:
         from dlavm.sym.text import to_text  # text needs this module
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 
@@ -79,6 +80,7 @@ def test_simplified_form_reads_back(expr: Expr, text: str) -> None:
 def test_equal_expressions_are_one_object() -> None:
     assert (x + 2 * y) is (y + x + y)
     assert copy.deepcopy(x + 1) is x + 1
+    assert pickle.loads(pickle.dumps(minimum(x + 1, 3 * n))) is minimum(x + 1, 3 * n)
     assert Const(3) == 3 and hash(Const(3)) == hash(3) and x != 3
     assert Var("x", 0, 7) is not x
 
