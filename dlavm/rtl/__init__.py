@@ -1,0 +1,1 @@
+"""Building, checking and driving the SystemVerilog of `targets/rtl/`."""

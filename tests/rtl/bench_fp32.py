@@ -1,0 +1,127 @@
+"""cocotb: the fp32 units against numpy, on random and on boundary values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cocotb
+import numpy as np
+
+from tests.rtl import model
+from tests.rtl.drive import pipeline, start, words
+
+WAYS = 32
+ADD_LATENCY, MUL_LATENCY, INT_LATENCY = 4, 5, 3
+
+CORNERS = np.array(
+    [0, 1, 2, 3, 0x7FFFFE, 0x7FFFFF, 0x800000, 0x800001, 0xFFFFFF, 0x1000000, 0x33800000, 0x33800001, 0x34000000]
+    + [0x3F7FFFFF, 0x3F800000, 0x3F800001, 0x3FFFFFFF, 0x40000000, 0x4B000000, 0x4B7FFFFF, 0x4B800000, 0x4B800001]
+    + [0x7E7FFFFF, 0x7E800000, 0x7EFFFFFF, 0x7F000000, 0x7F7FFFFE, 0x7F7FFFFF, 0x7F800000, 0x7F800001, 0x7FFFFFFF],
+    np.uint32,
+)
+
+
+def corner_pairs() -> tuple[model.U32, model.U32]:
+    """Every pair of corner values of either sign."""
+    both = np.concatenate([CORNERS, CORNERS | np.uint32(0x80000000)])
+    a, b = np.meshgrid(both, both)
+    return a.ravel().astype(np.uint32), b.ravel().astype(np.uint32)
+
+
+def random_pairs(rng: np.random.Generator, count: int) -> tuple[model.U32, model.U32]:
+    """Bits of any kind, exponents close together (cancellation, rounding), sparse fractions (ties)."""
+    a, b = rng.integers(0, 2**32, (2, count), dtype=np.uint32)
+    near = rng.integers(0, 4, count) > 0
+    exponent = (((a >> 23) & 255).astype(np.int64) + rng.integers(-30, 31, count)).clip(0, 254).astype(np.uint32)
+    b = np.where(near, (b & np.uint32(0x807FFFFF)) | (exponent << np.uint32(23)), b)
+    keep = np.uint32(0xFFFFFFFF) << rng.integers(0, 24, count).astype(np.uint32)
+    sparse = rng.integers(0, 2, count) > 0
+    return np.where(sparse, a & keep, a).astype(np.uint32), np.where(sparse, b & keep, b).astype(np.uint32)
+
+
+def product_boundary(rng: np.random.Generator, count: int) -> tuple[model.U32, model.U32]:
+    """Pairs whose product is about the smallest normal, a subnormal, or the largest finite value."""
+    a = rng.integers(0, 2**31, count, dtype=np.uint32)
+    target = rng.choice(np.array([127 - 150, 127 - 127, 127 - 126, 127 + 127]), count) + rng.integers(-3, 4, count)
+    exponent = (target + 127 - (a >> 23).astype(np.int64)).clip(0, 254).astype(np.uint32)
+    b = (exponent << np.uint32(23)) | rng.integers(0, 2**23, count, dtype=np.uint32)
+    return a, b | (rng.integers(0, 2, count, dtype=np.uint32) << np.uint32(31))
+
+
+def rows(*parts: model.U32) -> model.U32:
+    """Values as rows of WAYS, filled up with zeros."""
+    flat = np.concatenate(parts)
+    return np.pad(flat, (0, -len(flat) % WAYS)).reshape(-1, WAYS)
+
+
+def expect(name: str, got: Any, want: Any, *operands: Any) -> None:
+    """Asserts equality and shows the first difference."""
+    wrong = np.argwhere(got != want)
+    if len(wrong):
+        at = tuple(wrong[0])
+        shown = [hex(int(x[at])) for x in operands]
+        raise AssertionError(f"{name}{shown}: want {int(want[at]):#x}, got {int(got[at]):#x}; {len(wrong)} differ")
+
+
+@cocotb.test()
+async def add(dut: Any) -> None:
+    rng = np.random.default_rng(1)
+    pairs = [corner_pairs(), random_pairs(rng, 600_000)]
+    a, b = (rows(*(p[i] for p in pairs)) for i in range(2))
+    await start(dut)
+    got = await pipeline(dut, {"a_i": words(a), "b_i": words(b)}, "sum_o", ADD_LATENCY, np.uint32)
+    expect("add", got, model.add32(a, b), a, b)
+
+
+@cocotb.test()
+async def mul(dut: Any) -> None:
+    rng = np.random.default_rng(2)
+    pairs = [corner_pairs(), random_pairs(rng, 300_000), product_boundary(rng, 300_000)]
+    a, b = (rows(*(p[i] for p in pairs)) for i in range(2))
+    await start(dut)
+    got = await pipeline(dut, {"a_i": words(a), "b_i": words(b)}, "product_o", MUL_LATENCY, np.uint32)
+    expect("mul", got, model.mul32(a, b), a, b)
+
+
+@cocotb.test()
+async def narrow_mul(dut: Any) -> None:
+    """As the matrix engine uses it: any fp16 scale, normal or zero terms."""
+    rng = np.random.default_rng(3)
+    dot, exponent = rng.integers(-(2**19), 2**19, 65536), rng.integers(-40, 11, 65536)
+    a = rows(np.ldexp(dot, exponent).astype(np.float32).view(np.uint32))
+    b = rows(model.half(np.arange(65536, dtype=np.uint16)).view(np.uint32))
+    await start(dut)
+    got = await pipeline(dut, {"a_i": words(a), "b_i": words(b)}, "narrow_product_o", MUL_LATENCY, np.uint32)
+    expect("narrow_mul", got, model.mul32(a, b), a, b)
+
+
+async def check_ints(dut: Any, width: int) -> None:
+    rng = np.random.default_rng(width)
+    limit = 2 ** (width - 1)
+    edge = np.concatenate([[0, -limit, limit - 1], 2 ** np.arange(width - 1), 2 ** np.arange(width - 1) - 1])
+    values = np.concatenate([edge, -edge[1:], rng.integers(-limit, limit, 200_000)]).clip(-limit, limit - 1)
+    values = np.pad(values, (0, -len(values) % WAYS)).reshape(-1, WAYS).astype(np.int32)
+    exps = rng.integers(-70, 12, values.shape).astype(np.int8)
+    await start(dut)
+    ports = {"int_i": words(values), "int_exp_i": words(exps)}
+    got = await pipeline(dut, ports, f"int{width}_o", INT_LATENCY, np.uint32)
+    want = np.ldexp(values.astype(np.float32), exps.astype(np.int32)).astype(np.float32).view(np.uint32)
+    expect("int", got, want, values, exps)
+
+
+@cocotb.test()
+async def int20(dut: Any) -> None:
+    await check_ints(dut, 20)
+
+
+@cocotb.test()
+async def int28(dut: Any) -> None:
+    await check_ints(dut, 28)
+
+
+@cocotb.test()
+async def every_half(dut: Any) -> None:
+    halves = np.arange(65536, dtype=np.uint16).reshape(-1, WAYS)
+    await start(dut)
+    got = await pipeline(dut, {"half_i": words(halves)}, "half_o", 0, np.uint32)
+    expect("half", got, model.half(halves).view(np.uint32), halves)

@@ -1,0 +1,27 @@
+"""The RTL blocks on Verilator: one build, one cocotb run a bench."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dlavm.rtl import build
+
+TB = Path(__file__).parent / "tb"
+TOP = "rtl_bench"
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    reason = build.missing_tools()
+    if reason is not None:
+        pytest.skip(reason)
+    build_dir = tmp_path_factory.mktemp(TOP)
+    build.build_bench(TOP, [TB / f"{TOP}.sv"], build_dir)
+    return build_dir
+
+
+@pytest.mark.parametrize("name", ["fp32", "quantizer", "matrix"])
+def test_bench(bench: Path, name: str) -> None:
+    assert build.run_bench(TOP, f"tests.rtl.bench_{name}", bench) > 0

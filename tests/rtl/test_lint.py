@@ -1,0 +1,45 @@
+"""Every module passes Verilator's lint with all warnings on; the lint itself notices a bad module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dlavm.rtl import build
+from dlavm.support.errors import CheckFailed, DlavmError
+
+reason = build.missing_tools()
+pytestmark = pytest.mark.skipif(reason is not None, reason=str(reason))
+
+
+@pytest.mark.parametrize("module", build.modules())
+def test_module_is_clean(module: str) -> None:
+    assert build.lint(module) == ""
+
+
+def test_waivers_are_explained() -> None:
+    """A waiver is allowed only under a comment that says why."""
+    for path in build.rtl_dir().glob("*.sv"):
+        lines = path.read_text().splitlines()
+        for number, line in enumerate(lines):
+            if "lint_off" in line:
+                assert lines[number - 1].strip().startswith("//"), f"{path.name}:{number + 1}"
+
+
+def test_a_bad_module_is_found(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.sv"
+    bad.write_text("module bad (input logic [3:0] a_i, output logic [1:0] b_o);\n  assign b_o = a_i;\nendmodule\n")
+    assert "WIDTHTRUNC" in build.lint("bad", [bad])
+
+
+def test_unknown_module() -> None:
+    with pytest.raises(DlavmError, match="got 'no_such_module'"):
+        build.lint("no_such_module")
+
+
+def test_bench_that_does_not_compile(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.sv"
+    bad.write_text("module bad (input logic clk_i);\n  missing u_missing (.clk_i);\nendmodule\n")
+    with pytest.raises(CheckFailed, match="bench bad does not compile"):
+        build.build_bench("bad", [bad], tmp_path / "build")
