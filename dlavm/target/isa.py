@@ -39,7 +39,7 @@ class SReg:
 
 @dataclass(frozen=True)
 class Instr:
-    """One command: field values by name (absent: 0), executed only if the predicate register is not zero (0: always)."""
+    """One command: field values by name (absent: 0); skipped where the predicate register holds zero (0: never)."""
 
     op: str
     fields: Mapping[str, int | SReg] = field(default_factory=dict)
@@ -96,7 +96,8 @@ def decode(spec: TargetSpec, words: list[int], at: int) -> tuple[Instr, int]:
         raise EncodingError("illegal_opcode", f"word {at}: opcode 0x{header & 0xFF:02x} unknown to {spec.name}")
     length = spec.header_words + command.payload_words
     if header >> 8 & 0xFF != length or at + length > len(words):
-        raise EncodingError("bad_length", f"word {at}: {command.name} has {length} words, header says {header >> 8 & 0xFF}")
+        found = f"header says {header >> 8 & 0xFF}, {len(words) - at} are left"
+        raise EncodingError("bad_length", f"word {at}: {command.name} has {length} words, {found}")
     pred = header >> 16 & 31
     if header >> 21 or (pred and not spec.has("scalars")):
         raise EncodingError("reserved_bits", f"word {at}: {command.name}: reserved header bits are set")
@@ -125,7 +126,7 @@ def decode_payload(spec: TargetSpec, command: Command, words: list[int], mask: i
         else:
             values[f.name] = raw
     if mask & ~dynamic:
-        raise EncodingError("reserved_bits", f"{command.name}: indirect mask 0x{mask:x} names words that are not dynamic")
+        raise EncodingError("reserved_bits", f"{command.name}: indirect mask 0x{mask:x} names other than dynamic words")
     for i, (word, bits) in enumerate(zip(words, used, strict=True)):
         if word & ~bits:
             kind = "reserved_bits" if any(not f.dynamic for f in command.fields if f.word == i) else "field_range"

@@ -40,6 +40,8 @@ def unit_tables() -> dict[str, NDArray[np.int32]]:
 
 
 def _sigmoid(x: Decimal) -> Decimal:
+    if x < -100_000:  # exp would leave decimal's range; fp32 sees zero from -104 on
+        return Decimal(0)
     return 1 / (1 + (-x).exp())
 
 

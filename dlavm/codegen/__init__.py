@@ -1,0 +1,4 @@
+"""Task IR to instruction streams."""
+from dlavm.codegen.stream import generate
+
+__all__ = ["generate"]

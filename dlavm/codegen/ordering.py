@@ -1,0 +1,50 @@
+"""Semaphores between the decoupled engines.
+
+Discipline: commands form one chain. Whenever a command runs on another engine than the one before it, the earlier
+engine signals and the later one waits; a LINEAR that reads the KV cache also makes `load` wait, unless it already has
+since the last append. Weights never change, so `load` runs ahead of everything with them.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dlavm.target import TargetSpec
+from dlavm.target.isa import Instr
+
+
+class EngineOrder:
+    def __init__(self, spec: TargetSpec, emit: Callable[[Instr], None]) -> None:
+        self._engines = spec.enums["engine"]
+        self._kv_formats = {spec.enums["weight_format"][n] for n in ("kv_k", "kv_v")}
+        self._emit = emit
+        self._current: str | None = None
+        self._load_waits = True  # load has not yet seen the latest append
+
+    def before(self, op: str, engine: str, weight_format: int) -> None:
+        """Orders a command about to be emitted."""
+        if op == "LOAD_TABLE":  # waits for every engine by itself
+            self._current, self._load_waits = None, False
+            return
+        if op == "LINEAR" and weight_format in self._kv_formats and self._load_waits:
+            if self._current is not None:
+                self._edge(self._current, "load")
+            self._load_waits = False
+        self.switch(engine)
+        if op == "KV_APPEND":
+            self._load_waits = True
+
+    def switch(self, engine: str) -> None:
+        """Makes `engine` the last link of the chain."""
+        if self._current is not None and self._current != engine:
+            self._edge(self._current, engine)
+        self._current = engine
+
+    def loop_border(self, first_engine: str) -> None:
+        """State at the entry of a loop body and at its end: the same, whichever iteration comes next."""
+        self.switch(first_engine)
+        self._load_waits = True
+
+    def _edge(self, source: str, sink: str) -> None:
+        semaphore = self._engines[source] * len(self._engines) + self._engines[sink]
+        self._emit(Instr("SIGNAL", {"engine": self._engines[source], "sem": semaphore}))
+        self._emit(Instr("WAIT", {"engine": self._engines[sink], "sem": semaphore}))

@@ -1,0 +1,107 @@
+"""Autonomous stream (capabilities `scalars`, `loops`): task statements become commands, loops stay loops."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dlavm.codegen.ordering import EngineOrder
+from dlavm.codegen.scalars import Scalars
+from dlavm.support.errors import DlavmError
+from dlavm.sym import Expr, Var, free_vars, substitute, wrap
+from dlavm.target import TargetSpec
+from dlavm.target.isa import Instr, encode_program
+from dlavm.task import Await, For, If, Launch, Let, Program, Stmt
+
+
+def generate(program: Program, spec: TargetSpec, bases: Mapping[str, int]) -> list[int]:
+    """The words of the stream. `bases`: byte address of every buffer. Raises DlavmError for a statement or target
+    that has no stream form."""
+    if not spec.has("stream", "scalars", "loops"):
+        raise DlavmError(f"target {spec.name} has no autonomous stream (needs capabilities scalars and loops)")
+    return encode_program(spec, _Generator(program, spec, bases).run())
+
+
+class _Generator:
+    def __init__(self, program: Program, spec: TargetSpec, bases: Mapping[str, int]) -> None:
+        self._program, self._spec = program, spec
+        self._addresses = {b.base: wrap(bases[b.name] // 16) for b in program.buffers}
+        self._out: list[Instr] = []
+        self._scalars = Scalars(spec, program.args, self._emit)
+        self._order = EngineOrder(spec, self._emit)
+
+    def run(self) -> list[Instr]:
+        # A work list instead of recursion: `None` closes the loop on top of the stack.
+        work: list[Stmt | None] = list(reversed(self._program.body))
+        loops: list[tuple[Instr, list[Instr], Expr, str | None]] = []
+        while work:
+            stmt = work.pop()
+            if stmt is None:
+                self._close(*loops.pop())
+            elif isinstance(stmt, For | If):
+                loops.append(self._open(stmt))
+                work.append(None)
+                work.extend(reversed(stmt.body))
+            else:
+                self._simple(stmt)
+            self._scalars.release()
+        self._emit(Instr("END"))
+        return self._out
+
+    def _emit(self, instr: Instr) -> None:
+        self._out.append(instr)
+
+    def _resolve(self, expr: Expr) -> Expr:
+        used = {v: self._addresses[v] for v in free_vars(expr) if v in self._addresses}
+        return substitute(expr, used) if used else expr
+
+    def _simple(self, stmt: Stmt) -> None:
+        if isinstance(stmt, Launch):
+            self._launch(stmt)
+        elif isinstance(stmt, Let):
+            value = self._scalars.value(self._resolve(stmt.value))
+            register = self._scalars.bind(stmt.var)
+            self._emit(Instr("SCALAR", {"fn": self._spec.enums["scalar_fn"]["mov"], "rd": register, "b": value}))
+        elif isinstance(stmt, Await):
+            self._emit(Instr("FENCE"))
+        else:
+            raise DlavmError(f"code generation: {type(stmt).__name__} has no form in the stream of {self._spec.name}")
+
+    def _launch(self, launch: Launch) -> None:
+        command = self._spec.commands[launch.op]
+        fields = {name: self._scalars.value(self._resolve(wrap(v))) for name, v in launch.fields.items()}
+        weight_format = fields.get("format", 0)
+        assert isinstance(weight_format, int) and command.engine
+        self._order.before(launch.op, command.engine, weight_format)
+        self._emit(Instr(launch.op, {n: v for n, v in fields.items() if v != 0}))
+
+    def _open(self, stmt: For | If) -> tuple[Instr, list[Instr], Expr, str | None]:
+        """Starts the body of a loop; an If is a loop of zero or one turns."""
+        count = self._scalars.value(self._resolve(stmt.count if isinstance(stmt, For) else stmt.cond))
+        var = stmt.var if isinstance(stmt, For) else Var(f"if.{id(stmt)}", 0, 0)
+        register = self._scalars.bind(var)
+        engine = self._first_engine(stmt)
+        if engine:
+            self._order.loop_border(engine)
+        outer, self._out = self._out, []
+        self._scalars.enter()
+        return Instr("LOOP", {"rd": register, "count": count}), outer, var, engine
+
+    def _close(self, loop: Instr, outer: list[Instr], var: Expr, engine: str | None) -> None:
+        if engine:
+            self._order.loop_border(engine)
+        self._emit(Instr("ENDLOOP"))
+        body, self._out = self._out, outer
+        self._emit(Instr("LOOP", {**loop.fields, "body": len(encode_program(self._spec, body))}))
+        self._out.extend(body)
+        self._scalars.leave()
+        self._scalars.unbind(var)
+
+    def _first_engine(self, stmt: For | If) -> str | None:
+        """Engine of the first launch in a body."""
+        work: list[Stmt] = list(reversed(stmt.body))
+        while work:
+            inner = work.pop()
+            if isinstance(inner, Launch):
+                return self._spec.commands[inner.op].engine
+            if isinstance(inner, For | If):
+                work.extend(reversed(inner.body))
+        return None

@@ -1,0 +1,79 @@
+"""rope, kv_append, attention: scores, softmax and mixing of all heads in three commands a token tile."""
+from __future__ import annotations
+
+from dlavm.graph import Node
+from dlavm.lower.context import Context, Rows
+from dlavm.lower.linear import token_tiles
+from dlavm.lower.rules import rule
+from dlavm.support.errors import DlavmError
+from dlavm.sym import IntoExpr
+from dlavm.target.isa import f32_bits
+from dlavm.target.layout import BLOCK, KV_UNIT_BYTES, ceildiv, row_bytes
+from dlavm.target.spec import ADDRESS_UNIT
+
+# The scores of a token tile lie in memory, heads x tile x ctx fp16: the largest activation of a long context.
+# Keys and values are fetched once a tile; beyond 32 tokens the matrix lanes, not the fetch, bound the product.
+MAX_TOKEN_TILE = 32
+
+
+@rule("rope")
+def lower_rope(c: Context, node: Node) -> None:
+    x, out, table = c.rows(node["x"]), c.place(node.output), c.table(node["table"])
+    form = "interleaved" if node.attrs["interleaved"] else "half"
+    position = table.at(c.variable("kv_len"), x.outer)
+    c.tasks.launch("ROPE", form=c.spec.enums["rope_form"][form], **x.fields("src"), **out.fields("dst"), **x.counts(),
+                   dim=x.dim, rot=int(node.attrs["rotary_dim"]), table=position.base,  # type: ignore[arg-type]
+                   table_so=table.outer_stride)
+
+
+@rule("kv_append", "kv_fp16")
+def lower_kv_append(c: Context, node: Node) -> None:
+    x = c.rows(node["x"])
+    base, layout = c.cache(node["cache"])
+    c.tasks.launch("KV_APPEND", **x.fields("src"), **x.counts(), dim=x.dim, cache=base,
+                   cache_head=layout.head_bytes // ADDRESS_UNIT, pos=c.variable("kv_len"))
+
+
+@rule("attention", "kv_fp16", "token_batch")
+def lower_attention(c: Context, node: Node) -> None:
+    q, out = c.rows(node["q"]), c.place(node.output)
+    keys, layout = c.cache(node["k_cache"])
+    values, _ = c.cache(node["v_cache"])
+    group = q.inner // layout.heads
+    tile = _token_tile(c, node, q, group)
+    score_row = row_bytes(layout.ctx) // ADDRESS_UNIT
+    scores = Rows(c.storage(f"{node.name}.scores", "activations", layout.heads * tile * group * row_bytes(layout.ctx),
+                            f"f16[{layout.heads}, {tile}, {group}, {layout.ctx}]"),
+                  q.outer, group * score_row, group, score_row, layout.ctx)
+    recip = c.storage(f"{node.name}.recip", "activations", 4 * layout.heads * tile * group,
+                      f"f32[{layout.heads}, {tile}, {group}]")
+    head_step = group * q.inner_stride  # between the query rows of successive key/value heads
+    out_step = group * out.inner_stride
+    score_step = tile * group * score_row
+    cache: dict[str, IntoExpr] = {"batch": layout.heads, "wgt_tile": layout.block_bytes // ADDRESS_UNIT,
+                                  "wgt_b": layout.head_bytes // ADDRESS_UNIT}
+    formats = c.spec.enums["weight_format"]
+    for first, count in token_tiles(c, q.outer, tile):
+        total = c.variable("kv_len") + first + count  # positions that the tile's last token sees
+        rows: dict[str, IntoExpr] = {"rows_o": count, "rows_i": group}
+        c.tasks.launch("LINEAR", format=formats["kv_k"], **q.at(first, count).fields("src"), src_b=head_step,
+                       **scores.fields("dst"), dst_b=score_step, **rows, **cache, wgt=keys, k=layout.dim, n=total,
+                       use_scale=1, scale=f32_bits(float(node.attrs["scale"])))  # type: ignore[arg-type]
+        c.tasks.launch("SOFTMAX", **scores.fields("src"), src_b=score_step, **scores.fields("dst"), dst_b=score_step,
+                       **rows, batch=layout.heads, visible=c.variable("kv_len") + first + 1, width=total, recip=recip)
+        c.tasks.launch("LINEAR", format=formats["kv_v"], **scores.fields("src"), src_b=score_step,
+                       **out.at(first, count).fields("dst"), dst_b=out_step, **rows, **cache, wgt=values, k=total,
+                       n=layout.dim, use_row_scale=1, row_scale=recip)
+
+
+def _token_tile(c: Context, node: Node, q: Rows, group: int) -> int:
+    """Tokens whose queries fit the activation buffer and whose outputs fit the accumulators."""
+    elements = group * ceildiv(q.dim, BLOCK) * BLOCK
+    board = c.spec.board
+    tile = min(MAX_TOKEN_TILE, q.outer.hi, board.activation_elements // elements, board.accumulators // elements)
+    if tile == 0:
+        raise DlavmError(f"{node}: {group} query heads of {q.dim} exceed the buffers of board {board.name}")
+    return tile
+
+
+assert KV_UNIT_BYTES % ADDRESS_UNIT == 0

@@ -1,0 +1,153 @@
+"""What lowering rules share: where each graph value lies (`Rows`), the buffers, the task builder."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from dlavm.graph import Graph, Node, Value
+from dlavm.support.errors import DlavmError
+from dlavm.sym import Expr, IntoExpr, le, wrap
+from dlavm.target import TargetSpec
+from dlavm.target.layout import KvLayout, PackedWeights, row_bytes
+from dlavm.target.spec import ADDRESS_UNIT
+from dlavm.task import Buffer, Program, TaskBuilder
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A tensor as the engines see it: row (o, i), o < outer, i < inner, of `dim` elements starts at
+    base + o * outer_stride + i * inner_stride (16-byte units)."""
+
+    base: Expr
+    outer: Expr
+    outer_stride: int
+    inner: int
+    inner_stride: int
+    dim: int
+
+    def at(self, outer: IntoExpr, count: IntoExpr) -> Rows:
+        """`count` outer rows from row `outer` on."""
+        return replace(self, base=self.base + wrap(outer) * self.outer_stride, outer=wrap(count))
+
+    def fields(self, name: str) -> dict[str, IntoExpr]:
+        """Address fields of a row set called `name` in the commands."""
+        return {name: self.base, f"{name}_so": self.outer_stride, f"{name}_si": self.inner_stride}
+
+    def counts(self) -> dict[str, IntoExpr]:
+        return {"rows_o": self.outer, "rows_i": self.inner}
+
+
+@dataclass(frozen=True)
+class Content:
+    """What the packer puts into a constant buffer: kind `int4` (PackedWeights of value), `rows` (fp16 rows at
+    row_bytes), `activation` (table of that name)."""
+
+    kind: str
+    name: str
+    dims: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A task program, what its constant buffers hold, and the buffer behind each input, output and cache."""
+
+    program: Program
+    contents: Mapping[str, Content]
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, Rows]
+    kv: Mapping[str, KvLayout]
+
+
+class Context:
+    """State of one lowering; rules call it to place values and to launch commands."""
+
+    def __init__(self, graph: Graph, spec: TargetSpec) -> None:
+        self.graph, self.spec = graph, spec
+        token, kv_len, head_rows = (graph.variables[n] for n in ("token", "kv_len", "head_rows"))
+        self.tasks = TaskBuilder(graph.name, args=(v for v in (token, kv_len, head_rows) if v.op == "var"),
+                                 assumptions=(le(head_rows, token), le(kv_len + token, int(str(graph.meta["ctx"])))))
+        self.contents: dict[str, Content] = {}
+        self.kv: dict[str, KvLayout] = {}
+        self.act_slots: dict[str, int] = {}
+        self._rows: dict[str, Rows] = {}
+        self._buffers: dict[str, Buffer] = {}
+        self._outputs = {v.name for v in graph.outputs.values()}
+
+    def variable(self, name: str) -> Expr:
+        return self.graph.variables[name]
+
+    # -- placing values --------------------------------------------------------------------------------------------
+
+    def rows(self, value: Value) -> Rows:
+        """Where a value lies. Raises DlavmError for a value that was never placed."""
+        if value.name not in self._rows:
+            raise DlavmError(f"{value.name}: not placed before its use (role {value.role})")
+        return self._rows[value.name]
+
+    def flat(self, value: Value) -> Rows:
+        """The value as single rows (inner = 1): a multi-head tensor whose heads lie side by side counts as one row."""
+        r = self.rows(value)
+        if r.inner == 1:
+            return r
+        if r.inner_stride * ADDRESS_UNIT != 2 * r.dim:
+            raise DlavmError(f"{value.name}: heads of {r.dim} elements do not lie side by side (16-byte rows)")
+        return replace(r, inner=1, inner_stride=0, dim=r.inner * r.dim)
+
+    def bind(self, value: Value, rows: Rows) -> None:
+        """Makes a value a view of existing bytes."""
+        self._rows[value.name] = rows
+
+    def place(self, value: Value) -> Rows:
+        """New storage for a node's output [outer, (inner,) dim], fp16."""
+        shape = value.type.shape
+        outer, dim = shape[0], int(shape[-1])
+        inner = int(shape[1]) if len(shape) == 3 else 1
+        stride = row_bytes(dim) if inner > 1 else 0
+        outer_bytes = inner * stride if inner > 1 else row_bytes(dim)
+        role = "output" if value.name in self._outputs else "activations"
+        base = self.storage(value.name, role, outer.hi * outer_bytes, str(value.type))
+        rows = Rows(base, outer, outer_bytes // ADDRESS_UNIT, inner, stride // ADDRESS_UNIT, dim)
+        self._rows[value.name] = rows
+        return rows
+
+    def storage(self, name: str, role: str, size: int, shape_text: str) -> Expr:
+        """A buffer of `size` bytes (made once per name); returns its base."""
+        if name not in self._buffers:
+            self._buffers[name] = self.tasks.buffer(name, role=role, bytes=max(size, ADDRESS_UNIT), shape_text=shape_text)
+        return self._buffers[name].base
+
+    def vector(self, value: Value) -> Expr:
+        """Address of a constant fp16 vector (norm weights, biases)."""
+        size = int(value.type.shape[0])
+        self.contents[value.name] = Content("rows", value.name, (1, size))
+        return self.storage(value.name, "weights", row_bytes(size), str(value.type))
+
+    def table(self, value: Value) -> Rows:
+        """A constant fp16 matrix, row by row: the embedding (role weights) or a table that the compiler computes."""
+        rows, dim = (int(x) for x in value.type.shape)
+        role = "weights" if value.role == "param" else "tables"
+        self.contents[value.name] = Content("rows", value.name, (rows, dim))
+        base = self.storage(value.name, role, rows * row_bytes(dim), str(value.type))
+        return Rows(base, wrap(rows), row_bytes(dim) // ADDRESS_UNIT, 1, 0, dim)
+
+    def weights(self, value: Value, node: Node) -> tuple[Expr, PackedWeights]:
+        """A packed weight matrix [n, k]. Raises DlavmError where it was not quantised."""
+        if value.type.dtype != "int4g128":
+            raise DlavmError(f"{node}: weight {value.name}: expected int4g128, got {value.type.dtype!r}")
+        n, k = (int(x) for x in value.type.shape)
+        packed = PackedWeights(self.spec.space("weights"), n, k)
+        self.contents[value.name] = Content("int4", value.name, (n, k))
+        return self.storage(value.name, "weights", packed.bytes, str(value.type)), packed
+
+    def cache(self, value: Value) -> tuple[Expr, KvLayout]:
+        """The cache behind a kv value, one buffer for all of its SSA versions."""
+        heads, ctx, dim = (int(x) for x in value.type.shape)
+        layout = self.kv.setdefault(value.source, KvLayout(heads, ctx, dim))
+        return self.storage(value.source, "kv", layout.bytes, str(value.type)), layout
+
+    def act_slot(self, fn: str, node: Node) -> int:
+        """The table slot of an activation; its LOAD_TABLE stands at the start of the program."""
+        if fn not in self.act_slots and len(self.act_slots) >= self.spec.limits["act_slots"]:
+            raise DlavmError(f"{node}: activation {fn!r} is one too many, {self.spec.name} holds "
+                             f"{self.spec.limits['act_slots']} tables: {sorted(self.act_slots)}")
+        return self.act_slots.setdefault(fn, len(self.act_slots))

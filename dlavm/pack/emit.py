@@ -1,0 +1,97 @@
+"""Writes an artifact: constants packed and striped over the channels, program, texts, manifest."""
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlavm.pack.artifact import ArtifactWriter
+from dlavm.pack.manifest import Image, Manifest
+from dlavm.pack.weights import pack_int4, pack_rows, quantize_int4, stripe
+from dlavm.support.progress import progress
+from dlavm.target.spec import Memory
+
+TABLES_FILE = "tables.bin"
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A constant tensor at a linear address. `kind`: int4 (matrix, quantised and packed here), rows (matrix of fp16 rows),
+    raw (bytes as they are). `load` reads it; it is called once, and nothing keeps the result."""
+
+    name: str
+    address: int
+    kind: str
+    load: Callable[[], NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Extent:
+    """A region of one memory: linear address and length in bytes."""
+
+    address: int
+    bytes: int
+
+
+def images_of(memory: Memory, weights: Extent) -> tuple[Image, ...]:
+    """One image a channel; every channel holds the same range of offsets."""
+    share = weights.bytes // memory.channels
+    return tuple(Image(f"weights/ch{c:02d}.bin", c, weights.address, share) for c in range(memory.channels))
+
+
+def write_artifact(out: Path, manifest: Manifest, memory: Memory, weights: Extent, tables: Extent,
+                   constants: Sequence[Constant], programs: Mapping[str, list[int]], texts: Mapping[str, str],
+                   tokenizer: Path | None) -> Manifest:
+    """Writes the artifact, whole or not at all; the result has the hash of every file."""
+    with ArtifactWriter(out) as writer:
+        _write_images(writer, manifest, memory, weights, [c for c in constants if _inside(c, weights)])
+        linear = np.zeros(tables.bytes, dtype=np.uint8)
+        for constant in constants:
+            if _inside(constant, tables):
+                data = _linear_bytes(constant)
+                linear[constant.address - tables.address:][:data.size] = data
+        if tables.bytes:
+            writer.add_file(TABLES_FILE, linear.tobytes())
+        for name, words in programs.items():
+            writer.add_file(manifest.programs[name].file, np.array(words, dtype="<u4").tobytes())
+        for name, text in texts.items():
+            writer.add_file(name, text.encode())
+        if tokenizer is not None:
+            writer.add_tokenizer(tokenizer)
+        return writer.finish(manifest)
+
+
+def _inside(constant: Constant, extent: Extent) -> bool:
+    return extent.address <= constant.address < extent.address + extent.bytes
+
+
+def _write_images(writer: ArtifactWriter, manifest: Manifest, memory: Memory, weights: Extent,
+                  constants: Sequence[Constant]) -> None:
+    """Packs tensor by tensor into a scratch file, so that the host never holds more than one of them."""
+    share = weights.bytes // memory.channels
+    with tempfile.TemporaryFile() as scratch:
+        channels = np.memmap(scratch, dtype=np.uint8, mode="w+", shape=(memory.channels, max(share, 1)))
+        with progress("packing weights", len(constants)) as bar:
+            for constant in constants:
+                striped = _striped(constant, memory)
+                start = (constant.address - weights.address) // memory.channels
+                channels[:, start:start + striped.shape[1]] = striped
+                bar.advance(1)
+        for image in manifest.images:
+            writer.add_file(image.file, memoryview(channels[image.channel, :share]))
+
+
+def _striped(constant: Constant, memory: Memory) -> NDArray[np.uint8]:
+    if constant.kind == "int4":
+        q, scale = quantize_int4(np.asarray(constant.load(), dtype=np.float32), constant.name)
+        return pack_int4(q, scale, memory)
+    return stripe(_linear_bytes(constant), memory)
+
+
+def _linear_bytes(constant: Constant) -> NDArray[np.uint8]:
+    data = constant.load()
+    return pack_rows(data, constant.name) if constant.kind == "rows" else data.reshape(-1).view(np.uint8)

@@ -1,0 +1,164 @@
+"""LINEAR: doc/numerics.md section 3."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlavm.sim.reference.memory import FlatMemory
+from dlavm.sim.reference.numerics import (
+    BLOCK,
+    F32,
+    GROUP,
+    I32,
+    activation,
+    add,
+    load16,
+    load32,
+    mul,
+    power_of_two,
+    quantize,
+    rn16,
+)
+from dlavm.target.spec import ADDRESS_UNIT, TargetSpec
+
+KEY_BITS = 12  # mantissas of keys and values, in either mode of the activations
+Fields = Mapping[str, int]
+
+
+def ceildiv(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+class MatrixEngine:
+    def __init__(self, spec: TargetSpec, memory: FlatMemory) -> None:
+        self._memory = memory
+        self._board = spec.board
+        self._formats = {v: k for k, v in spec.enums["weight_format"].items()}
+        self._aux_modes = {v: k for k, v in spec.enums["aux_mode"].items()}
+        self._act_bits = {v: int(k[1:]) for k, v in spec.enums["act_bits"].items()}
+        self._accumulators: F32 = np.zeros((0, 0), dtype=np.float32)
+
+    def linear(self, f: Fields, tables: list[F32]) -> str:
+        """Executes LINEAR; returns the name of an error, or '' if it went well."""
+        rows = f["rows_o"] * f["rows_i"]
+        if not (rows and f["n"] and f["batch"]):
+            return ""
+        form = self._formats[f["format"]]
+        if problem := self._check(f, form, rows):
+            return problem
+        counts = (f["batch"], f["rows_o"], f["rows_i"])
+        strides = tuple(f[s] * ADDRESS_UNIT for s in ("src_b", "src_so", "src_si"))
+        src = self._memory.rows(f["src"] * ADDRESS_UNIT, counts, strides, f["k"])
+        x = load16(np.ascontiguousarray(src)).reshape(f["batch"], rows, f["k"])
+        start = self._accumulators if f["acc_in"] else np.zeros((rows, f["n"]), dtype=np.float32)
+        product = {"int4g128": self._weights, "kv_k": self._keys, "kv_v": self._values}[form]
+        acc = np.stack([product(f, b, x[b], start) for b in range(f["batch"])])
+        if f["acc_out"]:
+            self._accumulators = acc[0]
+            return ""
+        y = self._epilogue(f, acc.reshape(*counts, f["n"]), tables)
+        strides = tuple(f[s] * ADDRESS_UNIT for s in ("dst_b", "dst_so", "dst_si"))
+        self._memory.rows(f["dst"] * ADDRESS_UNIT, counts, strides, f["n"])[...] = rn16(y).view(np.uint16)
+        return ""
+
+    def _check(self, f: Fields, form: str, rows: int) -> str:
+        tiled = f["acc_in"] or f["acc_out"]
+        if f["k"] == 0 or (tiled and (f["batch"] != 1 or form != "int4g128")):
+            return "field_range"
+        if f["aux_mode"] not in self._aux_modes or (f["aux_mode"] and f["batch"] != 1):
+            return "field_range"
+        if form == "kv_v":
+            return "buffer" if rows * ceildiv(f["n"], BLOCK) * BLOCK > self._board.accumulators else ""
+        if rows * ceildiv(f["k"], BLOCK) * BLOCK > self._board.activation_elements:
+            return "buffer"
+        if tiled and rows * f["n"] > self._board.accumulators:
+            return "buffer"
+        return "field_range" if f["acc_in"] and self._accumulators.shape != (rows, f["n"]) else ""
+
+    def _weights(self, f: Fields, _batch: int, x: F32, acc: F32) -> F32:
+        m, e = quantize(x, self._act_bits[f["act_bits"]])
+        w, scale = self.unpack(f["wgt"] * ADDRESS_UNIT, f["wgt_tile"] * ADDRESS_UNIT, f["n"], f["k"])
+        dots = block_dots(m, w)
+        for kb in range(m.shape[1]):
+            part = mul(dots[kb].astype(np.float32), scale[None, :, kb * BLOCK // GROUP])
+            acc = add(acc, mul(part, power_of_two(e[:, kb])[:, None]))
+        return acc
+
+    def unpack(self, address: int, tile_stride: int, n: int, k: int) -> tuple[NDArray[np.int32], F32]:
+        """Packed weights -> integers [n, ceil(k/32), 32] and scales [n, ceil(k/128)]."""
+        memory = self._memory.space(address)
+        tiles, blocks, groups = ceildiv(n, memory.row_tile), ceildiv(k, BLOCK), ceildiv(k, GROUP)
+        tile_beats = groups + 8 * blocks
+        raw = np.stack([self._memory.bytes(address + t * tile_stride, tile_beats * memory.beat_row)
+                        for t in range(tiles)]).reshape(tiles, tile_beats, memory.channels, memory.port_bytes)
+        rpc = memory.port_bytes // 2
+        w = np.zeros((tiles, memory.channels, rpc, blocks, BLOCK), dtype=np.int32)
+        scale = np.zeros((tiles, memory.channels, rpc, groups), dtype=np.float32)
+        for g in range(groups):
+            first, count = 4 * g, min(4, blocks - 4 * g)
+            beat = g + 8 * first
+            scale[..., g] = load16(np.ascontiguousarray(raw[:, beat]).view(np.uint16))
+            units = raw[:, beat + 1:beat + 1 + 8 * count].reshape(tiles, count, 8, memory.channels, memory.port_bytes)
+            units = units.transpose(0, 3, 1, 2, 4).reshape(tiles, memory.channels, count, 4, rpc, 4)
+            nibbles = np.stack([units & 15, units >> 4], axis=-2)  # [tile, channel, block, pair, row, half, kk]
+            ordered = nibbles.transpose(0, 1, 4, 2, 3, 5, 6).reshape(tiles, memory.channels, rpc, count, BLOCK)
+            w[..., first:first + count, :] = ordered.astype(np.int32) - 8
+        return w.reshape(-1, blocks, BLOCK)[:n], scale.reshape(-1, groups)[:n]
+
+    def _cache(self, f: Fields, batch: int, tokens: int, dim: int) -> F32:
+        """Rows [tokens, dim] of one head's cache, fp32."""
+        units = ceildiv(dim, BLOCK)
+        address = (f["wgt"] + batch * f["wgt_b"]) * ADDRESS_UNIT
+        view = self._memory.rows(address, (ceildiv(tokens, BLOCK), units, BLOCK),
+                                 (f["wgt_tile"] * ADDRESS_UNIT, 2048, 64), BLOCK)
+        rows = load16(np.ascontiguousarray(view)).transpose(0, 2, 1, 3).reshape(-1, units * BLOCK)
+        return rows[:tokens, :dim]
+
+    def _keys(self, f: Fields, batch: int, x: F32, acc: F32) -> F32:
+        m, e = quantize(x, self._act_bits[f["act_bits"]])
+        mk, ek = quantize(self._cache(f, batch, f["n"], f["k"]), KEY_BITS)
+        dots = block_dots(m, mk)
+        for kb in range(m.shape[1]):
+            acc = add(acc, mul(dots[kb].astype(np.float32), power_of_two(e[:, kb, None] + ek[None, :, kb])))
+        return acc
+
+    def _values(self, f: Fields, batch: int, p: F32, acc: F32) -> F32:
+        mv, ev = quantize(self._cache(f, batch, f["k"], f["n"]), KEY_BITS)
+        acc = acc.copy()
+        for c in range(ceildiv(f["n"], BLOCK)):
+            shifted = np.ldexp(p.astype(np.float64), ev[None, :, c])  # P with V's exponents moved in, exact
+            m, e = quantize(shifted, self._act_bits[f["act_bits"]])
+            columns = slice(c * BLOCK, min((c + 1) * BLOCK, f["n"]))
+            v = mv[:, c, :columns.stop - columns.start]
+            padded = np.zeros((m.shape[1] * BLOCK, v.shape[1]), dtype=np.int32)
+            padded[:len(v)] = v
+            dots = block_dots(m, padded.reshape(m.shape[1], BLOCK, -1).transpose(2, 0, 1))
+            for tb in range(m.shape[1]):
+                part = mul(dots[tb].astype(np.float32), power_of_two(e[:, tb])[:, None])
+                acc[:, columns] = add(acc[:, columns], part)
+        return acc
+
+    def _epilogue(self, f: Fields, y: F32, tables: list[F32]) -> F32:
+        """y: [batch, rows_o, rows_i, n]; the steps of section 3 in their order, before the last rounding."""
+        if f["use_scale"]:
+            y = mul(y, load32(np.array([f["scale"]], dtype=np.uint32)))
+        if f["use_row_scale"]:
+            bits = self._memory.bytes(f["row_scale"] * ADDRESS_UNIT, 4 * y[..., 0].size).view(np.uint32)
+            y = mul(y, load32(bits).reshape(*y.shape[:3], 1))
+        if f["use_bias"]:
+            y = add(y, load16(self._memory.bytes(f["bias"] * ADDRESS_UNIT, 2 * f["n"]).view(np.uint16)))
+        if f["use_act"]:
+            y = activation(y, tables[f["act_slot"]])
+        mode = self._aux_modes[f["aux_mode"]]
+        if mode != "none":
+            aux = self._memory.rows(f["aux"] * ADDRESS_UNIT, y.shape[1:3],
+                                    (f["aux_so"] * ADDRESS_UNIT, f["aux_si"] * ADDRESS_UNIT), f["n"])
+            y = (add if mode == "add" else mul)(y, load16(np.ascontiguousarray(aux))[None])
+        return y
+
+
+def block_dots(m: I32, w: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Exact integer dot products [blocks, rows, n] of m [rows, blocks, 32] and w [n, blocks, 32] (under 2^53)."""
+    return np.matmul(m.transpose(1, 0, 2).astype(np.float64), w.transpose(1, 2, 0).astype(np.float64))

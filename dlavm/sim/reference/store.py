@@ -1,0 +1,62 @@
+"""Store engine: KV_APPEND, GATHER, COPY, LOAD_TABLE; they move bytes unchanged."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from dlavm.sim.reference.memory import FlatMemory
+from dlavm.sim.reference.numerics import BLOCK, F32, load32
+from dlavm.target.spec import ADDRESS_UNIT
+from dlavm.target.tables import SEGMENTS
+
+Fields = Mapping[str, int]
+UNIT_BYTES = 2048  # of the KV cache: 32 tokens x 32 fp16
+
+
+class StoreEngine:
+    def __init__(self, memory: FlatMemory) -> None:
+        self._memory = memory
+
+    def kv_append(self, f: Fields) -> str:
+        if not (f["rows_o"] and f["rows_i"] and f["dim"]):
+            return ""
+        units = -(-f["dim"] // BLOCK)
+        strides = (f["src_so"] * ADDRESS_UNIT, f["src_si"] * ADDRESS_UNIT)
+        src = self._memory.rows(f["src"] * ADDRESS_UNIT, (f["rows_o"], f["rows_i"]), strides, f["dim"]).copy()
+        for o in range(f["rows_o"]):
+            block, slot = divmod(f["pos"] + o, BLOCK)
+            base = f["cache"] * ADDRESS_UNIT + block * units * UNIT_BYTES + slot * 2 * BLOCK
+            for unit in range(units):
+                columns = slice(unit * BLOCK, min((unit + 1) * BLOCK, f["dim"]))
+                heads = self._memory.rows(base + unit * UNIT_BYTES, (f["rows_i"],),
+                                          (f["cache_head"] * ADDRESS_UNIT,), columns.stop - columns.start)
+                heads[...] = src[o, :, columns]
+        return ""
+
+    def gather(self, f: Fields) -> str:
+        if not (f["rows_o"] and f["dim"]):
+            return ""
+        ids = self._memory.bytes(f["ids"] * ADDRESS_UNIT, 4 * f["rows_o"]).view(np.uint32)
+        if (ids >= f["limit"]).any():
+            return "gather_index"
+        dst = self._memory.rows(f["dst"] * ADDRESS_UNIT, (f["rows_o"],), (f["dst_so"] * ADDRESS_UNIT,), f["dim"])
+        for row, index in zip(dst, ids.tolist(), strict=True):
+            address = (f["table"] + index * f["table_so"]) * ADDRESS_UNIT
+            row[...] = self._memory.bytes(address, 2 * f["dim"]).view(np.uint16)
+        return ""
+
+    def copy(self, f: Fields) -> str:
+        if not (f["rows_o"] and f["rows_i"] and f["dim"]):
+            return ""
+        counts = (f["rows_o"], f["rows_i"])
+        src = self._memory.rows(f["src"] * ADDRESS_UNIT, counts,
+                                (f["src_so"] * ADDRESS_UNIT, f["src_si"] * ADDRESS_UNIT), f["dim"]).copy()
+        self._memory.rows(f["dst"] * ADDRESS_UNIT, counts,
+                          (f["dst_so"] * ADDRESS_UNIT, f["dst_si"] * ADDRESS_UNIT), f["dim"])[...] = src
+        return ""
+
+    def load_table(self, f: Fields) -> F32:
+        """float32[2048, 2]: base and slope of every segment."""
+        bits = self._memory.bytes(f["table"] * ADDRESS_UNIT, SEGMENTS * 8).view(np.uint32)
+        return load32(bits).reshape(SEGMENTS, 2)

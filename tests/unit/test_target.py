@@ -1,0 +1,109 @@
+"""Targets: deltas, layout of fields, hashes, generated files."""
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dlavm.support.errors import DlavmError
+from dlavm.support.paths import data_root
+from dlavm.target import load_target
+from dlavm.target.gen import main as generate
+from dlavm.target.spec import expand, list_boards, list_targets, load_isa
+
+TARGETS, BOARDS = list_targets(), list_boards()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A writable copy of targets/."""
+    return Path(shutil.copytree(data_root() / "targets", tmp_path / "targets", ignore=shutil.ignore_patterns("rtl")))
+
+
+def test_what_is_there() -> None:
+    assert TARGETS == ["v1", "v2", "v3"]
+    assert BOARDS == ["kv260", "nano", "u280", "v80", "vcu128"]
+
+
+@pytest.mark.parametrize("board", BOARDS)
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_pair_loads(target: str, board: str) -> None:
+    spec = load_target(target, board)
+    assert len(spec.hash) == 64
+    for memory in spec.board.memories.values():
+        assert memory.capacity % memory.beat_row == 0
+        assert memory.base % memory.beat_row == 0
+        assert memory.base + memory.capacity <= 1 << 36  # addresses have 32 bits of 16 bytes
+        wide = memory.channels * memory.port_bytes * memory.port_clock_mhz / 1000
+        assert wide >= memory.peak_gbs  # the port never limits below the memory's own peak
+
+
+def test_hashes_differ_between_targets_and_boards() -> None:
+    assert len({load_target(t, b).hash for t in TARGETS for b in BOARDS}) == len(TARGETS) * len(BOARDS)
+
+
+def test_hash_ignores_prose_but_not_buffers(tree: Path) -> None:
+    before = load_target("v3", "nano", tree).hash
+    board = tree / "boards" / "nano.yaml"
+    board.write_text(board.read_text().replace("The smallest", "A small"))
+    other = shutil.copytree(tree, tree.parent / "prose")
+    assert load_target("v3", "nano", other).hash == before
+    (other / "boards" / "nano.yaml").write_text(board.read_text().replace("accumulators: 4096", "accumulators: 2048"))
+    changed = shutil.copytree(other, tree.parent / "buffers")
+    assert load_target("v3", "nano", changed).hash != before
+
+
+def test_deltas_add_and_remove() -> None:
+    v1, v2, v3 = (load_target(t) for t in TARGETS)
+    assert "ARGMAX" not in v1.commands and "ARGMAX" in v2.commands
+    assert v1.has("mmio") and not v2.has("mmio")
+    assert set(v2.commands) < set(v3.commands)
+    assert (v1.header_words, v2.header_words, v3.header_words) == (0, 1, 2)
+
+
+def test_a_new_generation_is_one_file(tree: Path) -> None:
+    (tree / "v4.yaml").write_text("extends: v3\ndoc: pretend\ncapabilities: {add: [fast]}\ncommands: {remove: [COPY]}\n")
+    spec = load_target("v4", "nano", tree)
+    assert spec.has("fast", "gather") and "COPY" not in spec.commands
+
+
+def test_removing_what_is_not_there_is_an_error(tree: Path) -> None:
+    (tree / "v4.yaml").write_text("extends: v3\ncommands: {remove: [WARP]}\n")
+    with pytest.raises(DlavmError, match=r"v4.yaml: commands: remove names \['WARP'\]"):
+        expand("v4", tree)
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(DlavmError, match="unknown target 'v9'; known: v1, v2, v3"):
+        load_target("v9")
+    with pytest.raises(DlavmError, match="unknown board 'vcu999'; known: kv260"):
+        load_target("v3", "vcu999")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_fields_do_not_overlap(target: str) -> None:
+    for command in load_target(target).commands.values():
+        bits = [(f.word, f.lsb + i) for f in command.fields for i in range(f.bits)]
+        assert len(bits) == len(set(bits))
+        assert all(bit < 32 for _, bit in bits)
+
+
+def test_opcodes_registers_and_values_are_unique() -> None:
+    isa = load_isa(data_root() / "targets")
+    opcodes = [c["opcode"] for c in isa.raw_commands.values()]
+    offsets = [r["offset"] + 4 * i for r in isa.raw_registers.values() for i in range(r.get("count", 1))]
+    assert len(opcodes) == len(set(opcodes)) and len(offsets) == len(set(offsets))
+    assert all(len(set(v.values())) == len(v) for v in isa.enums.values())
+    assert all(len(isa.command(n).by_name) == len(isa.command(n).fields) for n in isa.raw_commands)
+
+
+def test_generated_files_are_current() -> None:
+    assert generate(["--check"]) == 0
+
+
+def test_expanded_targets_parse_as_what_they_expand() -> None:
+    for name in TARGETS:
+        text = (data_root() / "targets" / "generated" / f"{name}.expanded.yaml").read_text()
+        assert yaml.safe_load(text) == expand(name, data_root() / "targets")
