@@ -39,9 +39,8 @@ class VectorEngine:
 
     def _rows(self, f: Fields, name: str, length: int, batched: bool = False) -> NDArray[np.uint16]:
         """The row set `name` (src, dst, b) as a view [batch?, rows_o, rows_i, length]."""
-        prefix = (name + "_b",) if batched else ()
-        strides = tuple(f[s] * ADDRESS_UNIT for s in (*prefix, name + "_so", name + "_si"))
-        counts = (f["batch"],) * batched + (f["rows_o"], f["rows_i"])
+        strides = tuple(f[name + s] * ADDRESS_UNIT for s in (("_b",) if batched else ()) + ("_so", "_si"))
+        counts = ((f["batch"],) if batched else ()) + (f["rows_o"], f["rows_i"])
         return self._memory.rows(f[name] * ADDRESS_UNIT, counts, strides, length)  # type: ignore[return-value]
 
     def _load(self, f: Fields, name: str, length: int, batched: bool = False) -> F32:
