@@ -272,15 +272,18 @@ def _div_const(a: Expr, n: int) -> Expr:
     n, constant = n // factor, constant // factor
     outer, constant = divmod(constant, n)
     inner = _from_linear(constant, {base: c // factor for base, c in rest.items()})
-    if inner.op == "floordiv" and inner.args[1].is_const:
-        inner, n = inner.args[0], n * inner.args[1].value
+    return add(_from_linear(outer, whole), _quotient(inner, n))
+
+
+def _quotient(inner: Expr, n: int) -> Expr:
+    """floor(inner / n) of a linear form that has no multiple of n and no factor in common with it."""
     if inner.lo // n == inner.hi // n:
-        outer, remainder = outer + inner.lo // n, None
-    elif n == 1:
-        remainder = inner
-    else:
-        remainder = _node("floordiv", (inner, Const(n)), (inner.lo // n, inner.hi // n))
-    return add(_from_linear(outer, whole), *([remainder] if remainder is not None else []))
+        return Const(inner.lo // n)
+    if n == 1:
+        return inner
+    if inner.op == "floordiv" and inner.args[1].is_const:
+        return _div_const(inner.args[0], n * inner.args[1].value)
+    return _node("floordiv", (inner, Const(n)), (inner.lo // n, inner.hi // n))
 
 
 def mod(a: IntoExpr, b: IntoExpr) -> Expr:
