@@ -1,0 +1,346 @@
+"""manifest.json: what an artifact is, where each of its bytes goes and how its programs are entered.
+
+Every key is checked when a manifest is read: its presence, its type, its range, and that it agrees with the
+others. An unknown key is an error too, except under `model` and `generation`, which are open.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, TypeVar
+
+from dlavm.support.atomic import MANIFEST_NAME
+from dlavm.support.errors import DlavmError
+
+T = TypeVar("T")
+
+FORMAT = 1
+ITEM_BYTES = {"u32": 4, "f16": 2}  # of the values that a host writes and reads
+ADDRESS_UNIT = 16
+MAX_ADDRESS = 1 << 48  # far above every board, low enough for 64-bit sums
+MAX_ARGS = 8
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+HASH = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Shape of the model; `chunk` tokens at most per step, `ctx` positions in the KV cache. `extra` is open."""
+
+    family: str
+    vocab_size: int
+    hidden_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ctx: int
+    chunk: int
+    bos_token_id: int | None
+    eos_token_ids: tuple[int, ...]
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A tensor in device memory: `bytes` (padding included) from linear address `address`."""
+
+    name: str
+    role: str
+    address: int
+    bytes: int
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Image:
+    """A file that is mapped at `address` for one memory channel."""
+
+    file: str
+    channel: int
+    address: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A file that is written at linear address `address`."""
+
+    file: str
+    address: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Program:
+    """An instruction stream of 32-bit words; its address is a multiple of 16."""
+
+    file: str
+    address: int
+    words: int
+
+
+@dataclass(frozen=True)
+class Port:
+    """An array that the host writes or reads: `rows` x `columns` of `dtype`, rows `row_bytes` apart."""
+
+    address: int
+    dtype: str
+    rows: int
+    columns: int = 1
+    row_bytes: int = 0
+
+    @property
+    def stride(self) -> int:
+        """Bytes from one row to the next; without `row_bytes` the rows are dense."""
+        return self.row_bytes or self.columns * ITEM_BYTES[self.dtype]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How a program is entered: scalars `args` in register order, their inclusive `bounds`, its arrays."""
+
+    program: str
+    args: tuple[str, ...]
+    bounds: Mapping[str, tuple[int, ...]]
+    inputs: Mapping[str, Port]
+    outputs: Mapping[str, Port]
+
+
+@dataclass(frozen=True)
+class KvRegion:
+    """A part of the KV cache."""
+
+    name: str
+    address: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """Bytes by purpose; the lower bound is the peak of what lives at once."""
+
+    weights_bytes: int
+    kv_bytes: int
+    activation_peak_bytes: int
+    activation_lower_bound_bytes: int
+    program_bytes: int
+    capacity_bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The whole of manifest.json. `files` maps every other file of the artifact to its SHA-256."""
+
+    name: str
+    target: str
+    board: str
+    target_hash: str
+    quant: str
+    model: ModelInfo
+    generation: Mapping[str, Any]
+    tensors: tuple[TensorInfo, ...]
+    images: tuple[Image, ...]
+    blobs: tuple[Blob, ...]
+    programs: Mapping[str, Program]
+    entries: Mapping[str, Entry]
+    kv: tuple[KvRegion, ...]
+    memory: MemoryUse
+    files: Mapping[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        """The text of manifest.json: sorted keys, the same for equal manifests. Raises DlavmError if invalid."""
+        plain = _plain(self)
+        plain["model"] |= plain["model"].pop("extra")
+        try:
+            text = json.dumps(plain, sort_keys=True, indent=1, allow_nan=False) + "\n"
+        except (TypeError, ValueError) as error:
+            raise DlavmError(f"{MANIFEST_NAME}: expected only values of JSON, got {error}") from None
+        Manifest.from_json(text)
+        return text
+
+    @classmethod
+    def from_json(cls, text: str | bytes, where: str = MANIFEST_NAME) -> Manifest:
+        """Reads and checks a manifest; `where` names the file in errors. Raises DlavmError."""
+        try:
+            raw = json.loads(text, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            raise DlavmError(f"{where}: expected JSON, got a text that is not ({error})") from None
+        _check_format(raw, where)
+        raw = dict(raw, model=_split_model(raw.get("model"), where))
+        manifest: Manifest = _read(cls, raw, where, "")
+        for key, problem in _problems(manifest):
+            raise DlavmError(f"{where}: {key}: {problem}")
+        return manifest
+
+    def sized_files(self) -> Iterator[tuple[str, int]]:
+        """Files whose length other keys of the manifest state, with that length."""
+        yield from ((image.file, image.bytes) for image in self.images)
+        yield from ((blob.file, blob.bytes) for blob in self.blobs)
+        for program in self.programs.values():
+            yield program.file, 4 * program.words
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"{text} is no JSON number")
+
+
+def _check_format(raw: Any, where: str) -> None:
+    if not isinstance(raw, dict):
+        raise DlavmError(f"{where}: expected a JSON object, got {_shown(raw)}")
+    if raw.get("format") != FORMAT:
+        raise DlavmError(f"{where}: format: expected {FORMAT}, got {_shown(raw.get('format'))}; "
+                         "another version of dlavm wrote it: rebuild")
+
+
+def _split_model(raw: Any, where: str) -> Any:
+    """Moves the open keys of `model` into `extra`."""
+    if not isinstance(raw, dict):
+        return raw
+    known = {f.name for f in dataclasses.fields(ModelInfo)} - {"extra"}
+    if "extra" in raw:
+        raise DlavmError(f"{where}: model.extra: expected no such key, got {_shown(raw['extra'])}")
+    return {k: v for k, v in raw.items() if k in known} | {"extra": {k: v for k, v in raw.items() if k not in known}}
+
+
+# Reading by the types of the dataclasses: the depth is that of the types above, whatever the text holds.
+
+
+def _read(kind: Any, value: Any, where: str, key: str) -> Any:
+    """`value` as `kind`: a dataclass, a tuple, a mapping, int, str or int | None."""
+    origin = typing.get_origin(kind)
+    if dataclasses.is_dataclass(kind):
+        return _read_object(kind, value, where, key)
+    if origin is tuple:
+        items = _expect(list, value, where, key)
+        return tuple(_read(typing.get_args(kind)[0], item, where, f"{key}[{i}]") for i, item in enumerate(items))
+    if origin is Mapping:
+        item_kind = typing.get_args(kind)[1]
+        return {k: _read(item_kind, v, where, f"{key}.{k}") for k, v in _expect(dict, value, where, key).items()}
+    if origin is types.UnionType:
+        return None if value is None else _read(int, value, where, key)
+    return value if kind is Any else _expect(kind, value, where, key)
+
+
+def _read_object(kind: Any, value: Any, where: str, key: str) -> Any:
+    hints = _hints(kind)
+    raw = _expect(dict, value, where, key)
+    prefix = f"{key}." if key else ""
+    for name in raw:
+        if name not in hints:
+            raise DlavmError(f"{where}: {prefix}{name}: expected one of {', '.join(sorted(hints))}, got {name!r}")
+    for f in dataclasses.fields(kind):
+        optional = kind is Port and f.default is not dataclasses.MISSING
+        if f.name not in raw and not optional:
+            raise DlavmError(f"{where}: {prefix}{f.name}: expected a value, got no such key")
+    return kind(**{name: _read(hints[name], item, where, f"{prefix}{name}") for name, item in raw.items()})
+
+
+_HINTS: dict[Any, dict[str, Any]] = {}
+
+
+def _hints(kind: Any) -> dict[str, Any]:
+    """Field types; resolved once a class, since a manifest has thousands of tensors."""
+    if kind not in _HINTS:
+        _HINTS[kind] = typing.get_type_hints(kind)
+    return _HINTS[kind]
+
+
+_WORDS = {int: "an integer", str: "a text", list: "a list", dict: "an object"}
+
+
+def _expect(kind: type[T], value: Any, where: str, key: str) -> T:
+    good = isinstance(value, kind) and not isinstance(value, bool)
+    if not good:
+        raise DlavmError(f"{where}: {key}: expected {_WORDS[kind]}, got {_shown(value)}")
+    if isinstance(value, int) and not 0 <= value < MAX_ADDRESS:
+        raise DlavmError(f"{where}: {key}: expected 0..{MAX_ADDRESS - 1}, got {_shown(value)}")
+    return typing.cast(T, value)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _plain(node: Any) -> Any:
+    if dataclasses.is_dataclass(node):
+        pairs = ((f.name, getattr(node, f.name), f.default) for f in dataclasses.fields(node))
+        return {k: _plain(v) for k, v, default in pairs if not (isinstance(node, Port) and v == default)}
+    if isinstance(node, Mapping):
+        return {k: _plain(v) for k, v in node.items()}
+    return [_plain(v) for v in node] if isinstance(node, list | tuple) else node
+
+
+# Agreement between keys. Each function yields (key, problem); the first one is reported.
+
+
+def _problems(m: Manifest) -> Iterator[tuple[str, str]]:
+    for key in ("name", "target", "board"):
+        if not NAME.fullmatch(getattr(m, key)):
+            yield key, f"expected letters, digits, '_', '.', '+' and '-', got {_shown(getattr(m, key))}"
+    if not HASH.fullmatch(m.target_hash):
+        yield "target_hash", f"expected 64 hexadecimal digits, got {_shown(m.target_hash)}"
+    yield from _file_problems(m)
+    yield from _model_problems(m.model)
+    for name, program in m.programs.items():
+        if program.address % ADDRESS_UNIT or not program.words:
+            yield f"programs.{name}", f"expected an address in units of {ADDRESS_UNIT} and words, got {program}"
+    for name, entry in m.entries.items():
+        yield from ((f"entries.{name}.{key}", problem) for key, problem in _entry_problems(entry, m))
+
+
+def _file_problems(m: Manifest) -> Iterator[tuple[str, str]]:
+    for name, digest in m.files.items():
+        path = PurePosixPath(name)
+        plain = not path.is_absolute() and ".." not in path.parts and str(path) == name and "\\" not in name
+        if not plain or not name.isprintable() or name == MANIFEST_NAME or name == ".":
+            yield "files", f"expected relative paths inside the artifact, got {_shown(name)}"
+        if not HASH.fullmatch(digest):
+            yield f"files.{name}", f"expected 64 hexadecimal digits, got {_shown(digest)}"
+    sizes: dict[str, int] = {}
+    for name, size in m.sized_files():
+        if name not in m.files:
+            yield "files", f"expected a hash of {_shown(name)}, which another key uses, got none"
+        if sizes.setdefault(name, size) != size:
+            yield "blobs", f"expected one size of {_shown(name)}, got {sizes[name]} and {size} bytes"
+
+
+def _model_problems(model: ModelInfo) -> Iterator[tuple[str, str]]:
+    for key in ("vocab_size", "hidden_size", "layers", "heads", "kv_heads", "head_dim", "ctx", "chunk"):
+        if getattr(model, key) < 1:
+            yield f"model.{key}", f"expected at least 1, got {getattr(model, key)}"
+    if model.chunk > model.ctx:
+        yield "model.chunk", f"expected at most the context, {model.ctx}, got {model.chunk}"
+    ids = model.eos_token_ids if model.bos_token_id is None else (model.bos_token_id, *model.eos_token_ids)
+    for token in ids:
+        if token >= model.vocab_size:
+            yield "model.eos_token_ids", f"expected ids below vocab_size {model.vocab_size}, got {token}"
+
+
+def _entry_problems(entry: Entry, m: Manifest) -> Iterator[tuple[str, str]]:
+    if entry.program not in m.programs:
+        yield "program", f"expected one of {', '.join(m.programs) or 'none'}, got {_shown(entry.program)}"
+    if len(entry.args) > MAX_ARGS or len(set(entry.args)) < len(entry.args):
+        yield "args", f"expected at most {MAX_ARGS} different names, got {_shown(entry.args)}"
+    if set(entry.bounds) != set(entry.args):
+        yield "bounds", f"expected one pair for each of {_shown(entry.args)}, got {_shown(tuple(entry.bounds))}"
+    for name, pair in entry.bounds.items():
+        if len(pair) != 2 or pair[0] > pair[1]:
+            yield f"bounds.{name}", f"expected [low, high], got {_shown(pair)}"
+    for name, port in {**entry.inputs, **entry.outputs}.items():
+        if port.dtype not in ITEM_BYTES:
+            yield name, f"dtype: expected one of {', '.join(ITEM_BYTES)}, got {_shown(port.dtype)}"
+        elif port.rows < 1 or port.columns < 1 or port.stride < port.columns * ITEM_BYTES[port.dtype]:
+            yield name, f"expected rows, columns and row_bytes that hold a row, got {port}"
+        elif port.rows * port.stride > m.memory.capacity_bytes:
+            yield name, f"expected to fit the memory of {m.memory.capacity_bytes} bytes, got {port}"

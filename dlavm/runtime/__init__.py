@@ -1,0 +1,1 @@
+"""Running an artifact: engines, sessions, sampling, tokens, generation, chat."""

@@ -1,0 +1,97 @@
+"""Engines by name, and putting an artifact into the memory of one.
+
+An engine is a `Device`; which one it is makes no difference to anything that is above this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from dlavm.pack.artifact import Artifact
+from dlavm.sim.device import Device, DeviceError
+from dlavm.support.errors import DlavmError
+from dlavm.support.progress import progress
+from dlavm.target.spec import ADDRESS_UNIT, TargetSpec
+
+Opener = Callable[[TargetSpec, int | None], Device]
+
+
+def _open_sim(spec: TargetSpec, threads: int | None) -> Device:
+    from dlavm.sim.native import NativeDevice
+
+    return NativeDevice(spec, threads=threads)
+
+
+def _open_reference(spec: TargetSpec, threads: int | None) -> Device:
+    from dlavm.sim.reference import ReferenceDevice
+
+    return ReferenceDevice(spec)
+
+
+ENGINES: Mapping[str, Opener] = {"sim": _open_sim, "reference": _open_reference}
+PLANNED = ("timed", "rtl", "xdma", "tcp")
+
+
+def engine_names() -> list[str]:
+    """The engines that `open_engine` knows."""
+    return list(ENGINES)
+
+
+def open_engine(name: str, artifact: Artifact, threads: int | None = None) -> Device:
+    """The engine `name` with the artifact's weights, tables and programs in its memory, ready for a session.
+
+    `threads` is for engines that run on this machine's cores (None: as many as it has). Raises DlavmError for an
+    unknown name, an engine of another target, or an artifact that does not fit its memory.
+    """
+    if name not in ENGINES:
+        raise DlavmError(f"engine: expected one of {', '.join(ENGINES)} (to come: {', '.join(PLANNED)}), got {name!r}")
+    device = ENGINES[name](artifact.target, threads)
+    try:
+        check_identity(device, artifact)
+        upload(device, artifact)
+    except BaseException:
+        device.close()
+        raise
+    return device
+
+
+def check_identity(device: Device, artifact: Artifact) -> None:
+    """Raises DlavmError unless the ID register holds the first 32 bits of the artifact's target hash."""
+    expected = int(artifact.manifest.target_hash[:8], 16)
+    got = device.csr_read(artifact.target.registers["ID"].offset)
+    if got != expected:
+        raise DlavmError(f"engine: ID register: expected {expected:#010x} ({artifact.manifest.target} on "
+                         f"{artifact.manifest.board}), got {got:#010x}: a device of another target or version")
+
+
+def upload(device: Device, artifact: Artifact) -> None:
+    """Maps the weight images, writes tables and programs. Raises DlavmError that names what does not fit."""
+    manifest = artifact.manifest
+    writes = {(b.file, b.address) for b in manifest.blobs} | {(p.file, p.address) for p in manifest.programs.values()}
+    with progress("loading the engine", len(manifest.images) + len(writes)) as bar:
+        for image in manifest.images:
+            if image.bytes:
+                path = artifact.file(image.file)
+                _put(image.file, partial(device.mem_map, image.address, image.channel, path, image.bytes))
+            bar.advance()
+        for file, address in sorted(writes):
+            _put(file, partial(device.mem_write, address, artifact.file(file).read_bytes()))
+            bar.advance()
+
+
+def select_program(device: Device, artifact: Artifact, name: str) -> None:
+    """Points the device at a program of the artifact. Raises DlavmError for a target that fetches no stream."""
+    registers = artifact.target.registers
+    if "PROGRAM" not in registers:
+        raise DlavmError(f"target {artifact.target.name}: expected a PROGRAM register for program {name!r}, got none")
+    program = artifact.manifest.programs[name]
+    device.csr_write(registers["PROGRAM"].offset, program.address // ADDRESS_UNIT)
+    device.csr_write(registers["PROGRAM_WORDS"].offset, program.words)
+
+
+def _put(file: str, write: Callable[[], object]) -> None:
+    try:
+        write()
+    except (DeviceError, DlavmError) as error:
+        raise DlavmError(f"engine: {file}: expected to fit the device's memory, got {error}") from None

@@ -1,0 +1,212 @@
+"""A sequence of tokens on a device: steps of up to `chunk` tokens through the KV cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlavm.pack.artifact import Artifact
+from dlavm.pack.manifest import ITEM_BYTES, Entry, Port
+from dlavm.runtime.engine import open_engine, select_program
+from dlavm.sim.device import Counters, Device, DeviceError
+from dlavm.support.errors import DlavmError
+
+ENTRY = "step"
+ARGS = ("token", "kv_len", "head_rows")
+START = 1  # CONTROL
+DTYPES: dict[str, np.dtype[Any]] = {"f16": np.dtype("<f2"), "u32": np.dtype("<u4")}
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What the device computed: logits (head_rows, vocab_size) fp16, their argmax (head_rows,) u32, counters."""
+
+    logits: NDArray[np.float16]
+    next_ids: NDArray[np.uint32]
+    counters: Counters
+
+
+class Session:
+    """One sequence on a device that holds the artifact. A context manager that closes the device."""
+
+    def __init__(self, artifact: Artifact, device: Device) -> None:
+        self.artifact = artifact
+        self.device = device
+        self.model = artifact.manifest.model
+        self._entry = _step_entry(artifact)
+        self._ids: list[int] = []
+        select_program(device, artifact, self._entry.program)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the device; the session is of no use afterwards."""
+        self.device.close()
+
+    @property
+    def kv_len(self) -> int:
+        """Tokens in the KV cache."""
+        return len(self._ids)
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The tokens whose keys and values are in the cache."""
+        return tuple(self._ids)
+
+    @property
+    def room(self) -> int:
+        """Tokens that still fit the context."""
+        return self.model.ctx - self.kv_len
+
+    def reset(self) -> None:
+        """Forgets every token."""
+        self._ids.clear()
+
+    def rewind(self, n: int) -> None:
+        """Forgets the last `n` tokens. Raises DlavmError if there are fewer."""
+        if not 0 <= n <= self.kv_len:
+            raise DlavmError(f"session: rewind: expected 0..{self.kv_len} tokens, got {n!r}")
+        del self._ids[self.kv_len - n :]
+
+    def check_prompt(self, ids: Sequence[int]) -> list[int]:
+        """The ids as a list, or DlavmError: none at all, an id out of range, or more than the context has room for."""
+        plain = [int(token) for token in ids]
+        if not plain:
+            raise DlavmError("session: prompt: expected at least one token, got none")
+        largest = self.model.vocab_size - 1
+        for place, token in enumerate(plain):
+            if not 0 <= token <= largest:
+                raise DlavmError(f"session: prompt: token {place}: expected an id in 0..{largest}, got {token}")
+        if len(plain) > self.room:
+            raise DlavmError(f"session: prompt: expected at most {self.room} tokens (context {self.model.ctx}, in the "
+                             f"cache {self.kv_len}), got {len(plain)}")
+        return plain
+
+    def step(self, ids: Sequence[int], head_rows: int) -> StepResult:
+        """Runs 1..chunk tokens after those in the cache; logits of the last `head_rows` of them.
+
+        Raises DlavmError for ids out of range, for more tokens than a step takes or the context holds, and for
+        what the device refuses; the cache is then as it was.
+        """
+        ids = self.check_prompt(ids)
+        if len(ids) > self.model.chunk:
+            raise DlavmError(f"session: step: expected 1..{self.model.chunk} tokens, got {len(ids)}")
+        self._check_rows(ids, head_rows)
+        self._run(ids, head_rows)
+        logits = self._read(self._entry.outputs["logits"], head_rows)
+        result = StepResult(logits, self._next_ids(logits), self.device.counters())
+        self._ids.extend(ids)
+        return result
+
+    def prefill(
+        self, ids: Sequence[int], head_rows: int = 1, chunks: Sequence[int] | None = None, logits_all: bool = False
+    ) -> StepResult:
+        """Runs a prompt of any length, cut into steps; logits of its last `head_rows` tokens (all: `logits_all`).
+
+        `chunks` are the lengths of the steps (None: as long as possible); the bits do not depend on them. Counters
+        are summed. Raises DlavmError before anything runs if the prompt does not fit the context or `chunks`.
+        """
+        ids = self.check_prompt(ids)
+        head_rows = len(ids) if logits_all else head_rows
+        self._check_rows(ids, head_rows)
+        parts: list[StepResult] = []
+        first_row = len(ids) - head_rows
+        start = 0
+        for length in self._cut(len(ids), chunks):
+            end = start + length
+            parts.append(self.step(ids[start:end], max(0, end - max(start, first_row))))
+            start = end
+        return _join(parts)
+
+    def _cut(self, total: int, chunks: Sequence[int] | None) -> Sequence[int]:
+        chunk = self.model.chunk
+        if chunks is None:
+            return [min(chunk, total - start) for start in range(0, total, chunk)]
+        if sum(chunks) != total or not all(1 <= n <= chunk for n in chunks):
+            raise DlavmError(f"session: chunks: expected 1..{chunk} each and the sum {total}, got {list(chunks)!r}")
+        return chunks
+
+    def _check_rows(self, ids: Sequence[int], head_rows: int) -> None:
+        if not 0 <= head_rows <= len(ids):
+            raise DlavmError(f"session: head_rows: expected 0..{len(ids)}, got {head_rows!r}")
+
+    def _run(self, ids: Sequence[int], head_rows: int) -> None:
+        registers = self.artifact.target.registers
+        values = {"token": len(ids), "kv_len": self.kv_len, "head_rows": head_rows}
+        try:
+            self.device.mem_write(self._entry.inputs["ids"].address, np.asarray(ids, "<u4").tobytes())
+            for place, name in enumerate(self._entry.args):
+                self.device.csr_write(registers["ARG"].offset + 4 * place, values[name])
+            self.device.csr_write(registers["CONTROL"].offset, START)
+            self.device.run()
+        except DeviceError as error:
+            where = f"session: step of {len(ids)} tokens at {self.kv_len}"
+            raise DlavmError(f"{where}: the device stopped: {error.code}: {error}") from error
+
+    def _next_ids(self, logits: NDArray[np.float16]) -> NDArray[np.uint32]:
+        """The device's argmax, or the same rule (lowest index) on the host for a target that has none."""
+        port = self._entry.outputs.get("next")
+        if port is None:
+            return np.argmax(logits, axis=1).astype(np.uint32)
+        return self._read(port, len(logits))[:, 0]
+
+    def _read(self, port: Port, rows: int) -> NDArray[Any]:
+        """The first `rows` rows of an output, dense: (rows, columns)."""
+        raw = np.empty((rows, port.stride), np.uint8)
+        if rows:
+            self.device.mem_read_into(port.address, raw)
+        dense = np.ascontiguousarray(raw[:, : port.columns * ITEM_BYTES[port.dtype]])
+        return dense.view(DTYPES[port.dtype])
+
+
+def open_session(artifact: Artifact, engine: str = "sim", threads: int | None = None) -> Session:
+    """A session on a fresh engine. Raises DlavmError as `open_engine` and `Session` do."""
+    device = open_engine(engine, artifact, threads)
+    try:
+        return Session(artifact, device)
+    except BaseException:
+        device.close()
+        raise
+
+
+def _join(parts: Sequence[StepResult]) -> StepResult:
+    total = Counters(
+        cycles=sum(part.counters.cycles for part in parts),
+        commands=sum(part.counters.commands for part in parts),
+        bytes_read=sum(part.counters.bytes_read for part in parts),
+        bytes_written=sum(part.counters.bytes_written for part in parts),
+    )
+    logits = np.concatenate([part.logits for part in parts])
+    return StepResult(logits, np.concatenate([part.next_ids for part in parts]), total)
+
+
+def _step_entry(artifact: Artifact) -> Entry:
+    """The entry that a session drives, or DlavmError that names what it lacks."""
+    manifest, where = artifact.manifest, f"artifact {str(artifact.path)!r}: entry {ENTRY!r}"
+    entry = manifest.entries.get(ENTRY)
+    if entry is None:
+        raise DlavmError(f"{where}: expected such an entry, got {', '.join(manifest.entries) or 'none'}")
+    unknown = set(entry.args) - set(ARGS)
+    if unknown:
+        raise DlavmError(f"{where}: args: expected some of {', '.join(ARGS)}, got {min(unknown)!r}")
+    ranges = {"token": manifest.model.chunk, "kv_len": manifest.model.ctx - 1, "head_rows": manifest.model.chunk}
+    for name, (_, high) in entry.bounds.items():
+        if high < ranges[name]:
+            raise DlavmError(f"{where}: bounds.{name}: expected to reach {ranges[name]}, got {high}")
+    for name, ports, dtype, columns in (("ids", entry.inputs, "u32", 1),
+                                        ("logits", entry.outputs, "f16", manifest.model.vocab_size)):
+        port = ports.get(name)
+        if port is None or (port.dtype, port.columns) != (dtype, columns) or port.rows < manifest.model.chunk:
+            raise DlavmError(f"{where}: {name}: expected {manifest.model.chunk} rows of {columns} {dtype}, got {port}")
+    return entry

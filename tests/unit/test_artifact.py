@@ -1,0 +1,245 @@
+"""The artifact on disk: complete or absent, byte-identical, and every damage named."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dlavm.pack.artifact import Artifact, ArtifactWriter
+from dlavm.pack.manifest import Manifest
+from dlavm.support.errors import DlavmError
+from tests.unit.fake_runtime import manifest, write
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def attempt(path: Path, files: dict[str, Any], finish: Manifest | None = None) -> None:
+    with ArtifactWriter(path) as writer:
+        for name, content in files.items():
+            writer.add_file(name, content)
+        if finish:
+            writer.finish(finish)
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    raw = json.loads((path / "manifest.json").read_text())
+    change(raw)
+    (path / "manifest.json").write_text(json.dumps(raw))
+
+
+def test_two_writes_are_byte_identical(tmp_path: Path) -> None:
+    write(tmp_path / "a")
+    write(tmp_path / "b")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert set(contents(tmp_path / "a")) == {"manifest.json", "tables.bin", "program/step.bin", "weights/ch00.bin"}
+
+
+def test_manifest_text_reads_back(tmp_path: Path) -> None:
+    artifact = write(tmp_path / "a")
+    text = (tmp_path / "a" / "manifest.json").read_text()
+    assert artifact.manifest.to_json() == text
+    assert str(tmp_path) not in text
+    assert artifact.manifest == dataclasses.replace(manifest(), files=artifact.manifest.files)
+    assert artifact.manifest.model.extra == {"rope_theta": 10000.0}
+    assert json.loads(text)["model"]["rope_theta"] == 10000.0
+    assert json.loads(text)["entries"]["step"]["outputs"]["next"] == {"address": 0x8000, "dtype": "u32", "rows": 16}
+
+
+def test_a_failed_write_leaves_the_old_artifact(tmp_path: Path) -> None:
+    write(tmp_path / "a")
+    before = contents(tmp_path / "a")
+    with pytest.raises(ZeroDivisionError):
+        attempt(tmp_path / "a", {"tables.bin": lambda file: 1 // 0})
+    with pytest.raises(DlavmError, match="finish"):
+        attempt(tmp_path / "a", {"tables.bin": b"other"})
+    assert contents(tmp_path / "a") == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("name", ["", "/etc/x", "../x", "a//b", "a/./b", "manifest.json", "tables.bin", "tables.bin/x"])
+def test_names_that_a_writer_refuses(tmp_path: Path, name: str) -> None:
+    with ArtifactWriter(tmp_path / "a") as writer:
+        writer.add_file("tables.bin", bytes(64))
+        with pytest.raises(DlavmError, match="artifact"):
+            writer.add_file(name, b"2")
+        writer.add_file("weights/ch00.bin", bytes(1024))
+        writer.add_file("program/step.bin", bytes(32))
+        writer.finish(manifest())
+        with pytest.raises(DlavmError, match="open writer"):
+            writer.add_file("late.bin", b"2")
+    Artifact.open(tmp_path / "a")
+
+
+def test_a_writer_refuses_a_manifest_that_disagrees(tmp_path: Path) -> None:
+    files: dict[str, Any] = {"weights/ch00.bin": bytes(1024), "tables.bin": bytes(63), "program/step.bin": bytes(32)}
+    with pytest.raises(DlavmError, match=r"tables\.bin: expected 64 bytes, got 63"):
+        attempt(tmp_path / "a", files, manifest())
+    with pytest.raises(DlavmError, match=r"weights/ch00\.bin"):
+        attempt(tmp_path / "a", {}, manifest())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["weights/ch00.bin", "tables.bin", "program/step.bin"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "grow", "remove"])
+def test_every_damage_names_the_file(tmp_path: Path, name: str, damage: str) -> None:
+    write(tmp_path / "a")
+    path = tmp_path / "a" / name
+    data = bytearray(path.read_bytes())
+    if damage == "remove":
+        path.unlink()
+    else:
+        data[5] ^= damage == "flip"
+        path.write_bytes({"flip": data, "truncate": data[:-1], "grow": data + b"x"}[damage])
+    with pytest.raises(DlavmError, match=name):
+        Artifact.open(tmp_path / "a")
+
+
+def test_sizes_are_checked_without_hashes(tmp_path: Path) -> None:
+    write(tmp_path / "a")
+    tables = tmp_path / "a" / "tables.bin"
+    tables.write_bytes(b"x" * 64)
+    Artifact.open(tmp_path / "a", verify=False)
+    tables.write_bytes(b"x")
+    with pytest.raises(DlavmError, match=r"tables\.bin"):
+        Artifact.open(tmp_path / "a", verify=False)
+
+
+def test_extra_files_are_refused_but_in_host(tmp_path: Path) -> None:
+    write(tmp_path / "a")
+    (tmp_path / "a" / "host").mkdir()
+    (tmp_path / "a" / "host" / "build.ninja").touch()
+    Artifact.open(tmp_path / "a")
+    (tmp_path / "a" / "weights" / "ch01.bin").touch()
+    with pytest.raises(DlavmError, match=r"weights/ch01\.bin"):
+        Artifact.open(tmp_path / "a")
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(DlavmError, match=r"manifest\.json"):
+        Artifact.open(tmp_path / "missing")
+    with pytest.raises(DlavmError, match="expected a file of the manifest"):
+        write(tmp_path / "a").file("nothing.bin")
+
+
+def test_another_target_hash_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a")
+    edit(tmp_path / "a", lambda raw: raw.update(target_hash="0" * 64))
+    with pytest.raises(DlavmError, match="built for target hash 0+, this dlavm has .*rebuild"):
+        Artifact.open(tmp_path / "a")
+
+
+def put(*path: Any) -> Callable[[dict[str, Any]], object]:
+    """A change that sets the key at path[:-1] to path[-1]; `...` removes it."""
+
+    def change(raw: Any) -> None:
+        *way, last, value = path
+        for key in way:
+            raw = raw[key]
+        if value is ...:
+            del raw[last]
+        else:
+            raw[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        (put("format", 2), "format: expected 1, got 2"),
+        (put("format", ...), "format"),
+        (put("quant", ...), "quant: expected a value"),
+        (put("surprise", 1), "surprise: expected one of"),
+        (put("name", 3), "name: expected a text, got 3"),
+        (put("target", "../v3"), "target"),
+        (put("target", "v9"), "unknown target"),
+        (put("target_hash", "zz"), "target_hash"),
+        (put("model", []), "model: expected an object"),
+        (put("model", "layers", True), "model.layers: expected an integer, got True"),
+        (put("model", "ctx", 0), "model.ctx"),
+        (put("model", "chunk", 100), "model.chunk"),
+        (put("model", "extra", {}), "model.extra"),
+        (put("model", "eos_token_ids", [300]), "eos_token_ids"),
+        (put("model", "eos_token_ids", 1), "eos_token_ids: expected a list"),
+        (put("tensors", 0, "shape", 0, -1), r"tensors\[0\].shape\[0\]: expected 0..*, got -1"),
+        (put("tensors", 0, "dtype", ...), r"tensors\[0\].dtype"),
+        (put("images", 0, "color", 1), r"images\[0\].color"),
+        (put("images", 0, "bytes", 2**60), r"images\[0\].bytes"),
+        (put("blobs", 0, "file", "gone.bin"), "gone.bin"),
+        (put("programs", "step", "address", 0x9008), "programs.step"),
+        (put("entries", "step", "program", "other"), "entries.step.program"),
+        (put("entries", "step", "args", ["token"]), "entries.step.bounds"),
+        (put("entries", "step", "args", ["token"] * 9), "entries.step.args"),
+        (put("entries", "step", "bounds", "token", [3, 1]), "entries.step.bounds.token"),
+        (put("entries", "step", "inputs", "ids", "dtype", "f64"), "entries.step.ids"),
+        (put("entries", "step", "outputs", "logits", "row_bytes", 10), "entries.step.logits"),
+        (put("entries", "step", "outputs", "logits", "rows", 1 << 40), "entries.step.logits"),
+        (put("memory", "kv_bytes", None), "memory.kv_bytes"),
+        (put("files", "../x", "0" * 64), "files"),
+        (put("files", "manifest.json", "0" * 64), "files"),
+        (put("files", "tables.bin", "1"), r"files.tables\.bin"),
+    ],
+)
+def test_bad_manifests_name_file_and_key(tmp_path: Path, change: Callable[[dict[str, Any]], object], key: str) -> None:
+    write(tmp_path / "a")
+    edit(tmp_path / "a", change)
+    with pytest.raises(DlavmError, match=key) as caught:
+        Artifact.open(tmp_path / "a")
+    assert "manifest.json" in str(caught.value) or "unknown target" in str(caught.value)
+
+
+NO_MANIFESTS = ["", "[]", "null", "{", "[" * 100_000, '{"format": NaN}', '{"format": 1}', "\ud800", "9" * 5000]
+
+
+@pytest.mark.parametrize("text", NO_MANIFESTS)
+def test_texts_that_are_no_manifest(text: str) -> None:
+    with pytest.raises(DlavmError, match="somewhere"):
+        Manifest.from_json(text, "somewhere")
+
+
+def test_a_manifest_that_json_cannot_hold_is_refused() -> None:
+    with pytest.raises(DlavmError, match="JSON"):
+        dataclasses.replace(manifest(), generation={"temperature": float("nan")}).to_json()
+    with pytest.raises(DlavmError, match="JSON"):
+        dataclasses.replace(manifest(), generation={"x": object()}).to_json()
+
+
+class TestTokenizerFiles:
+    def source(self, folder: Path, **config: Any) -> Path:
+        folder.mkdir()
+        (folder / "tokenizer.json").write_text("{}")
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+        return folder
+
+    def test_what_is_there_is_copied(self, tmp_path: Path) -> None:
+        artifact = write(tmp_path / "a", tokenizer=self.source(tmp_path / "t", chat_template="hello"))
+        assert artifact.tokenizer_path == tmp_path / "a" / "tokenizer" / "tokenizer.json"
+        assert artifact.chat_template == "hello"
+        assert artifact.generation["temperature"] == 0.5
+
+    def test_a_named_template_and_a_file(self, tmp_path: Path) -> None:
+        named = [{"name": "tools", "template": "no"}, {"name": "default", "template": "yes"}]
+        source = self.source(tmp_path / "t", chat_template=named)
+        assert write(tmp_path / "a", tokenizer=source).chat_template == "yes"
+        (source / "chat_template.jinja").write_text("file")
+        assert write(tmp_path / "b", tokenizer=source).chat_template == "file"
+
+    def test_without_a_tokenizer(self, tmp_path: Path) -> None:
+        artifact = write(tmp_path / "a")
+        assert artifact.tokenizer_path is None
+        assert artifact.chat_template is None
+        assert artifact.tokenizer_config == {}
+
+    @pytest.mark.parametrize("text", [b"[1]", b"{", b"\xff"])
+    def test_a_broken_config(self, tmp_path: Path, text: bytes) -> None:
+        source = self.source(tmp_path / "t")
+        (source / "tokenizer_config.json").write_bytes(text)
+        with pytest.raises(DlavmError, match=r"tokenizer_config\.json"):
+            write(tmp_path / "a", tokenizer=source).chat_template  # noqa: B018
