@@ -1,0 +1,166 @@
+// The C interface: argument checks, one call at a time, exceptions turned into codes and texts.
+#include "dlavm/device.h"
+
+#include <mutex>
+#include <new>
+#include <string>
+
+#include "abi/engine.h"
+#include "sim/core.h"
+
+struct dlavm_device {
+    std::unique_ptr<dlavm::abi::Engine> engine;
+    mutable std::mutex mutex;  // one call at a time
+    mutable std::mutex text_mutex;
+    std::string error;
+};
+
+namespace dlavm::abi {
+
+std::unique_ptr<Engine> open_engine(const std::string& url, const dlavm_config& config) {
+    if (url.rfind("sim:", 0) == 0) return std::make_unique<sim::Core>(config);
+    throw sim::Misuse{DLAVM_NOT_FOUND,
+                      "open: expected a URL that starts with sim:, got '" + url.substr(0, 80) + "'"};
+}
+
+namespace {
+
+thread_local std::string last_error;
+
+int failed(dlavm_device* device, int status, const std::string& text) {
+    last_error = text;
+    if (device != nullptr) {
+        const std::lock_guard<std::mutex> lock(device->text_mutex);
+        device->error = text;
+    }
+    return status;
+}
+
+// Runs `call`, which returns 0 or a positive code and sets the text then.
+template <class Call>
+int guarded(dlavm_device* device, Call call) {
+    try {
+        std::string text;
+        const int code = call(text);
+        return code == 0 ? DLAVM_OK : failed(device, code, text);
+    } catch (const sim::Misuse& misuse) {
+        return failed(device, misuse.status, misuse.text);
+    } catch (const std::bad_alloc&) {
+        return failed(device, DLAVM_SYSTEM, "out of memory");
+    } catch (const std::exception& e) {
+        return failed(device, DLAVM_SYSTEM, e.what());
+    }
+}
+
+template <class Call>
+int on_device(dlavm_device* device, bool arguments, Call call) {
+    if (device == nullptr || !arguments)
+        return failed(device, DLAVM_BAD_ARGUMENT, "a null pointer was passed");
+    const std::lock_guard<std::mutex> lock(device->mutex);
+    return guarded(device, [&](std::string& text) { return call(*device->engine, text); });
+}
+
+}  // namespace
+
+}  // namespace dlavm::abi
+
+using dlavm::abi::Engine;
+using dlavm::abi::failed;
+using dlavm::abi::on_device;
+
+int dlavm_open(const char* url, const dlavm_config* config, dlavm_device** out) {
+    if (out != nullptr) *out = nullptr;
+    if (url == nullptr || config == nullptr || out == nullptr) {
+        return failed(nullptr, DLAVM_BAD_ARGUMENT, "open: a null pointer was passed");
+    }
+    if (config->abi_version != DLAVM_ABI_VERSION) {
+        return failed(nullptr, DLAVM_BAD_ARGUMENT,
+                      "open: expected ABI version " + std::to_string(DLAVM_ABI_VERSION) + ", got " +
+                          std::to_string(config->abi_version));
+    }
+    return dlavm::abi::guarded(nullptr, [&](std::string&) {
+        auto device = std::make_unique<dlavm_device>();
+        device->engine = dlavm::abi::open_engine(url, *config);
+        *out = device.release();
+        return 0;
+    });
+}
+
+void dlavm_close(dlavm_device* device) { delete device; }
+
+const char* dlavm_error(const dlavm_device* device) {
+    if (device == nullptr) return dlavm::abi::last_error.c_str();
+    // A copy of this thread's own: another thread may fail while the caller still reads.
+    thread_local std::string text;
+    const std::lock_guard<std::mutex> lock(const_cast<dlavm_device*>(device)->text_mutex);
+    text = device->error;
+    return text.c_str();
+}
+
+int dlavm_info(const dlavm_device* device, dlavm_device_info* out) {
+    return on_device(const_cast<dlavm_device*>(device), out != nullptr, [&](Engine& engine, std::string&) {
+        *out = engine.info();
+        return 0;
+    });
+}
+
+int dlavm_set_option(dlavm_device* device, const char* name, const char* value) {
+    return on_device(device, name != nullptr && value != nullptr, [&](Engine& engine, std::string&) {
+        engine.set_option(name, value);
+        return 0;
+    });
+}
+
+int dlavm_mem_read(dlavm_device* device, uint64_t address, void* buffer, uint64_t bytes) {
+    return on_device(device, buffer != nullptr || bytes == 0, [&](Engine& engine, std::string&) {
+        if (bytes != 0) engine.mem_read(address, buffer, bytes);
+        return 0;
+    });
+}
+
+int dlavm_mem_write(dlavm_device* device, uint64_t address, const void* buffer, uint64_t bytes) {
+    return on_device(device, buffer != nullptr || bytes == 0, [&](Engine& engine, std::string&) {
+        if (bytes != 0) engine.mem_write(address, buffer, bytes);
+        return 0;
+    });
+}
+
+int dlavm_mem_map(dlavm_device* device, uint64_t address, uint32_t channel, const char* path,
+                  uint64_t bytes) {
+    return on_device(device, path != nullptr, [&](Engine& engine, std::string&) {
+        engine.mem_map(address, channel, path, bytes);
+        return 0;
+    });
+}
+
+int dlavm_csr_read(dlavm_device* device, uint32_t offset, uint32_t* value) {
+    return on_device(device, value != nullptr, [&](Engine& engine, std::string&) {
+        *value = engine.csr_read(offset);
+        return 0;
+    });
+}
+
+int dlavm_csr_write(dlavm_device* device, uint32_t offset, uint32_t value) {
+    constexpr uint32_t reset = 2;
+    if (device != nullptr && offset == dlavm::isa::kRegControl && (value & reset) != 0)
+        device->engine->request_stop();
+    return on_device(device, true, [&](Engine& engine, std::string& text) {
+        return engine.csr_write(offset, value, text);
+    });
+}
+
+int dlavm_run(dlavm_device* device, uint64_t max_commands, uint64_t* executed) {
+    uint64_t done = 0;
+    const int code = on_device(device, true, [&](Engine& engine, std::string& text) {
+        return engine.run(max_commands, done, text);
+    });
+    if (executed != nullptr) *executed = done;
+    return code;
+}
+
+int dlavm_counters_read(dlavm_device* device, dlavm_counters* out) {
+    return on_device(device, out != nullptr, [&](Engine& engine, std::string&) {
+        *out = engine.counters();
+        return 0;
+    });
+}

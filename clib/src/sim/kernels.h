@@ -1,0 +1,117 @@
+// The inner loops, once for each instruction set of the host. Every set gives the same bits.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "sim/number.h"
+
+namespace dlavm::sim {
+
+// 32 activations for int4 weights: mantissa = 16 * high + low, value = mantissa * scale.
+struct ActBlock {
+    int8_t high[kBlock];
+    int8_t low[kBlock];
+    int32_t eight_sums;  // 8 * sum of the mantissas: a stored weight is w + 8
+    float scale;
+};
+
+// 32 mantissas with their power of two.
+struct MantissaBlock {
+    int16_t mantissa[kBlock];
+    float scale;
+    uint32_t padding[3];
+};
+
+// One row of the activation table: act(x16) = base + slope * fraction.
+struct Segment {
+    float base, slope;
+};
+constexpr size_t kSegments = 2048;
+
+// One channel's part of one weight tile, for all token rows.
+struct Int4Job {
+    const uint8_t* stream;
+    uint32_t rows;      // of the tile in this channel: port bytes / 2
+    uint32_t k_blocks;  // of 32
+    uint32_t tokens;
+    const ActBlock* acts;  // [k_blocks][tokens]
+    float* acc;            // [tokens][rows]
+};
+
+// Scores of one block of 32 tokens.
+struct ScoresJob {
+    const uint16_t* keys;  // [dim_blocks][32 tokens][32] fp16; replaced by numbers with finite exponents
+    uint32_t dim;
+    uint32_t queries;
+    const MantissaBlock* query;  // [queries][dim_blocks]
+    float* acc;                  // [queries][32]
+};
+
+// One block of 32 tokens added to 32 columns of every row.
+struct ValuesJob {
+    const uint16_t* values;  // [32 tokens][32] fp16
+    uint32_t columns;        // of the 32; the rest count as zero
+    uint32_t queries;
+    const uint16_t* weights;  // [queries][32] fp16: P
+    int act_bits;
+    float* acc;  // [queries][32]
+};
+
+// Epilogue of some columns of one row; a null pointer leaves its step out.
+struct Epilogue {
+    const float* scale;
+    const float* row_scale;
+    const uint16_t* bias;
+    const Segment* act;
+    const uint16_t* aux;
+    bool aux_multiplies;
+};
+
+struct NormJob {
+    bool layer;
+    uint32_t dim;
+    const uint16_t* gamma;
+    const uint16_t* beta;  // null: none
+    float eps, inv_n;
+    float* scratch;  // 2 * dim
+};
+
+struct RopeJob {
+    bool interleaved;
+    uint32_t dim, rot;
+    const float* cosine;  // rot / 2
+    const float* sine;
+};
+
+struct Kernels {
+    const char* name;
+    void (*to_float)(const uint16_t* in, float* out, size_t n);
+    // Row of k numbers into blocks `stride` apart; the rest of the last block is zero.
+    void (*quantize_act)(const uint16_t* in, size_t k, int bits, ActBlock* out, size_t stride);
+    void (*quantize)(const uint16_t* in, size_t k, int bits, MantissaBlock* out);
+    void (*int4)(const Int4Job& job);
+    void (*scores)(const ScoresJob& job);
+    void (*values)(const ValuesJob& job);
+    void (*epilogue)(const Epilogue& e, float* acc, uint16_t* out, size_t n);  // overwrites acc
+    void (*norm)(const NormJob& job, const uint16_t* in, uint16_t* out);
+    // P of n scores; scratch has n floats; returns the reciprocal of the sum.
+    float (*softmax)(const uint16_t* in, uint16_t* out, size_t n, float* scratch);
+    void (*rope)(const RopeJob& job, const uint16_t* in, uint16_t* out);
+    void (*act)(const Segment* table, const uint16_t* in, uint16_t* out, size_t n);
+    void (*add)(const uint16_t* a, const uint16_t* b, uint16_t* out, size_t n);
+    void (*mul)(const uint16_t* a, const uint16_t* b, uint16_t* out, size_t n);
+    void (*scale)(const uint16_t* a, float factor, uint16_t* out, size_t n);
+    uint32_t (*argmax)(const uint16_t* in, size_t n);
+};
+
+extern const Kernels kPortableKernels;
+#if DLAVM_X86_SIMD
+extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx512Kernels;
+#endif
+
+// The kernels of that name, the fastest that this processor has for "auto"; null where it has none.
+const Kernels* find_kernels(const char* name);
+
+}  // namespace dlavm::sim

@@ -1,0 +1,207 @@
+// Plain loops of every kernel. Each kernels_*.cpp includes this once and its compiler flags make the loops
+// scalar, AVX2 or AVX-512 code; hence all is static, and nothing of the standard library is used that the
+// linker could share.
+#pragma once
+
+#include "sim/kernels.h"
+
+namespace dlavm::sim {
+
+static void to_float_plain(const uint16_t* in, float* out, size_t n) {
+    for (size_t i = 0; i < n; ++i) out[i] = half_to_float(in[i]);
+}
+
+// floor(log2 |x|) of the largest of 32 numbers that are fp16 or products of such with powers of two; `zero`
+// without any.
+static int block_exponent(const float* x, int zero) {
+    uint32_t largest = 0;
+    for (uint32_t i = 0; i < kBlock; ++i) {
+        const uint32_t magnitude = bits_of(x[i]) & 0x7fffffffu;
+        largest = magnitude > largest ? magnitude : largest;
+    }
+    return largest == 0 ? zero : static_cast<int>(largest >> 23) - 127;
+}
+
+static void block_mantissas(const float* x, int exponent, int bits, int32_t* m) {
+    const float factor = power_of_two(bits - 2 - exponent);
+    const int32_t limit = (1 << (bits - 1)) - 1;
+    for (uint32_t i = 0; i < kBlock; ++i) {
+        // |x * factor| < 2^11: adding 1.5 * 2^23 rounds to nearest even.
+        const float rounded = x[i] * factor + 12582912.0f;
+        int32_t value = static_cast<int32_t>(bits_of(rounded) - 0x4b400000u);
+        value = value > limit ? limit : value;
+        m[i] = value < -limit ? -limit : value;
+    }
+}
+
+// Block number `block` of a row of k numbers, padded with zeros.
+static void load_block(const uint16_t* in, size_t k, size_t block, float* x) {
+    const size_t begin = block * kBlock;
+    if (begin + kBlock <= k) {
+        for (uint32_t i = 0; i < kBlock; ++i) x[i] = half_to_float(in[begin + i]);
+        return;
+    }
+    for (uint32_t i = 0; i < kBlock; ++i) x[i] = begin + i < k ? half_to_float(in[begin + i]) : 0.0f;
+}
+
+static void quantize_act_plain(const uint16_t* in, size_t k, int bits, ActBlock* out, size_t stride) {
+    float x[kBlock];
+    int32_t m[kBlock];
+    for (size_t block = 0; block * kBlock < k; ++block) {
+        load_block(in, k, block, x);
+        const int exponent = block_exponent(x, -24);
+        block_mantissas(x, exponent, bits, m);
+        ActBlock& b = out[block * stride];
+        int32_t sum = 0;
+        for (uint32_t i = 0; i < kBlock; ++i) {
+            b.high[i] = static_cast<int8_t>(m[i] >> 4);
+            b.low[i] = static_cast<int8_t>(m[i] & 15);
+            sum += m[i];
+        }
+        b.eight_sums = 8 * sum;
+        b.scale = power_of_two(exponent - (bits - 2));
+    }
+}
+
+static void quantize_block(const float* x, int bits, int zero, MantissaBlock& out) {
+    int32_t m[kBlock];
+    const int exponent = block_exponent(x, zero);
+    block_mantissas(x, exponent, bits, m);
+    for (uint32_t i = 0; i < kBlock; ++i) out.mantissa[i] = static_cast<int16_t>(m[i]);
+    out.scale = power_of_two(exponent - (bits - 2));
+}
+
+static void quantize_plain(const uint16_t* in, size_t k, int bits, MantissaBlock* out) {
+    float x[kBlock];
+    for (size_t block = 0; block * kBlock < k; ++block) {
+        load_block(in, k, block, x);
+        quantize_block(x, bits, -24, out[block]);
+    }
+}
+
+static void epilogue_plain(const Epilogue& e, float* y, uint16_t* out, size_t n) {
+    if (e.scale != nullptr) {
+        const float factor = *e.scale;
+        for (size_t i = 0; i < n; ++i) y[i] = mul(y[i], factor);
+    }
+    if (e.row_scale != nullptr) {
+        const float factor = *e.row_scale;
+        for (size_t i = 0; i < n; ++i) y[i] = mul(y[i], factor);
+    }
+    if (e.bias != nullptr) {
+        for (size_t i = 0; i < n; ++i) y[i] = add(y[i], half_to_float(e.bias[i]));
+    }
+    if (e.act != nullptr) {
+        for (size_t i = 0; i < n; ++i) {
+            const uint32_t half = float_to_half(y[i]);
+            const Segment s = e.act[half >> 5];
+            y[i] = add(s.base, mul(s.slope, static_cast<float>(static_cast<int32_t>(half & 31))));
+        }
+    }
+    if (e.aux != nullptr && e.aux_multiplies) {
+        for (size_t i = 0; i < n; ++i) y[i] = mul(y[i], half_to_float(e.aux[i]));
+    } else if (e.aux != nullptr) {
+        for (size_t i = 0; i < n; ++i) y[i] = add(y[i], half_to_float(e.aux[i]));
+    }
+    for (size_t i = 0; i < n; ++i) out[i] = float_to_half(y[i]);
+}
+
+// Sum over the virtual lanes of section 4.
+static float lane_sum(const float* x, size_t n) {
+    float lane[kLanes] = {};
+    size_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) {
+        for (uint32_t l = 0; l < kLanes; ++l) lane[l] = add(lane[l], x[i + l]);
+    }
+    for (uint32_t l = 0; i + l < n; ++l) lane[l] = add(lane[l], x[i + l]);
+    for (uint32_t s = kLanes / 2; s > 0; s /= 2) {
+        for (uint32_t l = 0; l < s; ++l) lane[l] = add(lane[l], lane[l + s]);
+    }
+    return lane[0];
+}
+
+static void norm_plain(const NormJob& job, const uint16_t* in, uint16_t* out) {
+    float* x = job.scratch;
+    float* square = job.scratch + job.dim;
+    for (uint32_t i = 0; i < job.dim; ++i) x[i] = half_to_float(in[i]);
+    if (job.layer) {
+        const float mean = mul(lane_sum(x, job.dim), job.inv_n);
+        for (uint32_t i = 0; i < job.dim; ++i) x[i] = sub(x[i], mean);
+    }
+    for (uint32_t i = 0; i < job.dim; ++i) square[i] = mul(x[i], x[i]);
+    const float r = table_rsqrt(add(mul(lane_sum(square, job.dim), job.inv_n), job.eps));
+    for (uint32_t i = 0; i < job.dim; ++i) x[i] = mul(mul(x[i], r), half_to_float(job.gamma[i]));
+    if (job.beta != nullptr) {
+        for (uint32_t i = 0; i < job.dim; ++i) x[i] = add(x[i], half_to_float(job.beta[i]));
+    }
+    for (uint32_t i = 0; i < job.dim; ++i) out[i] = float_to_half(x[i]);
+}
+
+// A number that orders fp16 values as integers; both zeros are 0.
+static inline int32_t order_of(uint16_t half) {
+    int32_t magnitude = half & 0x7fff;
+    magnitude = magnitude > 0x7bff ? 0x7bff : magnitude;
+    return (half & 0x8000) != 0 ? -magnitude : magnitude;
+}
+
+static int32_t largest_order(const uint16_t* in, size_t n) {
+    int32_t largest = -0x7bff;
+    for (size_t i = 0; i < n; ++i) {
+        const int32_t order = order_of(in[i]);
+        largest = order > largest ? order : largest;
+    }
+    return largest;
+}
+
+static float softmax_plain(const uint16_t* in, uint16_t* out, size_t n, float* scratch) {
+    const int32_t largest = largest_order(in, n);
+    const uint32_t half =
+        largest < 0 ? 0x8000u | static_cast<uint32_t>(-largest) : static_cast<uint32_t>(largest);
+    const float top = half_to_float(static_cast<uint16_t>(half));
+    for (size_t i = 0; i < n; ++i) out[i] = float_to_half(table_exp(half_to_float(in[i]) - top));
+    for (size_t i = 0; i < n; ++i) scratch[i] = half_to_float(out[i]);
+    return table_reciprocal(lane_sum(scratch, n));
+}
+
+static void rope_plain(const RopeJob& job, const uint16_t* in, uint16_t* out) {
+    const uint32_t half = job.rot / 2;
+    const uint32_t step = job.interleaved ? 2 : 1, apart = job.interleaved ? 1 : half;
+    for (uint32_t j = 0; j < half; ++j) {
+        const uint32_t first = j * step, second = first + apart;
+        const float a = half_to_float(in[first]), b = half_to_float(in[second]);
+        const float c = job.cosine[j], s = job.sine[j];
+        out[first] = float_to_half(sub(mul(a, c), mul(b, s)));
+        out[second] = float_to_half(add(mul(b, c), mul(a, s)));
+    }
+    for (uint32_t j = job.rot; j < job.dim; ++j) out[j] = in[j];
+}
+
+static void act_plain(const Segment* table, const uint16_t* in, uint16_t* out, size_t n) {
+    for (size_t i = 0; i < n; ++i) {
+        const uint32_t half = float_to_half(half_to_float(in[i]));  // exponent 31 becomes +-65504
+        const Segment s = table[half >> 5];
+        out[i] =
+            float_to_half(add(s.base, mul(s.slope, static_cast<float>(static_cast<int32_t>(half & 31)))));
+    }
+}
+
+static void add_plain(const uint16_t* a, const uint16_t* b, uint16_t* out, size_t n) {
+    for (size_t i = 0; i < n; ++i) out[i] = float_to_half(half_to_float(a[i]) + half_to_float(b[i]));
+}
+
+static void mul_plain(const uint16_t* a, const uint16_t* b, uint16_t* out, size_t n) {
+    for (size_t i = 0; i < n; ++i) out[i] = float_to_half(half_to_float(a[i]) * half_to_float(b[i]));
+}
+
+static void scale_plain(const uint16_t* a, float factor, uint16_t* out, size_t n) {
+    for (size_t i = 0; i < n; ++i) out[i] = float_to_half(mul(half_to_float(a[i]), factor));
+}
+
+static uint32_t argmax_plain(const uint16_t* in, size_t n) {
+    const int32_t largest = largest_order(in, n);
+    size_t i = 0;
+    while (order_of(in[i]) != largest) ++i;
+    return static_cast<uint32_t>(i);
+}
+
+}  // namespace dlavm::sim

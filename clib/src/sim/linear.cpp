@@ -1,0 +1,110 @@
+// LINEAR with int4 weights, and the epilogue that all weight formats share.
+#include <algorithm>
+#include <cstring>
+
+#include "sim/machine.h"
+#include "sim/rows.h"
+
+namespace dlavm::sim {
+
+namespace {
+
+// Slots of a thread's scratch memory.
+enum : unsigned { kAcc, kRow, kAuxRow, kOutRow, kBias, kRowScale };
+
+constexpr uint64_t kMaxColumns = 512;  // of one item: port_bytes <= 1024
+
+}  // namespace
+
+void Machine::run(const isa::Linear& c) {
+    if (c.format == isa::WeightFormat::kKvK) return linear_keys(c);
+    if (c.format == isa::WeightFormat::kKvV) return linear_values(c);
+    for (uint64_t b = 0; b < c.batch && !stop; ++b) linear_int4(c, b);
+}
+
+void Machine::linear_int4(const isa::Linear& c, uint64_t batch) {
+    const RowSet src = src_batches(c), dst = dst_batches(c);
+    const uint64_t tokens = static_cast<uint64_t>(c.rows_o) * c.rows_i, blocks = divide_up(c.k, kBlock);
+    if (acts_.size() < blocks * tokens) acts_.resize(blocks * tokens);
+    const int bits = c.act_bits == isa::ActBits::kB8 ? 8 : 12;
+    pool.run(tokens, c.k / 2, [&](size_t begin, size_t end, unsigned worker) {
+        uint16_t* row = scratch_[worker].get<uint16_t>(kRow, c.k);
+        for (size_t t = begin; t < end; ++t) {
+            memory.read(src.at(batch, t / c.rows_i, t % c.rows_i), row, uint64_t{2} * c.k);
+            kernels->quantize_act(row, c.k, bits, &acts_[t], tokens);
+        }
+    });
+    if (c.acc_out && !c.acc_in) accumulators_.resize(tokens * c.n);
+    const Space& space = *memory.find(in_bytes(c.wgt), 1);
+    const TileLayout layout = tile_layout(space, c.k, c.n);
+    const uint64_t items =
+        divide_up(c.n, layout.rows);  // (tile, channel) in the order of their output columns
+    const auto body = [&](size_t begin, size_t end, unsigned worker) {
+        for (size_t i = begin; i < end && !stop.load(std::memory_order_relaxed); ++i) {
+            int4_item(c, batch, space, i, scratch_[worker]);
+        }
+    };
+    if (!c.acc_out && dst.overlaps_itself(uint64_t{2} * c.n)) {
+        body(0, items, 0);
+    } else {
+        pool.run(items, 50 + tokens * c.k * layout.rows / 64, body);
+    }
+    if (c.acc_out) {
+        acc_rows_ = tokens;
+        acc_n_ = c.n;
+    }
+}
+
+// Rows of one channel in one tile.
+void Machine::int4_item(const isa::Linear& c, uint64_t batch, const Space& space, uint64_t item,
+                        Scratch& scratch) {
+    const TileLayout layout = tile_layout(space, c.k, c.n);
+    const uint32_t tokens = c.rows_o * c.rows_i, rows = static_cast<uint32_t>(layout.rows);
+    const uint64_t tile = item / space.channels, channel = item % space.channels, column = item * rows;
+    const uint32_t columns = static_cast<uint32_t>(std::min<uint64_t>(rows, c.n - column));
+    const uint64_t linear =
+        in_bytes(c.wgt) + batch * in_bytes(c.wgt_b) + tile * in_bytes(c.wgt_tile) - space.base;
+    float* acc = scratch.get<float>(kAcc, static_cast<size_t>(tokens) * rows);
+    std::memset(acc, 0, static_cast<size_t>(tokens) * rows * sizeof(float));
+    for (uint32_t t = 0; c.acc_in && t < tokens; ++t) {
+        std::memcpy(acc + static_cast<size_t>(t) * rows, &accumulators_[t * uint64_t{c.n} + column],
+                    columns * sizeof(float));
+    }
+    kernels->int4({space.channel(static_cast<uint32_t>(channel)) + linear / space.channels, rows,
+                   static_cast<uint32_t>(divide_up(c.k, kBlock)), tokens, acts_.data(), acc});
+    if (!c.acc_out) return finish(c, batch, column, columns, rows, acc, scratch);
+    for (uint32_t t = 0; t < tokens; ++t) {
+        std::memcpy(&accumulators_[t * uint64_t{c.n} + column], acc + static_cast<size_t>(t) * rows,
+                    columns * sizeof(float));
+    }
+}
+
+void Machine::finish(const isa::Linear& c, uint64_t batch, uint64_t column, uint32_t columns, uint32_t pitch,
+                     float* acc, Scratch& scratch) {
+    const RowSet dst = dst_batches(c), aux = aux_rows(c);
+    const uint64_t tokens = static_cast<uint64_t>(c.rows_o) * c.rows_i, bytes = uint64_t{2} * columns;
+    uint16_t bias[kMaxColumns], aux_row[kMaxColumns], out[kMaxColumns];
+    const float scale = read_float(c.scale);
+    float row_scale = 0.0f;
+    Epilogue e = {};
+    if (c.use_scale) e.scale = &scale;
+    if (c.use_row_scale) e.row_scale = &row_scale;
+    if (c.use_act) e.act = tables_[c.act_slot].data();
+    if (c.aux_mode != isa::AuxMode::kNone) e.aux = aux_row;
+    e.aux_multiplies = c.aux_mode == isa::AuxMode::kMul;
+    if (c.use_bias) {
+        memory.read(in_bytes(c.bias) + 2 * column, bias, bytes);
+        e.bias = bias;
+    }
+    uint32_t* scales = scratch.get<uint32_t>(kRowScale, c.use_row_scale ? tokens : 0);
+    if (c.use_row_scale) memory.read(in_bytes(c.row_scale) + 4 * batch * tokens, scales, 4 * tokens);
+    for (uint64_t t = 0; t < tokens; ++t) {
+        const uint64_t o = t / c.rows_i, i = t % c.rows_i;
+        if (c.use_row_scale) row_scale = read_float(scales[t]);
+        if (e.aux != nullptr) memory.read(aux.at(0, o, i) + 2 * column, aux_row, bytes);
+        kernels->epilogue(e, acc + t * pitch, out, columns);
+        memory.write(dst.at(batch, o, i) + 2 * column, out, bytes);
+    }
+}
+
+}  // namespace dlavm::sim

@@ -1,0 +1,107 @@
+// State of the engines, and what each command does with it. A command is planned first: its fields are
+// checked and its accesses listed; then, if the core lets it pass, it runs. Nothing is written while
+// planning.
+#pragma once
+
+#include <atomic>
+#include <vector>
+
+#include "dlavm_isa.h"
+#include "sim/access.h"
+#include "sim/kernels.h"
+#include "sim/memory.h"
+#include "sim/pool.h"
+
+namespace dlavm::sim {
+
+// Memory of one thread that grows to the largest use and is used again.
+class Scratch {
+  public:
+    template <class T>
+    T* get(unsigned slot, size_t count) {
+        std::vector<uint64_t>& v = slots_[slot];
+        const size_t words = (count * sizeof(T) + 7) / 8;
+        if (v.size() < words) v.resize(words);
+        return reinterpret_cast<T*>(v.data());
+    }
+
+  private:
+    std::vector<uint64_t> slots_[8];
+};
+
+class Machine {
+  public:
+    explicit Machine(const dlavm_config& config);
+
+    void reset();                        // everything but memory
+    void set_threads(unsigned threads);  // 0: one per processor
+
+    // False: the command has nothing to do. Throws Fault.
+    bool plan(const isa::Linear& c, AccessList& list) const;
+    bool plan(const isa::Norm& c, AccessList& list) const;
+    bool plan(const isa::Softmax& c, AccessList& list) const;
+    bool plan(const isa::Rope& c, AccessList& list) const;
+    bool plan(const isa::Act& c, AccessList& list) const;
+    bool plan(const isa::Eltwise& c, AccessList& list) const;
+    bool plan(const isa::Argmax& c, AccessList& list) const;
+    bool plan(const isa::KvAppend& c, AccessList& list) const;
+    bool plan(const isa::Gather& c, AccessList& list) const;
+    bool plan(const isa::Copy& c, AccessList& list) const;
+    bool plan(const isa::LoadTable& c, AccessList& list) const;
+
+    void run(const isa::Linear& c);
+    void run(const isa::Norm& c);
+    void run(const isa::Softmax& c);
+    void run(const isa::Rope& c);
+    void run(const isa::Act& c);
+    void run(const isa::Eltwise& c);
+    void run(const isa::Argmax& c);
+    void run(const isa::KvAppend& c);
+    void run(const isa::Gather& c);
+    void run(const isa::Copy& c);
+    void run(const isa::LoadTable& c);
+
+    Memory memory;
+    Pool pool;
+    const Kernels* kernels;
+    std::atomic<bool> stop{false};  // set from another thread: commands of many rows give up
+
+  private:
+    void plan_epilogue(const isa::Linear& c, AccessList& list) const;
+    void check_linear(const isa::Linear& c) const;
+    void check_slot(uint32_t slot) const;
+    void linear_int4(const isa::Linear& c, uint64_t batch);
+    void int4_item(const isa::Linear& c, uint64_t batch, const Space& space, uint64_t item, Scratch& scratch);
+    void linear_keys(const isa::Linear& c);
+    void linear_values(const isa::Linear& c);
+    void quantize_queries(const isa::Linear& c, uint64_t batch, MantissaBlock* out, Scratch& scratch) const;
+    // Epilogue and store of some columns of all rows of a batch; acc is [rows][pitch].
+    void finish(const isa::Linear& c, uint64_t batch, uint64_t column, uint32_t columns, uint32_t pitch,
+                float* acc, Scratch& scratch);
+
+    // Calls body(b, o, i, scratch) for every row; in order on one thread where destination rows overlap.
+    template <class Body>
+    void for_rows(const RowSet& dst, uint64_t bytes, size_t cost, Body body) {
+        const uint64_t per_batch = dst.count_o * dst.count_i;
+        const auto range = [&](size_t begin, size_t end, unsigned worker) {
+            for (size_t row = begin; row < end && !stop.load(std::memory_order_relaxed); ++row) {
+                const uint64_t rest = row % per_batch;
+                body(row / per_batch, rest / dst.count_i, rest % dst.count_i, scratch_[worker]);
+            }
+        };
+        if (dst.overlaps_itself(bytes)) {
+            range(0, dst.count(), 0);
+        } else {
+            pool.run(dst.count(), cost, range);
+        }
+    }
+
+    dlavm_config config_;
+    std::vector<Scratch> scratch_;     // one per thread
+    std::vector<float> accumulators_;  // [acc_rows_][acc_n_], left by the last K tile
+    uint64_t acc_rows_ = 0, acc_n_ = 0;
+    std::vector<Segment> tables_[4];
+    std::vector<ActBlock> acts_;
+};
+
+}  // namespace dlavm::sim

@@ -1,0 +1,41 @@
+// The memory spaces of a board. A space is striped: beat i of its linear bytes stands in channel i %
+// channels.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "dlavm/device.h"
+
+namespace dlavm::sim {
+
+struct Space {
+    uint64_t base, capacity, channel_bytes;
+    uint32_t channels, port_bytes;
+    uint8_t* data;  // channel c starts at data + c * channel_bytes; untouched pages cost nothing
+
+    uint64_t beat_row() const { return static_cast<uint64_t>(channels) * port_bytes; }
+    uint8_t* channel(uint32_t c) const { return data + c * channel_bytes; }
+};
+
+class Memory {
+  public:
+    explicit Memory(const dlavm_config& config);  // throws Misuse
+    ~Memory();
+    Memory(const Memory&) = delete;
+    Memory& operator=(const Memory&) = delete;
+
+    // The space that holds all of [address, address + bytes), or null.
+    const Space* find(uint64_t address, uint64_t bytes) const;
+
+    // Both need find(address, bytes) to have succeeded.
+    void read(uint64_t address, void* out, uint64_t bytes) const;
+    void write(uint64_t address, const void* in, uint64_t bytes);
+
+    void map(uint64_t address, uint32_t channel, const char* path, uint64_t bytes);  // throws Misuse
+
+  private:
+    std::vector<Space> spaces_;
+};
+
+}  // namespace dlavm::sim

@@ -1,0 +1,70 @@
+// Row sets of commands in bytes.
+#pragma once
+
+#include "dlavm_isa.h"
+#include "sim/access.h"
+
+namespace dlavm::sim {
+
+inline uint64_t in_bytes(uint32_t units) { return static_cast<uint64_t>(units) * isa::kAddressUnit; }
+
+inline uint64_t divide_up(uint64_t x, uint64_t by) { return (x + by - 1) / by; }
+
+// Works for every command with the group `rows`.
+template <class Command>
+RowSet src_rows(const Command& c) {
+    return {in_bytes(c.src), 0, in_bytes(c.src_so), in_bytes(c.src_si), 1, c.rows_o, c.rows_i};
+}
+
+template <class Command>
+RowSet dst_rows(const Command& c) {
+    return {in_bytes(c.dst), 0, in_bytes(c.dst_so), in_bytes(c.dst_si), 1, c.rows_o, c.rows_i};
+}
+
+// The same with batches.
+template <class Command>
+RowSet src_batches(const Command& c) {
+    return {in_bytes(c.src), in_bytes(c.src_b), in_bytes(c.src_so), in_bytes(c.src_si), c.batch,
+            c.rows_o,        c.rows_i};
+}
+
+template <class Command>
+RowSet dst_batches(const Command& c) {
+    return {in_bytes(c.dst), in_bytes(c.dst_b), in_bytes(c.dst_so), in_bytes(c.dst_si), c.batch,
+            c.rows_o,        c.rows_i};
+}
+
+inline RowSet aux_rows(const isa::Linear& c) {
+    return {in_bytes(c.aux), 0, in_bytes(c.aux_so), in_bytes(c.aux_si), 1, c.rows_o, c.rows_i};
+}
+
+inline RowSet second_rows(const isa::Eltwise& c) {
+    return {in_bytes(c.b), 0, in_bytes(c.b_so), in_bytes(c.b_si), 1, c.rows_o, c.rows_i};
+}
+
+// Outer rows alone.
+inline RowSet outer_rows(uint32_t base, uint32_t stride, uint32_t rows) {
+    return {in_bytes(base), 0, in_bytes(stride), 0, 1, rows, 1};
+}
+
+// How the tiles of an int4 matrix stand in a space.
+struct TileLayout {
+    uint64_t tiles;       // row tiles of the matrix
+    uint64_t rows;        // of a tile in one channel
+    uint64_t tile_rows;   // over all channels
+    uint64_t tile_bytes;  // over all channels
+};
+
+inline TileLayout tile_layout(const Space& s, uint64_t k, uint64_t n) {
+    const uint64_t rows = s.port_bytes / 2, tile_rows = rows * s.channels;
+    const uint64_t beats = divide_up(k, 128) + 8 * divide_up(k, 32);
+    return {divide_up(n, tile_rows), rows, tile_rows, beats * s.beat_row()};
+}
+
+// Tokens and head_dim of a product with the KV cache.
+inline uint64_t cache_tokens(const isa::Linear& c) { return c.format == isa::WeightFormat::kKvK ? c.n : c.k; }
+inline uint64_t cache_dim(const isa::Linear& c) { return c.format == isa::WeightFormat::kKvK ? c.k : c.n; }
+
+constexpr uint64_t kUnitBytes = 2048;  // 32 tokens of 32 fp16
+
+}  // namespace dlavm::sim

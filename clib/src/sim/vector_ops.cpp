@@ -1,0 +1,112 @@
+// Commands of the vector engine, row by row.
+#include <algorithm>
+#include <cstring>
+
+#include "sim/machine.h"
+#include "sim/rows.h"
+
+namespace dlavm::sim {
+
+namespace {
+
+enum : unsigned { kIn, kOut, kFloats, kSecond, kTable };
+
+}  // namespace
+
+void Machine::run(const isa::Norm& c) {
+    const RowSet src = src_rows(c), dst = dst_rows(c);
+    const uint64_t bytes = uint64_t{2} * c.dim;
+    std::vector<uint16_t> gamma(c.dim), beta(c.use_beta ? c.dim : 0);
+    memory.read(in_bytes(c.gamma), gamma.data(), bytes);
+    if (c.use_beta) memory.read(in_bytes(c.beta), beta.data(), bytes);
+    for_rows(dst, bytes, c.dim, [&](uint64_t, uint64_t o, uint64_t i, Scratch& scratch) {
+        uint16_t* in = scratch.get<uint16_t>(kIn, c.dim);
+        uint16_t* out = scratch.get<uint16_t>(kOut, c.dim);
+        const NormJob job = {c.norm == isa::NormKind::kLayer,
+                             c.dim,
+                             gamma.data(),
+                             c.use_beta ? beta.data() : nullptr,
+                             read_float(c.eps),
+                             read_float(c.inv_n),
+                             scratch.get<float>(kFloats, size_t{2} * c.dim)};
+        memory.read(src.at(0, o, i), in, bytes);
+        kernels->norm(job, in, out);
+        memory.write(dst.at(0, o, i), out, bytes);
+    });
+}
+
+void Machine::run(const isa::Softmax& c) {
+    const RowSet src = src_batches(c), dst = dst_batches(c);
+    for_rows(dst, uint64_t{2} * c.width, c.width * size_t{4},
+             [&](uint64_t b, uint64_t o, uint64_t i, Scratch& scratch) {
+                 const uint64_t visible = std::min<uint64_t>(c.visible + o, c.width);
+                 uint16_t* in = scratch.get<uint16_t>(kIn, visible);
+                 uint16_t* out = scratch.get<uint16_t>(kOut, c.width);
+                 memory.read(src.at(b, o, i), in, 2 * visible);
+                 const float recip = kernels->softmax(in, out, visible, scratch.get<float>(kFloats, visible));
+                 std::memset(out + visible, 0, 2 * (c.width - visible));
+                 memory.write(dst.at(b, o, i), out, uint64_t{2} * c.width);
+                 memory.write(in_bytes(c.recip) + 4 * ((b * c.rows_o + o) * c.rows_i + i), &recip,
+                              sizeof recip);
+             });
+}
+
+void Machine::run(const isa::Rope& c) {
+    const RowSet src = src_rows(c), dst = dst_rows(c), table = outer_rows(c.table, c.table_so, c.rows_o);
+    const uint64_t bytes = uint64_t{2} * c.dim;
+    for_rows(dst, bytes, c.dim + c.rot / 2, [&](uint64_t, uint64_t o, uint64_t i, Scratch& scratch) {
+        uint16_t* in = scratch.get<uint16_t>(kIn, c.dim);
+        uint16_t* out = scratch.get<uint16_t>(kOut, c.dim);
+        uint16_t* halves = scratch.get<uint16_t>(kTable, c.rot);
+        float* floats = scratch.get<float>(kFloats, c.rot);
+        if (c.rot != 0) memory.read(table.at(0, o, 0), halves, uint64_t{2} * c.rot);
+        kernels->to_float(halves, floats, c.rot);
+        memory.read(src.at(0, o, i), in, bytes);
+        kernels->rope({c.form == isa::RopeForm::kInterleaved, c.dim, c.rot, floats, floats + c.rot / 2}, in,
+                      out);
+        memory.write(dst.at(0, o, i), out, bytes);
+    });
+}
+
+void Machine::run(const isa::Act& c) {
+    const RowSet src = src_rows(c), dst = dst_rows(c);
+    const uint64_t bytes = uint64_t{2} * c.dim;
+    for_rows(dst, bytes, c.dim, [&](uint64_t, uint64_t o, uint64_t i, Scratch& scratch) {
+        uint16_t* in = scratch.get<uint16_t>(kIn, c.dim);
+        uint16_t* out = scratch.get<uint16_t>(kOut, c.dim);
+        memory.read(src.at(0, o, i), in, bytes);
+        kernels->act(tables_[c.act_slot].data(), in, out, c.dim);
+        memory.write(dst.at(0, o, i), out, bytes);
+    });
+}
+
+void Machine::run(const isa::Eltwise& c) {
+    const RowSet src = src_rows(c), dst = dst_rows(c), second = second_rows(c);
+    const uint64_t bytes = uint64_t{2} * c.dim;
+    for_rows(dst, bytes, c.dim / 2 + 20, [&](uint64_t, uint64_t o, uint64_t i, Scratch& scratch) {
+        uint16_t* in = scratch.get<uint16_t>(kIn, c.dim);
+        uint16_t* out = scratch.get<uint16_t>(kOut, c.dim);
+        memory.read(src.at(0, o, i), in, bytes);
+        if (c.fn == isa::EltwiseFn::kScale) {
+            kernels->scale(in, read_float(c.scale), out, c.dim);
+        } else {
+            uint16_t* b = scratch.get<uint16_t>(kSecond, c.dim);
+            memory.read(second.at(0, o, i), b, bytes);
+            (c.fn == isa::EltwiseFn::kAdd ? kernels->add : kernels->mul)(in, b, out, c.dim);
+        }
+        memory.write(dst.at(0, o, i), out, bytes);
+    });
+}
+
+void Machine::run(const isa::Argmax& c) {
+    const RowSet src = outer_rows(c.src, c.src_so, c.rows_o);
+    const RowSet dst = {in_bytes(c.dst), 0, 4, 0, 1, c.rows_o, 1};
+    for_rows(dst, 4, c.n / 2, [&](uint64_t, uint64_t o, uint64_t, Scratch& scratch) {
+        uint16_t* in = scratch.get<uint16_t>(kIn, c.n);
+        memory.read(src.at(0, o, 0), in, uint64_t{2} * c.n);
+        const uint32_t best = kernels->argmax(in, c.n);
+        memory.write(dst.at(0, o, 0), &best, sizeof best);
+    });
+}
+
+}  // namespace dlavm::sim
