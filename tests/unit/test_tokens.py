@@ -153,3 +153,14 @@ def test_the_tokenizer_of_an_artifact(tmp_path: Path) -> None:
     assert tokenizer.prompt_ids("hi")[:2] == [0, 2]
     artifact: Artifact = write(tmp_path / "b")
     assert load_tokenizer(artifact) is None
+
+
+def test_the_bundled_model(repository: Path, tmp_path: Path) -> None:
+    folder = repository / "models" / "stories"
+    tokenizer = load_tokenizer(write(tmp_path / "a", tokenizer=folder))
+    assert tokenizer is not None
+    cases = json.loads((folder / "golden_greedy.json").read_text())["cases"]
+    for case in cases:
+        assert tokenizer.prompt_ids(case["text"], raw=case["kind"] != "chat") == case["prompt_ids"]
+        decoder = StreamDecoder(tokenizer)
+        assert "".join(map(decoder.push, case["greedy_ids"])) + decoder.flush() == tokenizer.decode(case["greedy_ids"])
