@@ -25,6 +25,10 @@ from dlavm.task.ir import (
     walk,
     walk_body,
 )
+from dlavm.task.interpret import execute, run, trace
+from dlavm.task.simplify import simplify
+from dlavm.task.text import parse_program, print_program
+from dlavm.task.verify import problems, verify
 
 __all__ = [
     "Await",
@@ -45,9 +49,17 @@ __all__ = [
     "Wait",
     "base_of",
     "body_of",
+    "execute",
     "exprs_of",
+    "parse_program",
+    "print_program",
+    "problems",
+    "run",
+    "simplify",
     "touched",
+    "trace",
     "variable_of",
+    "verify",
     "walk",
     "walk_body",
 ]

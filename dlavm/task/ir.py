@@ -22,7 +22,7 @@ from dlavm.sym.expr import _node  # the base of a buffer is not spelled as an id
 
 ROLES = ("weights", "tables", "kv", "activations", "program", "input", "output")
 WORD_MAX = 2**32 - 1
-BUFFER_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.\-]*"
+BUFFER_NAME = PROGRAM_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.\-]*"
 
 
 def base_of(name: str) -> Expr:
@@ -204,6 +204,11 @@ class Program:
     functions: tuple[Function, ...] = ()
     assumptions: tuple[Expr, ...] = ()
 
+    def __post_init__(self) -> None:
+        for name in (self.name, *(f.name for f in self.functions)):
+            if not re.fullmatch(PROGRAM_NAME, name):
+                raise DlavmError(f"program or function name: expected letters, digits and any of _.-, got {name!r}")
+
     @cached_property
     def buffer(self) -> Mapping[str, Buffer]:
         """Buffers by name."""
@@ -279,6 +284,16 @@ def exprs_of(stmt: Stmt) -> tuple[tuple[str, Expr], ...]:
 def variable_of(stmt: Stmt) -> Expr | None:
     """The variable that a statement defines, None if it does not."""
     return stmt.var if isinstance(stmt, Let | For | RegRead) else None
+
+
+def loop_bounds(count: Expr) -> tuple[int, int]:
+    """Default bounds of a loop's variable: never a single value, which would be a constant."""
+    return 0, max(1, count.hi - 1)
+
+
+def value_bounds(value: Expr) -> tuple[int, int]:
+    """Default bounds of a `Let` variable, never a single value either."""
+    return value.lo, max(value.lo + 1, value.hi)
 
 
 def touched(stmt: Stmt, program: Program) -> frozenset[str]:

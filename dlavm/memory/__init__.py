@@ -1,0 +1,18 @@
+"""Memory: when buffers live, where they lie, and an independent check of both."""
+
+from dlavm.memory.layout import MemoryMap, Region, assign
+from dlavm.memory.liveness import Interval, liveness
+from dlavm.memory.plan import Plan, lower_bound, plan
+from dlavm.memory.validate import validate
+
+__all__ = [
+    "Interval",
+    "MemoryMap",
+    "Plan",
+    "Region",
+    "assign",
+    "liveness",
+    "lower_bound",
+    "plan",
+    "validate",
+]

@@ -1,0 +1,141 @@
+"""Where every buffer of a program lies: one region for each role and memory space, activations by the planner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import lcm
+
+from dlavm.memory.liveness import Interval, liveness
+from dlavm.memory.plan import Plan, plan
+from dlavm.memory.validate import validate
+from dlavm.support.errors import DlavmError
+from dlavm.target.spec import Memory, TargetSpec
+from dlavm.task import Buffer, Program
+
+ORDER = ("weights", "tables", "program", "input", "output", "kv", "activations")
+PAGE = 4096  # a channel's share of the weights is mapped from a file
+
+
+@dataclass(frozen=True)
+class Region:
+    """Bytes of one role in one space; `base` is an address of the device."""
+
+    space: str
+    role: str
+    base: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class MemoryMap:
+    """Byte addresses of all buffers by name, the regions in order of address, and the plan of the activations.
+
+    `intervals` and `activations.offsets` are relative to the region of the activations; sizes are rounded up to its
+    alignment.
+    """
+
+    bases: Mapping[str, int]
+    regions: tuple[Region, ...]
+    intervals: tuple[Interval, ...]
+    activations: Plan
+
+    def bytes(self, role: str) -> int:
+        """Bytes of a role's region, zero if it has none."""
+        return sum(r.bytes for r in self.regions if r.role == role)
+
+    def region(self, role: str) -> Region:
+        """The region of a role. Raises DlavmError if no buffer has it."""
+        for region in self.regions:
+            if region.role == role:
+                return region
+        raise DlavmError(f"memory map: expected one of {[r.role for r in self.regions]!r}, got {role!r}")
+
+
+def assign(program: Program, spec: TargetSpec, extra: Iterable[Buffer] = ()) -> MemoryMap:
+    """Places the program's buffers and `extra` ones, such as the instruction stream.
+
+    Regions follow each other from the base of their space: weights, tables, program, input, output, kv, activations;
+    input and output lie in the space of the activations. Buffers start at multiples of the space's beat row, so that a
+    tensor begins at the same offset in each channel; the weights end where each channel's share is whole pages.
+
+    Raises DlavmError for a name that occurs twice, a role that the target has no space for, and a space too small.
+    """
+    buffers = _by_role([*program.buffers, *extra])
+    spaces = {role: _space(spec, role) for role in buffers}
+    memories = {memory.name: memory for memory in spaces.values()}
+    intervals = _rounded(liveness(program), spaces["activations"]) if "activations" in spaces else ()
+    align = spaces["activations"].beat_row if "activations" in spaces else 1
+    activations = plan(intervals, align)
+    validate(intervals, activations.offsets, align)
+    bases: dict[str, int] = {}
+    regions: list[Region] = []
+    ends = {name: memory.base for name, memory in memories.items()}
+    for role in buffers:
+        memory = spaces[role]
+        start = ends[memory.name]
+        if role == "activations":
+            # A buffer that nothing touches gets an address and no space.
+            offsets = {b.name: activations.offsets.get(b.name, 0) for b in buffers[role]}
+            size = activations.peak
+        else:
+            offsets, size = _stack(buffers[role], memory)
+        bases |= {name: start + offset for name, offset in offsets.items()}
+        unit = PAGE * memory.channels if role == "weights" else 1
+        ends[memory.name] = memory.base + _up(start + size - memory.base, lcm(unit, memory.beat_row))
+        regions.append(Region(memory.name, role, start, ends[memory.name] - start))
+    for memory in memories.values():
+        _check_capacity(memory, [r for r in regions if r.space == memory.name], spec)
+    regions.sort(key=lambda r: r.base)
+    return MemoryMap(bases, tuple(regions), tuple(intervals), activations)
+
+
+def _by_role(buffers: list[Buffer]) -> dict[str, list[Buffer]]:
+    """Buffers of each role that occurs, roles in the order of their regions."""
+    seen: set[str] = set()
+    for buffer in buffers:
+        if buffer.name in seen:
+            raise DlavmError(f"memory map: expected distinct buffers, got {buffer.name!r} twice")
+        seen.add(buffer.name)
+    groups = {role: [b for b in buffers if b.role == role] for role in ORDER}
+    return {role: group for role, group in groups.items() if group}
+
+
+def _space(spec: TargetSpec, role: str) -> Memory:
+    where = "activations" if role in ("input", "output") else role
+    if where not in spec.roles:
+        raise DlavmError(f"target {spec.name}: expected a space for one of {sorted(spec.roles)!r}, got role {role!r}")
+    return spec.space(where)
+
+
+def _rounded(intervals: Iterable[Interval], memory: Memory) -> tuple[Interval, ...]:
+    return tuple(Interval(i.name, i.lower, i.upper, _up(i.size, memory.beat_row)) for i in intervals)
+
+
+def _stack(buffers: Iterable[Buffer], memory: Memory) -> tuple[dict[str, int], int]:
+    """Offsets one behind the other, and their end."""
+    offsets: dict[str, int] = {}
+    end = 0
+    for buffer in buffers:
+        offsets[buffer.name] = end
+        end = _up(end + buffer.bytes, memory.beat_row)
+    return offsets, end
+
+
+def _up(value: int, unit: int) -> int:
+    return -(-value // unit) * unit
+
+
+def _check_capacity(memory: Memory, regions: list[Region], spec: TargetSpec) -> None:
+    need = sum(r.bytes for r in regions)
+    if need <= memory.capacity:
+        return
+    split = ", ".join(f"{r.role} {r.bytes}" for r in regions)
+    kv = sum(r.bytes for r in regions if r.role == "kv")
+    hint = "; choose a board with more memory or a smaller model"
+    if kv and (need - kv <= memory.capacity or kv == max(r.bytes for r in regions)):
+        hint = f"; the KV cache alone takes {kv} bytes: choose a smaller --ctx"
+    raise DlavmError(
+        f"memory {memory.name} of board {spec.board.name}: expected at most {memory.capacity} bytes, "
+        f"got {need} ({split}){hint}"
+    )
