@@ -1,0 +1,215 @@
+"""Random valid programs: every engine command with random shapes, strides, flags and addresses over random memory."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlavm.target import TargetSpec
+from dlavm.target.isa import Instr, SReg, encode_program, f32_bits
+from dlavm.target.layout import KvLayout, PackedWeights, ceildiv, row_bytes
+from dlavm.target.spec import ADDRESS_UNIT
+from dlavm.target.tables import ACTIVATIONS, table_bytes
+
+REGION = 1 << 18  # bytes of each region
+READ, WRITE, WEIGHTS, CACHE, TABLE, PROGRAM = (i * REGION for i in range(6))
+USED = 6 * REGION
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Case:
+    memory: NDArray[np.uint8]
+    words: list[int]
+
+
+def random_halves(rng: Rng, count: int) -> NDArray[np.uint16]:
+    """Mostly moderate fp16 values, with zeros, subnormals, the largest and exponent 31 among them."""
+    values = (rng.standard_normal(count) * np.exp2(rng.integers(-8, 5, count))).astype(np.float16).view(np.uint16)
+    wild = rng.random(count) < 0.02
+    return np.where(wild, rng.integers(0, 1 << 16, count).astype(np.uint16), values)
+
+
+def random_case(spec: TargetSpec, seed: int, commands: int) -> Case:
+    """A program of `commands` engine commands with fences between them, and the memory that it starts on."""
+    rng = np.random.default_rng(seed)
+    memory = np.zeros(USED, dtype=np.uint8)
+    memory[:TABLE] = random_halves(rng, TABLE // 2).view(np.uint8)
+    functions = rng.permutation(sorted(ACTIVATIONS))[:spec.limits["act_slots"]]
+    program = []
+    for slot, name in enumerate(functions):
+        start = TABLE + slot * 16384
+        memory[start:start + 16384] = np.frombuffer(table_bytes(str(name)), dtype=np.uint8)
+        program.append(Instr("LOAD_TABLE", {"act_slot": slot, "table": start // ADDRESS_UNIT}))
+    for _ in range(commands):
+        make = MAKERS[rng.integers(len(MAKERS))]
+        fields = make(spec, rng)
+        program += [*_through_registers(spec, rng, fields, make), Instr("FENCE")]
+    words = encode_program(spec, [*program, Instr("END")])
+    memory[PROGRAM:PROGRAM + 4 * len(words)] = np.array(words, dtype=np.uint32).view(np.uint8)
+    return Case(memory, words)
+
+
+def _through_registers(spec: TargetSpec, rng: Rng, fields: dict[str, int], make: Callable[..., object]) -> list[Instr]:
+    """The command, with some of its dynamic fields taken from scalar registers that are set before it."""
+    op = make.__name__.upper()
+    command = spec.commands[op]
+    before, replaced = [], dict[str, int | SReg](fields)
+    dynamic = [f.name for f in command.fields if f.dynamic and f.name in fields]
+    for register, name in enumerate(rng.permutation(dynamic)[:rng.integers(0, 4)], start=9):
+        before.append(Instr("SCALAR", {"fn": spec.enums["scalar_fn"]["mov"], "rd": register, "b": fields[str(name)]}))
+        replaced[str(name)] = SReg(register)
+    return [*before, Instr(op, replaced)]
+
+
+def _unit(address: int) -> int:
+    assert address % ADDRESS_UNIT == 0
+    return address // ADDRESS_UNIT
+
+
+def _offset(rng: Rng, room: int) -> int:
+    return int(rng.integers(0, max(1, room // ADDRESS_UNIT))) * ADDRESS_UNIT
+
+
+def _rows(rng: Rng, name: str, region: int, outer: int, inner: int, elements: int, size: int = 2) -> dict[str, int]:
+    """Addresses of rows that do not overlap, with random gaps, inner rows inside outer ones or the other way round."""
+    row = row_bytes(elements, size) + 16 * int(rng.integers(0, 3))
+    if rng.random() < 0.5:
+        si, so = row, row * inner + 16 * int(rng.integers(0, 3))
+    else:
+        so, si = row, row * outer + 16 * int(rng.integers(0, 3))
+    span = so * (outer - 1) + si * (inner - 1) + row
+    base = region + _offset(rng, REGION - span)
+    return {name: _unit(base), f"{name}_so": _unit(so), f"{name}_si": _unit(si)}
+
+
+def _counts(rng: Rng, most: int = 6) -> tuple[int, int]:
+    return int(rng.integers(1, most)), int(rng.integers(1, 4))
+
+
+def _dim(rng: Rng) -> int:
+    return int(rng.choice([1, 7, 8, 31, 32, 33, 64, 96, 127, 128, 129, 200, 257, 300]))
+
+
+def _linear_flags(spec: TargetSpec, rng: Rng, outer: int, inner: int, n: int, batch: int) -> dict[str, int]:
+    flags = {name: int(rng.random() < 0.4) for name in ("use_scale", "use_row_scale", "use_bias", "use_act")}
+    flags["act_slot"] = int(rng.integers(0, spec.limits["act_slots"]))
+    flags["act_bits"] = int(rng.integers(0, 2))
+    flags["scale"] = f32_bits(float(rng.choice([0.125, -3.0, 1e-3, 7.7e10])))
+    flags["row_scale"] = _unit(READ + _offset(rng, REGION - 4 * batch * outer * inner))
+    flags["bias"] = _unit(READ + _offset(rng, REGION - 2 * n))
+    if batch == 1:
+        flags |= {"aux_mode": int(rng.integers(0, 3)), **_rows(rng, "aux", READ, outer, inner, n)}
+    return flags
+
+
+def _batched(rng: Rng, batch: int, rows: dict[str, int], name: str, outer: int, inner: int, n: int) -> dict[str, int]:
+    """Adds a batch stride behind everything that one batch covers."""
+    span = rows[f"{name}_so"] * (outer - 1) + rows[f"{name}_si"] * (inner - 1) + row_bytes(n) // ADDRESS_UNIT
+    base = READ if name == "src" else WRITE
+    rows[name] = _unit(base + _offset(rng, REGION - span * batch * ADDRESS_UNIT))
+    return {**rows, f"{name}_b": span}
+
+
+def linear(spec: TargetSpec, rng: Rng) -> dict[str, int]:
+    """LINEAR over packed weights or over the cache, within the board's buffers."""
+    form = str(rng.choice(["int4g128", "kv_k", "kv_v"]))
+    outer, inner = _counts(rng)
+    fields = {"format": spec.enums["weight_format"][form], "rows_o": outer, "rows_i": inner}
+    if form == "int4g128":
+        return fields | _packed(spec, rng, outer, inner)
+    heads, tokens, dim = int(rng.integers(1, 4)), int(rng.integers(1, 150)), int(rng.choice([8, 24, 32, 40, 64]))
+    cache = KvLayout(heads, 160, dim)
+    k, n = (dim, tokens) if form == "kv_k" else (tokens, dim)
+    src = _batched(rng, heads, _rows(rng, "src", READ, outer, inner, k), "src", outer, inner, k)
+    dst = _batched(rng, heads, _rows(rng, "dst", WRITE, outer, inner, n), "dst", outer, inner, n)
+    return fields | src | dst | {
+        "batch": heads, "k": k, "n": n, "wgt": _unit(CACHE + _offset(rng, REGION - cache.bytes)),
+        "wgt_tile": _unit(cache.block_bytes), "wgt_b": _unit(cache.head_bytes),
+    } | _linear_flags(spec, rng, outer, inner, n, heads)
+
+
+def _packed(spec: TargetSpec, rng: Rng, outer: int, inner: int) -> dict[str, int]:
+    memory = spec.space("weights")
+    n, k = _dim(rng), _dim(rng)
+    packed = PackedWeights(memory, n, k)
+    room = (REGION - packed.bytes) // memory.beat_row
+    wgt = WEIGHTS + int(rng.integers(0, max(1, room))) * memory.beat_row
+    return {"batch": 1, "k": k, "n": n, "wgt": _unit(wgt), "wgt_tile": _unit(packed.tile_bytes),
+            **_rows(rng, "src", READ, outer, inner, k), **_rows(rng, "dst", WRITE, outer, inner, n),
+            **_linear_flags(spec, rng, outer, inner, n, 1)}
+
+
+def norm(spec: TargetSpec, rng: Rng) -> dict[str, int]:
+    (outer, inner), dim = _counts(rng), _dim(rng)
+    return {"norm": int(rng.integers(0, 2)), "use_beta": int(rng.integers(0, 2)), "rows_o": outer, "rows_i": inner,
+            "dim": dim, **_rows(rng, "src", READ, outer, inner, dim), **_rows(rng, "dst", WRITE, outer, inner, dim),
+            "gamma": _unit(READ + _offset(rng, REGION - 2 * dim)), "beta": _unit(READ + _offset(rng, REGION - 2 * dim)),
+            "eps": f32_bits(float(rng.choice([0.0, 1e-5, 1e-12]))), "inv_n": f32_bits(1 / dim)}
+
+
+def softmax(spec: TargetSpec, rng: Rng) -> dict[str, int]:
+    (outer, inner), width, batch = _counts(rng), _dim(rng), int(rng.integers(1, 4))
+    src = _batched(rng, batch, _rows(rng, "src", READ, outer, inner, width), "src", outer, inner, width)
+    dst = _batched(rng, batch, _rows(rng, "dst", WRITE, outer, inner, width), "dst", outer, inner, width)
+    return {**src, **dst, "rows_o": outer, "rows_i": inner, "batch": batch, "width": width,
+            "visible": int(rng.integers(1, width + 2)),
+            "recip": _unit(WRITE + _offset(rng, REGION - 4 * batch * outer * inner))}
+
+
+def rope(spec: TargetSpec, rng: Rng) -> dict[str, int]:
+    (outer, inner), dim = _counts(rng), _dim(rng)
+    rot = 2 * int(rng.integers(0, dim // 2 + 1))
+    table = _rows(rng, "table", READ, outer, 1, max(rot, 1))
+    del table["table_si"]
+    return {"form": int(rng.integers(0, 2)), "rows_o": outer, "rows_i": inner, "dim": dim, "rot": rot, **table,
+            **_rows(rng, "src", READ, outer, inner, dim), **_rows(rng, "dst", WRITE, outer, inner, dim)}
+
+
+def act(spec: TargetSpec, rng: Rng) -> dict[str, int]:
+    (outer, inner), dim = _counts(rng), _dim(rng)
+    return {"act_slot": int(rng.integers(0, 4)), "rows_o": outer, "rows_i": inner, "dim": dim,
+            **_rows(rng, "src", READ, outer, inner, dim), **_rows(rng, "dst", WRITE, outer, inner, dim)}
+
+
+def eltwise(spec: TargetSpec, rng: Rng) -> dict[str, int]:
+    (outer, inner), dim = _counts(rng), _dim(rng)
+    return {"fn": int(rng.integers(0, 3)), "rows_o": outer, "rows_i": inner, "dim": dim,
+            "scale": f32_bits(float(rng.choice([0.5, -1e4, 1e-7]))), **_rows(rng, "b", READ, outer, inner, dim),
+            **_rows(rng, "src", READ, outer, inner, dim), **_rows(rng, "dst", WRITE, outer, inner, dim)}
+
+
+def argmax(spec: TargetSpec, rng: Rng) -> dict[str, int]:
+    rows, n = int(rng.integers(1, 6)), _dim(rng)
+    src = _rows(rng, "src", READ, rows, 1, n)
+    return {"src": src["src"], "src_so": src["src_so"], "rows_o": rows, "n": n,
+            "dst": _unit(WRITE + _offset(rng, REGION - 4 * rows))}
+
+
+def kv_append(spec: TargetSpec, rng: Rng) -> dict[str, int]:
+    (outer, inner), dim = _counts(rng), int(rng.choice([8, 24, 32, 40, 64, 96]))
+    cache = KvLayout(inner, 160, dim)
+    return {"rows_o": outer, "rows_i": inner, "dim": dim, "pos": int(rng.integers(0, 160 - outer)),
+            "cache": _unit(CACHE + _offset(rng, REGION - cache.bytes)), "cache_head": _unit(cache.head_bytes),
+            **_rows(rng, "src", READ, outer, inner, dim)}
+
+
+def gather(spec: TargetSpec, rng: Rng) -> dict[str, int]:
+    """Ids come from memory that is random: a table of 2^24 rows in one place makes every id below the limit valid only
+    where ids are small, so the ids are taken from the zero words behind the activation tables."""
+    rows, dim = int(rng.integers(1, 6)), _dim(rng)
+    dst = _rows(rng, "dst", WRITE, rows, 1, dim)
+    return {"ids": _unit(TABLE + 5 * 16384), "table": _unit(READ + _offset(rng, REGION - 2 * dim)), "rows_o": rows,
+            "dim": dim, "table_so": ceildiv(2 * dim, 16), "limit": 1, "dst": dst["dst"], "dst_so": dst["dst_so"]}
+
+
+def copy(spec: TargetSpec, rng: Rng) -> dict[str, int]:
+    (outer, inner), dim = _counts(rng), _dim(rng)
+    return {"rows_o": outer, "rows_i": inner, "dim": dim, **_rows(rng, "src", READ, outer, inner, dim),
+            **_rows(rng, "dst", WRITE, outer, inner, dim)}
+
+
+MAKERS: list[Callable[[TargetSpec, Rng], dict[str, int]]] = [
+    linear, linear, linear, norm, softmax, rope, act, eltwise, argmax, kv_append, gather, copy]

@@ -1,0 +1,73 @@
+"""Engine against engine: the numpy reference and the C++ simulator run the same stream; memory is compared byte for byte
+after every command."""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dlavm.sim.native import NativeDevice
+from dlavm.sim.reference import ReferenceDevice
+from dlavm.support.errors import DlavmError
+from dlavm.target import TargetSpec, load_target
+from tests.ops.programs import PROGRAM, USED, Case, random_case
+
+
+def start(device: Any, spec: TargetSpec, case: Case) -> None:
+    base = spec.space("weights").base
+    registers = {n: r.offset for n, r in spec.registers.items()}
+    device.mem_write(base, case.memory.tobytes())
+    device.csr_write(registers["PROGRAM"], (base + PROGRAM) // 16)
+    device.csr_write(registers["PROGRAM_WORDS"], len(case.words))
+    device.csr_write(registers["CONTROL"], 1)
+
+
+def compare_stepwise(spec: TargetSpec, native: Any, case: Case) -> int:
+    """Runs a case one command at a time on both engines; returns the number of commands."""
+    assert spec.space("weights").base == 0  # the cases use addresses from zero
+    reference = ReferenceDevice(spec)
+    for device in (reference, native):
+        start(device, spec, case)
+    commands = 0
+    mine, theirs = np.empty(USED, np.uint8), np.empty(USED, np.uint8)
+    while reference.run(1):
+        assert native.run(1) == 1
+        commands += 1
+        reference.mem_read_into(0, mine)
+        native.mem_read_into(0, theirs)
+        different = np.flatnonzero(mine != theirs)
+        assert different.size == 0, f"command {commands}: byte 0x{different[0]:x} and {different.size - 1} more differ"
+    assert native.run(1) == 0
+    return commands
+
+
+@pytest.mark.parametrize("board", ["nano", "vcu128"])
+@pytest.mark.parametrize("seed", range(12))
+def test_random_programs(board: str, seed: int) -> None:
+    spec = load_target("v3", board)
+    with NativeDevice(spec) as native:
+        assert compare_stepwise(spec, native, random_case(spec, seed, commands=12)) > 12
+
+
+@pytest.mark.parametrize("simd", ["portable", "avx2", "avx512"])
+def test_every_simd_path(simd: str) -> None:
+    spec = load_target("v3", "nano")
+    with NativeDevice(spec) as native:
+        try:
+            native.set_option("simd", simd)
+        except DlavmError as e:
+            if simd == "portable":
+                raise
+            pytest.skip(f"this machine lacks {simd}: {e}")
+        for seed in range(100, 104):
+            compare_stepwise(spec, native, random_case(spec, seed, commands=12))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("board", ["nano", "vcu128", "u280"])
+def test_many_random_programs(board: str) -> None:
+    spec = load_target("v3", board)
+    with NativeDevice(spec) as native:
+        for seed in range(1000, 1400):
+            compare_stepwise(spec, native, random_case(spec, seed, commands=10))
