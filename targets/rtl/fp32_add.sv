@@ -10,25 +10,27 @@ module fp32_add (
 
   // 1: order by magnitude, so that the difference below is never negative.
   fp_pkg::fp32_t a, b, big, small_;
+  logic          swap;
   assign a      = fp_pkg::finite(a_i);
   assign b      = fp_pkg::finite(b_i);
-  assign big    = (a[30:0] >= b[30:0]) ? a : b;
-  assign small_ = (a[30:0] >= b[30:0]) ? b : a;
+  assign swap   = a[30:0] < b[30:0];
+  assign big    = swap ? b : a;
+  assign small_ = swap ? a : b;
 
   logic        sign1_q, subtract1_q;
   logic [7:0]  exp1_q, distance1_q;
   logic [23:0] big1_q, small1_q;
 
-  // A subnormal has the weight of exponent 1 and no hidden bit.
-  logic [7:0] big_exp, small_exp;
-  assign big_exp   = big.exp | 8'(big.exp == 0);
-  assign small_exp = small_.exp | 8'(small_.exp == 0);
+  // A subnormal has the weight of exponent 1 and no hidden bit. Both differences are formed beside the comparison.
+  logic [7:0] a_exp, b_exp;
+  assign a_exp = a.exp | 8'(a.exp == 0);
+  assign b_exp = b.exp | 8'(b.exp == 0);
 
   always_ff @(posedge clk_i) begin
     sign1_q     <= big.sign;
     subtract1_q <= big.sign ^ small_.sign;
-    exp1_q      <= big_exp;
-    distance1_q <= big_exp - small_exp;
+    exp1_q      <= swap ? b_exp : a_exp;
+    distance1_q <= swap ? b_exp - a_exp : a_exp - b_exp;
     big1_q      <= {big.exp != 0, big.frac};
     small1_q    <= {small_.exp != 0, small_.frac};
   end

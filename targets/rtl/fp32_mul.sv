@@ -11,14 +11,13 @@ module fp32_mul #(
     output logic [31:0] product_o
 );
 
-  // 1: unpack. A subnormal operand is normalised; its exponent then goes below 1.
+  // 1: unpack. A subnormal operand is normalised.
   fp_pkg::fp32_t a, b;
   assign a = fp_pkg::finite(a_i);
   assign b = fp_pkg::finite(b_i);
 
   logic [23:0] a_sig, b_sig, a_normal, b_normal;
   logic [5:0]  a_zeros, b_zeros;
-  logic signed [9:0] a_exp, b_exp;
   assign a_sig = {a.exp != 0, (a.exp != 0 || SUBNORMALS) ? a.frac : 23'd0};
   assign b_sig = {b.exp != 0, (b.exp != 0 || SUBNORMALS) ? b.frac : 23'd0};
 
@@ -33,25 +32,28 @@ module fp32_mul #(
     assign a_normal = a_sig;
     assign b_normal = b_sig;
   end
-  assign a_exp = $signed({2'b0, a.exp | 8'(a.exp == 0)}) - $signed({4'b0, a_zeros});
-  assign b_exp = $signed({2'b0, b.exp | 8'(b.exp == 0)}) - $signed({4'b0, b_zeros});
 
   logic              sign1_q, sign2_q, sign3_q, sign4_q;
-  logic signed [9:0] exp1_q, exp2_q, exp3_q;
+  logic [8:0]        exp1_q;
+  logic [5:0]        a_zeros1_q, b_zeros1_q;
+  logic signed [9:0] exp2_q, exp3_q;
   logic [23:0]       a1_q;
   logic [B_SIG-1:0]  b1_q;
 
-  // 2, 3: multiply; two registers, so that a multiplier block can use its own.
+  // 2, 3: multiply; two registers, so that a multiplier block can use its own. Beside it the exponent, which goes
+  // below 1 for a subnormal operand.
   logic [23+B_SIG:0] product2_q, product3_q;
 
   always_ff @(posedge clk_i) begin
-    sign1_q <= a.sign ^ b.sign;
-    exp1_q  <= a_exp + b_exp - 10'sd127;
-    a1_q    <= a_normal;
-    b1_q    <= B_SIG'(b_normal >> (24 - B_SIG));
+    sign1_q    <= a.sign ^ b.sign;
+    exp1_q     <= 9'(a.exp | 8'(a.exp == 0)) + 9'(b.exp | 8'(b.exp == 0));
+    a_zeros1_q <= a_zeros;
+    b_zeros1_q <= b_zeros;
+    a1_q       <= a_normal;
+    b1_q       <= B_SIG'(b_normal >> (24 - B_SIG));
 
     sign2_q    <= sign1_q;
-    exp2_q     <= exp1_q;
+    exp2_q     <= $signed({1'b0, exp1_q}) - $signed({4'b0, a_zeros1_q}) - $signed({4'b0, b_zeros1_q}) - 10'sd127;
     product2_q <= a1_q * b1_q;
 
     sign3_q    <= sign2_q;

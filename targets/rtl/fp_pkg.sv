@@ -40,12 +40,8 @@ package fp_pkg;
     sticky = 1'b0;
     shift_right_sticky = x;
     for (int level = 0; level < 5; level++) begin
-      if (amount[level]) begin
-        for (int bit_index = 0; bit_index < (1 << level); bit_index++) begin
-          sticky = sticky | shift_right_sticky[bit_index];
-        end
-        shift_right_sticky = shift_right_sticky >> (1 << level);
-      end
+      sticky = sticky | (amount[level] & |(shift_right_sticky & ((32'd1 << (1 << level)) - 32'd1)));
+      shift_right_sticky = amount[level] ? shift_right_sticky >> (1 << level) : shift_right_sticky;
     end
     shift_right_sticky[0] = shift_right_sticky[0] | sticky;
   endfunction

