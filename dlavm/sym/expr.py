@@ -222,7 +222,7 @@ def add(*operands: IntoExpr) -> Expr:
 
 
 def mul(*operands: IntoExpr) -> Expr:
-    """The product, flattened; a constant is distributed over a sum, nothing else is."""
+    """The product, flattened; a constant is distributed over a single sum, nothing else is."""
     coefficient, factors = 1, list[Expr]()
     for operand in map(wrap, operands):
         for factor in operand.args if operand.op == "mul" else (operand,):
@@ -235,8 +235,20 @@ def mul(*operands: IntoExpr) -> Expr:
     if len(factors) == 1:
         constant, terms = _linear(factors[0])
         return _from_linear(constant * coefficient, {b: c * coefficient for b, c in terms.items()})
+    for i, factor in enumerate(factors):
+        content, factors[i] = _primitive(factor)
+        coefficient *= content
     factors.sort(key=lambda f: f.order)
     return _from_linear(0, {_product(tuple(factors)): coefficient})
+
+
+def _primitive(factor: Expr) -> tuple[int, Expr]:
+    """A sum as content * sum without a common factor and a leading minus: then (2a + 2) * b is 2 * ((a + 1) * b)."""
+    if factor.op != "add":
+        return 1, factor
+    constant, terms = _linear(factor)
+    content = gcd(constant, *terms.values()) * (1 if next(iter(terms.values())) > 0 else -1)
+    return content, _from_linear(constant // content, {base: c // content for base, c in terms.items()})
 
 
 def _divisor(b: Expr, what: str) -> Expr:
