@@ -10,6 +10,7 @@ from functools import partial
 
 from dlavm.pack.artifact import Artifact
 from dlavm.sim.device import Device, DeviceError
+from dlavm.support import env
 from dlavm.support.errors import DlavmError
 from dlavm.support.progress import progress
 from dlavm.target.spec import ADDRESS_UNIT, TargetSpec
@@ -20,7 +21,9 @@ Opener = Callable[[TargetSpec, int | None], Device]
 def _open_sim(spec: TargetSpec, threads: int | None) -> Device:
     from dlavm.sim.native import NativeDevice
 
-    return NativeDevice(spec, threads=threads)
+    device = NativeDevice(spec, threads=threads or env.THREADS.get())
+    device.set_option("simd", env.SIMD.get())
+    return device
 
 
 def _open_reference(spec: TargetSpec, threads: int | None) -> Device:
@@ -41,8 +44,8 @@ def engine_names() -> list[str]:
 def open_engine(name: str, artifact: Artifact, threads: int | None = None) -> Device:
     """The engine `name` with the artifact's weights, tables and programs in its memory, ready for a session.
 
-    `threads` is for engines that run on this machine's cores (None: as many as it has). Raises DlavmError for an
-    unknown name, an engine of another target, or an artifact that does not fit its memory.
+    `threads` is for engines that run on this machine's cores (None: DLAVM_THREADS, or as many as it has). Raises
+    DlavmError for an unknown name, an engine of another target, or an artifact that does not fit its memory.
     """
     if name not in ENGINES:
         raise DlavmError(f"engine: expected one of {', '.join(ENGINES)} (to come: {', '.join(PLANNED)}), got {name!r}")

@@ -5,11 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from dlavm.runtime.sampling import Sampler
-from dlavm.runtime.session import Session, StepResult
+from dlavm.runtime.session import StepResult
 from dlavm.runtime.tokens import StreamDecoder
 from dlavm.support.errors import DlavmError
+
+
+class Steps(Protocol):
+    """What `generate` needs of a session."""
+
+    @property
+    def room(self) -> int:
+        """Tokens that still fit the context."""
+
+    def check_prompt(self, ids: Sequence[int]) -> list[int]:
+        """The ids, or DlavmError for a prompt that cannot be fed."""
+
+    def prefill(self, ids: Sequence[int]) -> StepResult:
+        """Feeds the ids; the last row of the logits is that of the last one."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +126,7 @@ class Generation(Iterator[Token]):
 
 
 def generate(
-    session: Session,
+    session: Steps,
     prompt_ids: Sequence[int],
     sampler: Sampler,
     max_tokens: int,
@@ -167,7 +182,7 @@ def _reason(token: int, stops: StopStrings, stop_ids: Collection[int], is_last: 
 
 
 def _next_token(
-    session: Session, ids: Sequence[int], sampler: Sampler, state: Generation, clock: Callable[[], float]
+    session: Steps, ids: Sequence[int], sampler: Sampler, state: Generation, clock: Callable[[], float]
 ) -> int:
     is_decode = bool(state.ids)
     begin = clock()

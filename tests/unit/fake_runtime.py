@@ -15,7 +15,8 @@ from dlavm.target.spec import TargetSpec, load_target
 
 VOCAB, CTX, CHUNK = 300, 64, 16
 IDS, LOGITS, NEXT, PROGRAM, TABLES = 0x100, 0x40000, 0x8000, 0x9000, 0xA000
-WEIGHTS = bytes(range(256)) * 4
+WEIGHTS, WEIGHTS_OFFSET = bytes(range(256)) * 4, 0x80000
+STREAM = b"\x01\x02\x03\x04" * 8
 
 
 def spec() -> TargetSpec:
@@ -23,7 +24,7 @@ def spec() -> TargetSpec:
 
 
 def manifest(vocab: int = VOCAB, ctx: int = CTX, chunk: int = CHUNK, eos: tuple[int, ...] = (1,)) -> Manifest:
-    base = spec().space("weights").base
+    base = spec().space("weights").base + WEIGHTS_OFFSET
     entry = Entry(
         "step", ("token", "kv_len", "head_rows"),
         {"token": (1, chunk), "kv_len": (0, ctx - 1), "head_rows": (0, chunk)},
@@ -44,12 +45,14 @@ def manifest(vocab: int = VOCAB, ctx: int = CTX, chunk: int = CHUNK, eos: tuple[
     )  # fmt: skip
 
 
-def write(path: Path, chosen: Manifest | None = None, tokenizer: Path | None = None) -> Artifact:
+def write(
+    path: Path, chosen: Manifest | None = None, tokenizer: Path | None = None, stream: bytes = STREAM
+) -> Artifact:
     """An artifact at `path` (logits rows lie 8 bytes apart); `tokenizer` is a checkpoint directory."""
     with ArtifactWriter(path) as writer:
         writer.add_file("weights/ch00.bin", lambda file: file.write(WEIGHTS))
         writer.add_file("tables.bin", bytes(64))
-        writer.add_file("program/step.bin", b"\x01\x02\x03\x04" * 8)
+        writer.add_file("program/step.bin", stream)
         if tokenizer is not None:
             writer.add_tokenizer(tokenizer)
         writer.finish(chosen or manifest())

@@ -14,7 +14,21 @@ from dlavm.pack.manifest import Blob, Port
 from dlavm.runtime import engine
 from dlavm.runtime.session import Session, open_session
 from dlavm.support.errors import DlavmError
-from tests.unit.fake_runtime import CHUNK, CTX, PROGRAM, VOCAB, FakeDevice, follow, manifest, write
+from dlavm.target.isa import Instr, encode
+from tests.unit.fake_runtime import (
+    CHUNK,
+    CTX,
+    LOGITS,
+    PROGRAM,
+    VOCAB,
+    WEIGHTS,
+    WEIGHTS_OFFSET,
+    FakeDevice,
+    follow,
+    manifest,
+    spec,
+    write,
+)
 
 PROMPT = [(3 * i) % VOCAB for i in range(40)]
 
@@ -43,7 +57,7 @@ class TestEngine:
         self.use(monkeypatch, device)
         with open_session(artifact, "fake") as session:
             assert session.device is device
-            assert device.mapped == [(0, 0, "ch00.bin", 1024)]
+            assert device.mapped == [(WEIGHTS_OFFSET, 0, "ch00.bin", 1024)]
             assert device.mem_read(PROGRAM, 8) == b"\x01\x02\x03\x04" * 2
             assert device.csr_read(device.registers["PROGRAM"].offset) == PROGRAM // 16
             assert device.csr_read(device.registers["PROGRAM_WORDS"].offset) == 8
@@ -64,6 +78,35 @@ class TestEngine:
         with pytest.raises(DlavmError, match=r"tables\.bin: expected to fit"):
             engine.open_engine("fake", far)
         assert device.closed
+
+
+@pytest.mark.parametrize("name", engine.engine_names())
+class TestRealEngines:
+    """The engines themselves, with programs of one command."""
+
+    def open(self, name: str, folder: Path, words: list[int]) -> Session:
+        stream = np.array(words + [0] * (8 - len(words)), "<u4").tobytes()
+        return open_session(write(folder / "b", stream=stream), name, threads=1)
+
+    def test_upload_and_run(self, tmp_path: Path, name: str) -> None:
+        with self.open(name, tmp_path, encode(spec(), Instr("END"))) as session:
+            assert session.device.info()["engine"] == name
+            beat = spec().space("weights").port_bytes
+            row = spec().space("weights").beat_row
+            assert session.device.mem_read(WEIGHTS_OFFSET, beat) == WEIGHTS[:beat]
+            assert session.device.mem_read(WEIGHTS_OFFSET + 3 * row, beat) == WEIGHTS[3 * beat : 4 * beat]
+            value = np.float16(1.5)
+            session.device.mem_write(LOGITS + 2 * (VOCAB - 1), value.tobytes())
+            result = session.step([5, 6, 7], 2)
+            assert result.logits[0, -1] == value and result.logits.sum() == value
+            assert result.counters.commands == 1
+
+    def test_a_program_that_stops(self, tmp_path: Path, name: str) -> None:
+        with (
+            self.open(name, tmp_path, [0xFF]) as session,
+            pytest.raises(DlavmError, match=r"step of 1 tokens at 0: the device stopped: illegal_opcode"),
+        ):
+            session.step([5], 1)
 
 
 def test_step(session: Session) -> None:
