@@ -51,7 +51,7 @@ def liveness(program: Program, role: str = "activations") -> list[Interval]:
 
 
 def _events(program: Program) -> Iterator[tuple[Stmt | None, int]]:
-    """Launches and copies in order, calls followed; a For when it begins and None when it ends, with the loops around."""
+    """Launches and copies in order, calls followed; a For when it begins, None when it ends; the loops around each."""
     frames: list[tuple[Iterator[Stmt], bool, str]] = [(iter(program.body), False, "")]
     loops = 0
     while frames:

@@ -55,7 +55,7 @@ def plan(intervals: Sequence[Interval], align: int = 1, capacity: int | None = N
         if peak == bound:
             break
     if capacity is not None and peak > capacity:
-        raise DlavmError(f"memory plan: expected at most {capacity} bytes, got {peak} (no plan needs less than {bound})")
+        raise DlavmError(f"memory plan: expected at most {capacity} bytes, got {peak} (at least {bound} are needed)")
     return Plan({i.name: (best or {})[i.name] for i in intervals}, peak, bound, peak == bound)
 
 

@@ -1,6 +1,7 @@
 """Task IR: statements over engine commands with symbolic fields; builder, text, verifier, simplifier, interpreter."""
 
 from dlavm.task.builder import TaskBuilder
+from dlavm.task.interpret import execute, run, trace
 from dlavm.task.ir import (
     Await,
     Buffer,
@@ -25,7 +26,6 @@ from dlavm.task.ir import (
     walk,
     walk_body,
 )
-from dlavm.task.interpret import execute, run, trace
 from dlavm.task.simplify import simplify
 from dlavm.task.text import parse_program, print_program
 from dlavm.task.verify import problems, verify

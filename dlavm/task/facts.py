@@ -48,10 +48,11 @@ class Facts:
 
     facts: tuple[Fact, ...] = ()
     _known: dict[Expr, Bounds] = field(default_factory=dict, compare=False, repr=False)
+    _inner: dict[tuple[Expr, ...], Facts] = field(default_factory=dict, compare=False, repr=False)
 
     def loop(self, var: Expr, count: Expr) -> Facts:
         """Inside `for var in count`."""
-        return self._with(count - var, 1)._with(var, 0)
+        return self._once((var, count), lambda: self._with(count - var, 1)._with(var, 0))
 
     def let(self, var: Expr, value: Expr) -> Facts:
         """Behind `let var = value`."""
@@ -59,13 +60,20 @@ class Facts:
 
     def when(self, cond: Expr) -> Facts:
         """Inside `if cond`."""
+        return self._once((cond,), lambda: self._holds(cond))
+
+    def _once(self, key: tuple[Expr, ...], make: Callable[[], Facts]) -> Facts:
+        # The loops of all layers are alike; what was found out in the first serves the others.
+        if key not in self._inner:
+            self._inner[key] = make()
+        return self._inner[key]
+
+    def _holds(self, cond: Expr) -> Facts:
         if cond.op in ("lt", "le"):
             return self._with(cond.args[1] - cond.args[0], int(cond.op == "lt"))
         if cond.op == "eq":
             return self.let(*cond.args)
-        if cond.lo >= 0:
-            return self._with(cond, 1)
-        return self
+        return self._with(cond, 1) if cond.lo >= 0 else self
 
     def bounds(self, expr: Expr) -> Bounds:
         """The smallest interval found that holds every value here. Low above high: the place is never reached."""
