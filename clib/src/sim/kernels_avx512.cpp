@@ -1,11 +1,255 @@
-#include "sim/kernels_matrix.h"
+// AVX-512 with VNNI: 16 rows, tokens or columns at a time.
+#include <immintrin.h>
+
+#include "sim/kernels_common.h"
+#include "sim/kernels_int4_avx2.h"
 
 namespace dlavm::sim {
 
+namespace {
+
+constexpr uint32_t kWide = 16;
+
+struct Block512 {
+    __m512i first, second;  // 32 mantissas
+    int exponent;           // floor(log2) of the largest
+};
+
+inline __m512i broadcast_dword(const void* p) {
+    int32_t x;
+    std::memcpy(&x, p, sizeof x);
+    return _mm512_set1_epi32(x);
+}
+
+// 16 fp16; an exponent of 31 reads as +-65504.
+inline __m512 load_halves(const uint16_t* p) {
+    const __m256i h = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    const __m256i magnitude =
+        _mm256_min_epu16(_mm256_and_si256(h, _mm256_set1_epi16(0x7fff)), _mm256_set1_epi16(0x7bff));
+    const __m256i sign = _mm256_and_si256(h, _mm256_set1_epi16(static_cast<short>(0x8000)));
+    return _mm512_cvtph_ps(_mm256_or_si256(magnitude, sign));
+}
+
+inline Block512 quantize512(__m512 a, __m512 b, int bits, int zero) {
+    const __m512i mask = _mm512_set1_epi32(0x7fffffff);
+    const __m512i larger = _mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(a), mask),
+                                            _mm512_and_si512(_mm512_castps_si512(b), mask));
+    const uint32_t largest = static_cast<uint32_t>(_mm512_reduce_max_epu32(larger));
+    const int exponent = largest == 0 ? zero : static_cast<int>(largest >> 23) - 127;
+    const __m512 factor = _mm512_set1_ps(power_of_two(bits - 2 - exponent));
+    const __m512i high = _mm512_set1_epi32((1 << (bits - 1)) - 1),
+                  low = _mm512_sub_epi32(_mm512_setzero_si512(), high);
+    const __m512i x = _mm512_cvtps_epi32(_mm512_mul_ps(a, factor)),
+                  y = _mm512_cvtps_epi32(_mm512_mul_ps(b, factor));
+    return {_mm512_max_epi32(low, _mm512_min_epi32(high, x)),
+            _mm512_max_epi32(low, _mm512_min_epi32(high, y)), exponent};
+}
+
+inline void store_words(int16_t* out, const Block512& m) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm512_cvtepi32_epi16(m.first));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + kWide), _mm512_cvtepi32_epi16(m.second));
+}
+
+inline void store_act(ActBlock& out, const Block512& m, int bits) {
+    const __m512i mask = _mm512_set1_epi32(15);
+    const auto put = [](int8_t* to, __m512i x) {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(x));
+    };
+    put(out.high, _mm512_srai_epi32(m.first, 4));
+    put(out.high + kWide, _mm512_srai_epi32(m.second, 4));
+    put(out.low, _mm512_and_si512(m.first, mask));
+    put(out.low + kWide, _mm512_and_si512(m.second, mask));
+    out.eight_sums = 8 * _mm512_reduce_add_epi32(_mm512_add_epi32(m.first, m.second));
+    out.scale = power_of_two(m.exponent - (bits - 2));
+}
+
+// Calls put(block number, mantissas) for the blocks of a row.
+template <class Put>
+inline void quantize_row(const uint16_t* in, size_t k, int bits, Put put) {
+    size_t block = 0;
+    for (; (block + 1) * kBlock <= k; ++block) {
+        const uint16_t* x = in + block * kBlock;
+        put(block, quantize512(load_halves(x), load_halves(x + kWide), bits, -24));
+    }
+    if (block * kBlock < k) {
+        uint16_t tail[kBlock] = {};
+        for (size_t i = block * kBlock; i < k; ++i) tail[i - block * kBlock] = in[i];
+        put(block, quantize512(load_halves(tail), load_halves(tail + kWide), bits, -24));
+    }
+}
+
+void quantize_act_512(const uint16_t* in, size_t k, int bits, ActBlock* out, size_t stride) {
+    quantize_row(in, k, bits,
+                 [=](size_t block, const Block512& m) { store_act(out[block * stride], m, bits); });
+}
+
+void quantize_512(const uint16_t* in, size_t k, int bits, MantissaBlock* out) {
+    quantize_row(in, k, bits, [=](size_t block, const Block512& m) {
+        store_words(out[block].mantissa, m);
+        out[block].scale = power_of_two(m.exponent - (bits - 2));
+    });
+}
+
+// The weights of 16 rows in one unit; [2p] holds k = 8p..8p+3, [2p+1] the next four.
+struct Unit512 {
+    __m512i quad[8];
+};
+
+inline Unit512 load_unit(const uint8_t* stream, size_t pair_bytes) {
+    const __m512i nibble = _mm512_set1_epi8(15);
+    Unit512 u;
+    for (int p = 0; p < 4; ++p) {
+        const __m512i w = _mm512_loadu_si512(stream + p * pair_bytes);
+        u.quad[2 * p] = _mm512_and_si512(w, nibble);
+        u.quad[2 * p + 1] = _mm512_and_si512(_mm512_srli_epi16(w, 4), nibble);
+    }
+    return u;
+}
+
+inline __m512 unit_product(const Unit512& u, const ActBlock& a, __m512 scale) {
+    __m512i high0 = _mm512_setzero_si512(), high1 = high0, low0 = high0;
+    __m512i low1 = _mm512_set1_epi32(-a.eight_sums);
+    for (int q = 0; q < 8; q += 2) {
+        high0 = _mm512_dpbusd_epi32(high0, u.quad[q], broadcast_dword(a.high + 4 * q));
+        low0 = _mm512_dpbusd_epi32(low0, u.quad[q], broadcast_dword(a.low + 4 * q));
+        high1 = _mm512_dpbusd_epi32(high1, u.quad[q + 1], broadcast_dword(a.high + 4 * q + 4));
+        low1 = _mm512_dpbusd_epi32(low1, u.quad[q + 1], broadcast_dword(a.low + 4 * q + 4));
+    }
+    const __m512i high = _mm512_slli_epi32(_mm512_add_epi32(high0, high1), 4);
+    const __m512 dot = _mm512_cvtepi32_ps(_mm512_add_epi32(high, _mm512_add_epi32(low0, low1)));
+    return _mm512_mul_ps(_mm512_mul_ps(dot, scale), _mm512_set1_ps(a.scale));
+}
+
+template <bool kOneToken>
+void int4_group(const Int4Job& job, uint32_t first_row) {
+    const size_t pair_bytes = size_t{4} * job.rows, unit_bytes = size_t{16} * job.rows,
+                 scale_bytes = size_t{2} * job.rows;
+    const uint8_t* stream = job.stream;
+    __m512 scale = _mm512_setzero_ps();
+    __m512 sum = _mm512_loadu_ps(job.acc + first_row);
+    for (uint32_t kb = 0; kb < job.k_blocks; ++kb) {
+        if (kb % (kGroup / kBlock) == 0) {
+            scale = load_halves(reinterpret_cast<const uint16_t*>(stream) + first_row);
+            stream += scale_bytes;
+        }
+        const Unit512 unit = load_unit(stream + size_t{4} * first_row, pair_bytes);
+        stream += unit_bytes;
+        const ActBlock* acts = job.acts + static_cast<size_t>(kb) * job.tokens;
+        if (kOneToken) {
+            sum = _mm512_add_ps(sum, unit_product(unit, *acts, scale));
+        } else {
+            float* acc = job.acc + first_row;
+            for (uint32_t t = 0; t < job.tokens; ++t, acc += job.rows) {
+                _mm512_storeu_ps(acc,
+                                 _mm512_add_ps(_mm512_loadu_ps(acc), unit_product(unit, acts[t], scale)));
+            }
+        }
+    }
+    if (kOneToken) _mm512_storeu_ps(job.acc + first_row, sum);
+}
+
+void int4_512(const Int4Job& job) {
+    if (job.rows % kWide != 0) return int4_avx2(job);
+    for (uint32_t row = 0; row < job.rows; row += kWide) {
+        if (job.tokens == 1) {
+            int4_group<true>(job, row);
+        } else {
+            int4_group<false>(job, row);
+        }
+    }
+}
+
+// One row of a cache unit; columns from `columns` on count as zero.
+inline Block512 quantize_cache_row(const uint16_t* row, uint32_t columns) {
+    __m512 a = load_halves(row), b = load_halves(row + kWide);
+    if (columns < kBlock) {
+        const uint32_t mask = (1u << columns) - 1;
+        a = _mm512_maskz_mov_ps(static_cast<__mmask16>(mask), a);
+        b = _mm512_maskz_mov_ps(static_cast<__mmask16>(mask >> kWide), b);
+    }
+    return quantize512(a, b, 12, -24);
+}
+
+void scores_512(const ScoresJob& job) {
+    const uint32_t blocks = (job.dim + kBlock - 1) / kBlock;
+    alignas(64) int32_t rows[kBlock][kWide];   // [token][pair of k]
+    alignas(64) int32_t pairs[kWide][kBlock];  // [pair of k][token]
+    alignas(64) float scale[kBlock];
+    for (uint32_t c = 0; c < blocks; ++c) {
+        const uint32_t columns = job.dim - c * kBlock < kBlock ? job.dim - c * kBlock : kBlock;
+        for (uint32_t t = 0; t < kBlock; ++t) {
+            const Block512 m = quantize_cache_row(job.keys + (c * kBlock + t) * kBlock, columns);
+            store_words(reinterpret_cast<int16_t*>(rows[t]), m);
+            scale[t] = power_of_two(m.exponent - 10);
+        }
+        for (uint32_t p = 0; p < kWide; ++p) {
+            for (uint32_t t = 0; t < kBlock; ++t) pairs[p][t] = rows[t][p];
+        }
+        for (uint32_t r = 0; r < job.queries; ++r) {
+            const MantissaBlock& q = job.query[static_cast<size_t>(r) * blocks + c];
+            __m512i dot[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+            for (uint32_t p = 0; p < kWide; ++p) {
+                const __m512i x = broadcast_dword(q.mantissa + 2 * p);
+                dot[0] = _mm512_dpwssd_epi32(dot[0], x, _mm512_load_si512(pairs[p]));
+                dot[1] = _mm512_dpwssd_epi32(dot[1], x, _mm512_load_si512(pairs[p] + kWide));
+            }
+            for (uint32_t h = 0; h < 2; ++h) {
+                float* acc = job.acc + size_t{r} * kBlock + h * kWide;
+                const __m512 power =
+                    _mm512_mul_ps(_mm512_load_ps(scale + h * kWide), _mm512_set1_ps(q.scale));
+                const __m512 part = _mm512_mul_ps(_mm512_cvtepi32_ps(dot[h]), power);
+                _mm512_storeu_ps(acc, _mm512_add_ps(_mm512_loadu_ps(acc), part));
+            }
+        }
+    }
+}
+
+void values_512(const ValuesJob& job) {
+    __m512i even[kWide], odd[kWide];  // pairs of tokens; columns 0-3, 8-11, .. and 4-7, 12-15, ..
+    alignas(64) float scale[kBlock];
+    alignas(64) int16_t rows[kBlock][kBlock];
+    for (uint32_t t = 0; t < kBlock; ++t) {
+        const Block512 m = quantize_cache_row(job.values + t * kBlock, job.columns);
+        store_words(rows[t], m);
+        scale[t] = power_of_two(m.exponent - 10);
+    }
+    for (uint32_t p = 0; p < kWide; ++p) {
+        const __m512i a = _mm512_load_si512(rows[2 * p]), b = _mm512_load_si512(rows[2 * p + 1]);
+        even[p] = _mm512_unpacklo_epi16(a, b);
+        odd[p] = _mm512_unpackhi_epi16(a, b);
+    }
+    const __m512 scale0 = _mm512_load_ps(scale), scale1 = _mm512_load_ps(scale + kWide);
+    const __m512i first = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
+    const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
+    for (uint32_t r = 0; r < job.queries; ++r) {
+        const uint16_t* p16 = job.weights + size_t{r} * kBlock;
+        const Block512 m = quantize512(_mm512_mul_ps(load_halves(p16), scale0),
+                                       _mm512_mul_ps(load_halves(p16 + kWide), scale1), job.act_bits, 0);
+        alignas(64) int16_t weights[kBlock];
+        store_words(weights, m);
+        __m512i dot0 = _mm512_setzero_si512(), dot1 = _mm512_setzero_si512();
+        for (uint32_t p = 0; p < kWide; ++p) {
+            const __m512i w = broadcast_dword(weights + 2 * p);
+            dot0 = _mm512_dpwssd_epi32(dot0, w, even[p]);
+            dot1 = _mm512_dpwssd_epi32(dot1, w, odd[p]);
+        }
+        const __m512 power = _mm512_set1_ps(power_of_two(m.exponent - (job.act_bits - 2)));
+        const __m512 part0 =
+            _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_permutex2var_epi32(dot0, first, dot1)), power);
+        const __m512 part1 =
+            _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_permutex2var_epi32(dot0, second, dot1)), power);
+        float* acc = job.acc + size_t{r} * kBlock;
+        _mm512_storeu_ps(acc, _mm512_add_ps(_mm512_loadu_ps(acc), part0));
+        _mm512_storeu_ps(acc + kWide, _mm512_add_ps(_mm512_loadu_ps(acc + kWide), part1));
+    }
+}
+
+}  // namespace
+
 const Kernels kAvx512Kernels = {
-    "avx512",     to_float_plain, quantize_act_plain, quantize_plain, int4_plain, scores_plain,
-    values_plain, epilogue_plain, norm_plain,         softmax_plain,  rope_plain, act_plain,
-    add_plain,    mul_plain,      scale_plain,        argmax_plain,
+    "avx512",   to_float_plain, quantize_act_512, quantize_512,  int4_512,   scores_512,
+    values_512, epilogue_plain, norm_plain,       softmax_plain, rope_plain, act_plain,
+    add_plain,  mul_plain,      scale_plain,      argmax_plain,
 };
 
 }  // namespace dlavm::sim

@@ -1,9 +1,77 @@
-// Plain loops of the matrix engine; see kernels_common.h.
+// Plain loops of the matrix engine and its quantiser, for processors without their own.
 #pragma once
 
 #include "sim/kernels_common.h"
 
 namespace dlavm::sim {
+
+// floor(log2 |x|) of the largest of 32 numbers that are fp16 or products of such with powers of two; `zero`
+// without any.
+static int block_exponent(const float* x, int zero) {
+    uint32_t largest = 0;
+    for (uint32_t i = 0; i < kBlock; ++i) {
+        const uint32_t magnitude = bits_of(x[i]) & 0x7fffffffu;
+        largest = magnitude > largest ? magnitude : largest;
+    }
+    return largest == 0 ? zero : static_cast<int>(largest >> 23) - 127;
+}
+
+static void block_mantissas(const float* x, int exponent, int bits, int32_t* m) {
+    const float factor = power_of_two(bits - 2 - exponent);
+    const int32_t limit = (1 << (bits - 1)) - 1;
+    for (uint32_t i = 0; i < kBlock; ++i) {
+        // |x * factor| < 2^11: adding 1.5 * 2^23 rounds to nearest even.
+        const float rounded = x[i] * factor + 12582912.0f;
+        int32_t value = static_cast<int32_t>(bits_of(rounded) - 0x4b400000u);
+        value = value > limit ? limit : value;
+        m[i] = value < -limit ? -limit : value;
+    }
+}
+
+// Block number `block` of a row of k numbers, padded with zeros.
+static void load_block(const uint16_t* in, size_t k, size_t block, float* x) {
+    const size_t begin = block * kBlock;
+    if (begin + kBlock <= k) {
+        for (uint32_t i = 0; i < kBlock; ++i) x[i] = half_to_float(in[begin + i]);
+        return;
+    }
+    for (uint32_t i = 0; i < kBlock; ++i) x[i] = begin + i < k ? half_to_float(in[begin + i]) : 0.0f;
+}
+
+static void quantize_act_plain(const uint16_t* in, size_t k, int bits, ActBlock* out, size_t stride) {
+    float x[kBlock];
+    int32_t m[kBlock];
+    for (size_t block = 0; block * kBlock < k; ++block) {
+        load_block(in, k, block, x);
+        const int exponent = block_exponent(x, -24);
+        block_mantissas(x, exponent, bits, m);
+        ActBlock& b = out[block * stride];
+        int32_t sum = 0;
+        for (uint32_t i = 0; i < kBlock; ++i) {
+            b.high[i] = static_cast<int8_t>(m[i] >> 4);
+            b.low[i] = static_cast<int8_t>(m[i] & 15);
+            sum += m[i];
+        }
+        b.eight_sums = 8 * sum;
+        b.scale = power_of_two(exponent - (bits - 2));
+    }
+}
+
+static void quantize_block(const float* x, int bits, int zero, MantissaBlock& out) {
+    int32_t m[kBlock];
+    const int exponent = block_exponent(x, zero);
+    block_mantissas(x, exponent, bits, m);
+    for (uint32_t i = 0; i < kBlock; ++i) out.mantissa[i] = static_cast<int16_t>(m[i]);
+    out.scale = power_of_two(exponent - (bits - 2));
+}
+
+static void quantize_plain(const uint16_t* in, size_t k, int bits, MantissaBlock* out) {
+    float x[kBlock];
+    for (size_t block = 0; block * kBlock < k; ++block) {
+        load_block(in, k, block, x);
+        quantize_block(x, bits, -24, out[block]);
+    }
+}
 
 static void int4_plain(const Int4Job& job) {
     const uint32_t rows = job.rows;
