@@ -29,12 +29,14 @@ ALLOWED: dict[str, set[str]] = {
     "memory": {"task", "target", "sym", "support"},
     "codegen": {"task", "memory", "target", "sym", "support"},
     "pack": {"target", "support"},
-    "compile": COMPILER,
+    "describe": COMPILER,
+    "compile": COMPILER | {"describe"},
     "sim": {"target", "support"},
     "rtl": {"target", "support"},
     "runtime": {"sim", "rtl", "target", "pack", "support"},
     "serve": {"runtime", "support"},
-    "cli": COMPILER | {"compile", "sim", "rtl", "runtime", "serve"},
+    "verbs": COMPILER | {"compile", "describe", "sim", "rtl", "runtime", "serve"},
+    "cli": {"verbs", "support"},
     "__main__": {"cli"},
 }
 

@@ -1,0 +1,164 @@
+"""`dlavm bench`: speed of prompts (pp) and of generation (tg), in rows like those of llama-bench."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+from dlavm.runtime.session import Session, StepResult, open_session
+from dlavm.support.errors import DlavmError
+from dlavm.support.progress import progress
+from dlavm.verbs.common import (
+    Subparsers,
+    add_artifact,
+    add_engine,
+    add_verb,
+    natural,
+    open_artifact,
+    positive,
+    print_json,
+    table,
+)
+
+SHARES = ("memory_share", "matrix_share", "control_share")  # known on timed engines only
+COLUMNS = (
+    "test",
+    "engine",
+    "tok_s",
+    "tok_s_min",
+    "tok_s_max",
+    "ttft_s",
+    "bytes_per_token",
+    "cycles",
+    "clock_mhz",
+    *SHARES,
+)
+
+
+def add_parser(sub: Subparsers) -> None:
+    parser = add_verb(
+        sub,
+        "bench",
+        run,
+        "measure prompt and generation speed",
+        "ppN runs a prompt of N tokens, tgN generates N tokens one by one, both after `-d` tokens in the cache:\n"
+        "medians, least and largest of the repetitions. On `sim` and `reference` the speed is this computer's, not a\n"
+        "board's.",
+        """dlavm bench output/stories
+        dlavm bench output/stories -p 512 -n 128 -d 256 -o csv""",
+    )
+    add_artifact(parser)
+    parser.add_argument("-p", type=natural, default=128, metavar="N", help="tokens of the prompt (default %(default)s)")
+    parser.add_argument("-n", type=natural, default=64, metavar="N", help="tokens to generate (default %(default)s)")
+    parser.add_argument(
+        "-d", type=natural, default=0, metavar="N", help="tokens in the cache before (default %(default)s)"
+    )
+    parser.add_argument("--repeat", type=positive, default=5, metavar="N", help="repetitions (default %(default)s)")
+    parser.add_argument(
+        "-o", choices=("md", "json", "csv"), default="md", dest="form", help="form (default %(default)s)"
+    )
+    add_engine(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    artifact = open_artifact(args.artifact)
+    _check_room(args, artifact.manifest.model.ctx)
+    with open_session(artifact, args.engine, args.threads) as session:
+        rows = [row for row in (_prompt_row(args, session), _generation_row(args, session)) if row]
+    if args.json or args.form == "json":
+        print_json({"rows": rows})
+    else:
+        print(_csv(rows) if args.form == "csv" else markdown(rows))
+    return 0
+
+
+def _check_room(args: argparse.Namespace, ctx: int) -> None:
+    if not args.p and not args.n:
+        raise DlavmError("bench: expected -p or -n of at least 1, got 0 for both")
+    needed = args.d + max(args.p, args.n)
+    if needed > ctx:
+        raise DlavmError(f"bench: expected depth and tokens within the context of {ctx} positions, got {needed}")
+
+
+def _prompt_row(args: argparse.Namespace, session: Session) -> dict[str, Any] | None:
+    ids = _ids(session, args.p)
+    return _row(args, session, f"pp{args.p}", args.p, lambda: [session.prefill(ids)]) if args.p else None
+
+
+def _generation_row(args: argparse.Namespace, session: Session) -> dict[str, Any] | None:
+    ids = _ids(session, args.n)
+    return _row(args, session, f"tg{args.n}", args.n, lambda: [session.step([i], 1) for i in ids]) if args.n else None
+
+
+def _ids(session: Session, count: int) -> list[int]:
+    """Any ids do: speed does not depend on them."""
+    return [(7 * place + 1) % session.model.vocab_size for place in range(count)]
+
+
+def _row(
+    args: argparse.Namespace, session: Session, test: str, tokens: int, work: Callable[[], list[StepResult]]
+) -> dict[str, Any]:
+    seconds: list[float] = []
+    results: list[StepResult] = []
+    with progress(test, args.repeat + 1) as bar:
+        for repetition in range(args.repeat + 1):
+            session.reset()
+            if args.d:
+                session.prefill(_ids(session, args.d), head_rows=0)
+            start = time.perf_counter()
+            results = work()
+            if repetition:  # the first one warms caches and page tables
+                seconds.append(time.perf_counter() - start)
+            bar.advance()
+    cycles = sum(r.counters.cycles for r in results)
+    return {
+        "test": test + (f" @ d{args.d}" if args.d else ""), "engine": args.engine,
+        "tok_s": tokens / statistics.median(seconds),
+        "tok_s_min": tokens / max(seconds), "tok_s_max": tokens / min(seconds),
+        "ttft_s": statistics.median(seconds) if test.startswith("pp") else None,
+        "bytes_per_token": sum(r.counters.bytes_read for r in results) / tokens,
+        "cycles": cycles or None, "clock_mhz": session.artifact.target.board.clock_mhz, **dict.fromkeys(SHARES),
+    }  # fmt: skip
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """A table with the columns that any row has a value for."""
+    columns = [c for c in COLUMNS if any(row[c] is not None for row in rows)]
+    lines = table(
+        columns, [[_cell(row[c]) for c in columns] for row in rows], right=range(2, len(columns))
+    ).splitlines()
+    widths = [len(part) for part in lines[1].split("  ")]
+    return "\n".join(_markdown_line(line, widths) for line in lines)
+
+
+def _markdown_line(line: str, widths: list[int]) -> str:
+    cells, at = [], 0
+    for width in widths:
+        cells.append(line[at : at + width].ljust(width))
+        at += width + 2
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return (
+        f"{value:.4g}"
+        if isinstance(value, float) and value < 1000
+        else f"{value:.0f}"
+        if isinstance(value, float)
+        else str(value)
+    )
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().rstrip("\n")

@@ -1,0 +1,63 @@
+"""`dlavm build`: a model becomes an artifact."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from dlavm.compile import Options, build
+from dlavm.verbs.common import Subparsers, add_model, add_verb, model_of, print_json, size, target_of
+
+
+def add_parser(sub: Subparsers) -> None:
+    parser = add_verb(
+        sub,
+        "build",
+        run,
+        "compile a model for a target and write the artifact",
+        "The artifact is a directory with instruction streams, packed weights and the tokenizer. It is written whole\n"
+        "or not at all, and the same input gives the same bytes.",
+        """dlavm build models/stories.py --target v3 -o output/stories
+        dlavm build path/to/checkpoint --target v3 --board kv260 --ctx 512""",
+    )
+    add_model(parser)
+    parser.add_argument("-o", "--output", metavar="DIR", help="where the artifact goes (default output/NAME)")
+
+
+def run(args: argparse.Namespace) -> int:
+    spec = target_of(args)
+    model = model_of(args.model, args.weights)
+    out = Path(args.output) if args.output else Path("output") / model.name
+    report = build(model, spec, options_of(args), out)
+    if args.json:
+        print_json(report)
+    else:
+        print(summary(report))
+    return 0
+
+
+def options_of(args: argparse.Namespace) -> Options:
+    """The compiler's options among the arguments."""
+    return Options(ctx=args.ctx, chunk=args.chunk, quant=args.quant)
+
+
+def summary(report: dict[str, Any]) -> str:
+    """A build in a few lines."""
+    peak, bound = report["activation_peak_bytes"], report["activation_lower_bound_bytes"]
+    over = (
+        f", {100 * (peak / bound - 1):.1f} % above the lower bound {size(bound)}"
+        if peak > bound
+        else ", the lower bound"
+    )
+    lines = [
+        ("artifact", report["artifact"]),
+        ("target", f"{report['target']} on {report['board']} ({report['target_hash'][:12]})"),
+        ("weights", size(report["weights_bytes"])),
+        ("program", size(report["program_bytes"])),
+        ("KV cache", size(report["kv_bytes"])),
+        ("activations", f"{size(peak)} at the peak{over}"),
+        ("time", f"{report['compile_s']:.2f} s to compile, {report['pack_s']:.2f} s to pack, "
+                 f"{size(report['peak_rss_bytes'])} of memory"),
+    ]  # fmt: skip
+    return "\n".join(f"{name + ':':13} {text}" for name, text in lines)

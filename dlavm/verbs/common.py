@@ -1,0 +1,175 @@
+"""What verbs share: argument types, groups of arguments, tables, the one JSON object."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlavm.pack.artifact import Artifact
+from dlavm.support.atomic import MANIFEST_NAME
+from dlavm.support.errors import DlavmError
+from dlavm.target.spec import TargetSpec, load_target
+
+if TYPE_CHECKING:
+    from dlavm.frontend import Model
+
+Subparsers = Any  # argparse keeps the type of add_subparsers() to itself
+DEFAULT_BOARD = "vcu128"
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def add_verb(
+    sub: Subparsers, name: str, run: Callable[[argparse.Namespace], int], summary: str, details: str, examples: str,
+    json: bool = True,
+) -> argparse.ArgumentParser:  # fmt: skip
+    """A subparser with `--json` (unless not) and help that ends in examples; `args.run` is the verb."""
+    shown = "\n".join(f"  {line.strip()}" for line in examples.strip().splitlines())
+    parser: argparse.ArgumentParser = sub.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.\n\n{details.strip()}",
+        epilog=f"examples:\n{shown}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    if json:
+        parser.add_argument("--json", action="store_true", help="print one JSON object on stdout and nothing else")
+    return parser
+
+
+def add_model(parser: argparse.ArgumentParser, required_target: bool = True) -> None:
+    """MODEL and how it is compiled."""
+    parser.add_argument("model", metavar="MODEL", help="a Python model file or a Hugging Face checkpoint directory")
+    add_compilation(parser, required_target)
+
+
+def add_compilation(parser: argparse.ArgumentParser, required_target: bool) -> None:
+    """The options of a compilation."""
+    parser.add_argument("--target", required=required_target, metavar="T", help="accelerator generation: v1, v2, v3")
+    parser.add_argument("--board", default=DEFAULT_BOARD, metavar="B", help="board (default %(default)s)")
+    parser.add_argument("--weights", metavar="DIR", help="directory of safetensors instead of the model's own")
+    parser.add_argument("--ctx", type=positive, metavar="N", help="positions in the KV cache (default: the model's)")
+    parser.add_argument("--chunk", type=positive, metavar="N", help="tokens a prefill step takes at most")
+    parser.add_argument(
+        "--quant", default="int4g128", metavar="FMT", help="format of the weights (default %(default)s)"
+    )
+
+
+def add_artifact(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("artifact", metavar="ARTIFACT", help="a directory that `dlavm build` wrote")
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--engine", default="sim", metavar="E", help="sim (default) or reference")
+    parser.add_argument("--threads", type=positive, metavar="N", help="threads of the engine (default: all cores)")
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-tokens", type=positive, metavar="N", help="tokens to generate at most (default: the model's)"
+    )
+    parser.add_argument("--greedy", action="store_true", help="always the likeliest token: --temperature 0")
+    parser.add_argument("--temperature", type=float, metavar="X", help="0 is greedy (default: the model's)")
+    parser.add_argument("--top-k", type=natural, metavar="N", help="choose among the N likeliest tokens; 0: all")
+    parser.add_argument(
+        "--top-p", type=float, metavar="X", help="choose among the likeliest that sum to this probability"
+    )
+    parser.add_argument(
+        "--seed", type=natural, default=0, metavar="N", help="of the random numbers (default %(default)s)"
+    )
+
+
+def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The sampler's values among the arguments; None where the model's default counts."""
+    if args.greedy and args.temperature:
+        raise DlavmError(f"--greedy: expected no --temperature beside it, got {args.temperature!r}")
+    temperature = 0.0 if args.greedy else args.temperature
+    return {"temperature": temperature, "top_k": args.top_k, "top_p": args.top_p, "seed": args.seed}
+
+
+def positive(text: str) -> int:
+    """An argparse type: an integer of at least 1."""
+    return _integer(text, 1)
+
+
+def natural(text: str) -> int:
+    """An argparse type: an integer of at least 0."""
+    return _integer(text, 0)
+
+
+def id_list(text: str) -> list[int]:
+    """An argparse type: token ids, `1,2,3`."""
+    return [natural(part) for part in text.split(",")]
+
+
+def length_list(text: str) -> list[int]:
+    """An argparse type: lengths of at least 1, `1,7,32`."""
+    return [positive(part) for part in text.split(",")]
+
+
+def _integer(text: str, low: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = low - 1
+    if value < low:
+        raise argparse.ArgumentTypeError(f"expected an integer of at least {low}, got {text!r}")
+    return value
+
+
+def target_of(args: argparse.Namespace) -> TargetSpec:
+    """The target on its board that the arguments name."""
+    return load_target(args.target, args.board)
+
+
+def model_of(path: str, weights: str | None = None) -> Model:
+    """The model that an argument names. Raises DlavmError as the front ends do, and for an artifact."""
+    from dlavm.frontend import load_model
+
+    if is_artifact(path):
+        raise DlavmError(f"model: expected a Python model file or a checkpoint directory, got the artifact {path!r}")
+    return load_model(path, weights)
+
+
+def is_artifact(path: str) -> bool:
+    return (Path(path) / MANIFEST_NAME).is_file()
+
+
+def open_artifact(path: str) -> Artifact:
+    """The checked artifact that an argument names."""
+    folder = Path(path)
+    if not is_artifact(path) and (folder.suffix == ".py" or (folder / "config.json").is_file()):
+        raise DlavmError(f"artifact: expected a directory that `dlavm build` wrote, got the model {path!r}")
+    return Artifact.open(folder)
+
+
+def print_json(value: Any) -> None:
+    """One JSON object, the only thing on stdout."""
+    print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    for unit in UNITS[:-1]:
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.2f} {unit}"
+        count /= 1024
+    return f"{count:.2f} {UNITS[-1]}"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[int] = ()) -> str:
+    """Columns under a header; those in `right` are aligned to the right."""
+    texts = [list(header), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[i]) for row in texts) for i in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = (
+            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        return "  ".join(cells).rstrip()
+
+    return "\n".join([line(texts[0]), "  ".join("-" * w for w in widths), *map(line, texts[1:])])
