@@ -86,6 +86,8 @@ class Facts:
     @cached_property
     def empty(self) -> bool:
         """True where the facts contradict each other: the place is never reached."""
+        if any(not fact.terms for fact in self.facts):  # 0 >= low, kept only where that is false
+            return True
         return any(lo > hi for lo, hi in (self.bounds(base) for fact in self.facts for base in fact.terms))
 
     def never(self, cond: Expr) -> bool:
@@ -162,7 +164,7 @@ def _meaning(node: Expr) -> tuple[Fact, ...]:
 
 def _plain(expr: Expr, low: int) -> tuple[Fact, ...]:
     constant, terms = linear(expr)
-    return (Fact(terms, low - constant),) if terms else ()
+    return (Fact(terms, low - constant),) if terms or low > constant else ()
 
 
 def _combined(node: Expr, facts: Iterable[Fact], lookup: _Lookup) -> Bounds:

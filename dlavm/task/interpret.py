@@ -24,6 +24,8 @@ from dlavm.task.ir import (
     Signal,
     Stmt,
     Wait,
+    variable_of,
+    walk_body,
 )
 
 BUSY, FAILED = 1, 4  # bits of STATUS
@@ -46,7 +48,7 @@ class _Frame:
     body: tuple[Stmt, ...]
     loop: tuple[str, int, int] | None = None  # variable, its value, trips
     at: int = 0
-    call: bool = False
+    restore: dict[str, int] | None = None  # of a call: what the function's own variables hide
 
 
 def execute(program: Program, values: dict[str, int]) -> Iterator[Stmt]:
@@ -60,7 +62,7 @@ def execute(program: Program, values: dict[str, int]) -> Iterator[Stmt]:
         frame = frames[-1]
         if frame.at == len(frame.body):
             if not _next_trip(frame, values):
-                frames.pop()
+                values |= frames.pop().restore or {}
             continue
         stmt = frame.body[frame.at]
         frame.at += 1
@@ -76,7 +78,7 @@ def execute(program: Program, values: dict[str, int]) -> Iterator[Stmt]:
                 if value_of(cond, values):
                     frames.append(_Frame(body))
             case Call(name=name):
-                frames.append(_call(program, name, frames))
+                frames.append(_call(program, name, frames, values))
             case _:
                 yield stmt
 
@@ -92,12 +94,14 @@ def _next_trip(frame: _Frame, values: dict[str, int]) -> bool:
     return True
 
 
-def _call(program: Program, name: str, frames: list[_Frame]) -> _Frame:
+def _call(program: Program, name: str, frames: list[_Frame], values: Mapping[str, int]) -> _Frame:
     if name not in program.function:
         raise DlavmError(f"call: expected one of the functions {sorted(program.function)!r}, got {name!r}")
-    if sum(frame.call for frame in frames) >= MAX_CALLS:
+    if sum(frame.restore is not None for frame in frames) >= MAX_CALLS:
         raise DlavmError(f"call of {name}: expected at most {MAX_CALLS} nested calls, got one more")
-    return _Frame(program.function[name].body, call=True)
+    body = program.function[name].body
+    own = {var.name for _, stmt in walk_body(body) if (var := variable_of(stmt)) is not None}
+    return _Frame(body, restore={n: values[n] for n in own if n in values})
 
 
 def value_of(expr: Expr, values: Mapping[str, int]) -> int:

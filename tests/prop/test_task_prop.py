@@ -1,0 +1,62 @@
+"""Task programs: text round trips, simplification keeps the trace, bounds in context hold, lifetimes do not mix."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+
+from dlavm.memory import liveness
+from dlavm.task import Program, execute, parse_program, print_program, simplify, touched, trace
+from dlavm.task.facts import Facts
+from dlavm.task.interpret import initial_values, value_of
+from dlavm.task.ir import exprs_of
+from dlavm.task.scope import walk_scoped
+from tests.prop.task_programs import ARGUMENTS, BASES, programs
+
+
+@settings(max_examples=120)
+@given(programs())
+def test_print_then_parse_gives_the_program(program: Program) -> None:
+    text = print_program(program)
+    assert parse_program(text) == program
+    assert print_program(parse_program(text)) == text
+
+
+@settings(max_examples=120)
+@given(programs())
+def test_simplify_keeps_the_trace(program: Program) -> None:
+    simpler = simplify(program)
+    for args in ARGUMENTS:
+        assert list(trace(simpler, args, BASES)) == list(trace(program, args, BASES))
+
+
+@settings(max_examples=120)
+@given(programs())
+def test_simplified_programs_are_stable_in_text(program: Program) -> None:
+    text = print_program(simplify(program))
+    assert print_program(parse_program(text)) == text
+
+
+@settings(max_examples=120)
+@given(programs())
+def test_bounds_in_context_hold(program: Program) -> None:
+    facts: dict[int, Facts] = {id(stmt): scope.facts for _, stmt, scope in walk_scoped(program)}
+    for args in ARGUMENTS:
+        values = initial_values(program, args, BASES)
+        for stmt in execute(program, values):
+            for _, expr in exprs_of(stmt):
+                lo, hi = facts[id(stmt)].bounds(expr)
+                assert lo <= value_of(expr, values) <= hi
+
+
+@settings(max_examples=120)
+@given(programs())
+def test_buffers_that_share_bytes_are_never_in_use_together(program: Program) -> None:
+    intervals = liveness(program)
+    for args in ARGUMENTS:
+        values = initial_values(program, args, BASES)
+        order = [touched(stmt, program) for stmt in execute(program, values)]
+        used = {i.name: [t for t, names in enumerate(order) if i.name in names] for i in intervals}
+        for a in intervals:
+            for b in intervals:
+                if a.upper <= b.lower and used[a.name] and used[b.name]:
+                    assert used[a.name][-1] < used[b.name][0]

@@ -1,0 +1,223 @@
+"""Liveness, planner, validator, CSV, memory map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dlavm.memory import Interval, assign, liveness, plan, validate
+from dlavm.memory.csv import parse_csv, read_csv
+from dlavm.support.errors import DlavmError
+from dlavm.target import load_target
+from dlavm.task import Buffer, Program, parse_program
+
+V1, V3 = load_target("v1", "nano"), load_target("v3", "nano")
+HEAD = "program p(token: 1..8)\n" + "".join(f"buffer {n}: activations 64 bytes f16\n" for n in "abcd")
+
+
+def lives(text: str) -> dict[str, tuple[int, int]]:
+    return {i.name: (i.lower, i.upper) for i in liveness(parse_program(HEAD + text))}
+
+
+def program(*buffers: Buffer) -> Program:
+    return Program("p", (), buffers, ())
+
+
+# -- liveness ------------------------------------------------------------------------------------------------------
+
+
+def test_straight_line() -> None:
+    text = "launch C src=@a dst=@b\nlaunch C src=@b dst=@c\nlaunch C src=@c dst=@b"
+    assert lives(text) == {"a": (0, 1), "b": (0, 3), "c": (1, 3)}
+
+
+def test_a_loop_keeps_what_it_touches_for_all_of_it() -> None:
+    text = """\
+launch C dst=@a
+for t in token:
+  launch C src=@a dst=@b
+  for u in token:
+    launch C src=@b dst=@c
+launch C src=@c dst=@d
+"""
+    assert lives(text) == {"a": (0, 3), "b": (1, 3), "c": (1, 4), "d": (3, 4)}
+
+
+def test_two_loops_one_behind_the_other_share_nothing() -> None:
+    text = "for t in token:\n  launch C dst=@a\nfor t in token:\n  launch C dst=@b\n"
+    assert lives(text) == {"a": (0, 1), "b": (1, 2)}
+
+
+def test_calls_count_where_they_are() -> None:
+    text = "function f:\n  launch C src=@a\nlaunch C src=@b\ncall f\nlaunch C src=@b\n"
+    text += "for t in token:\n  call f\n  launch C"
+    assert lives(text) == {"a": (1, 5), "b": (0, 3)}
+
+
+def test_host_copies_and_conditions_count() -> None:
+    assert lives("copy dst=@a src=@b bytes=16\nif lt(3, token):\n  launch C src=@a") == {"a": (0, 2), "b": (0, 1)}
+
+
+def test_recursion_is_refused() -> None:
+    with pytest.raises(DlavmError, match="not running already, got 'f'"):
+        lives("function f:\n  call f\ncall f")
+
+
+# -- planner, validator --------------------------------------------------------------------------------------------
+
+
+def test_a_chain_needs_two_buffers() -> None:
+    chain = [Interval(f"b{i}", i, i + 2, 100) for i in range(20)]
+    made = plan(chain, 1)
+    assert (made.peak, made.lower_bound, made.optimal) == (200, 200, True)
+
+
+def test_alignment_and_capacity() -> None:
+    intervals = [Interval("a", 0, 2, 10), Interval("b", 1, 3, 10)]
+    made = plan(intervals, 64)
+    assert sorted(made.offsets.values()) == [0, 64]
+    assert made.peak == 74
+    assert plan(intervals, 64, 74) == made
+    with pytest.raises(DlavmError, match="expected at most 73 bytes, got 74"):
+        plan(intervals, 64, 73)
+
+
+def test_nothing_to_plan() -> None:
+    made = plan([])
+    assert (dict(made.offsets), made.peak, made.optimal) == ({}, 0, True)
+
+
+@pytest.mark.parametrize(
+    ("intervals", "message"),
+    [
+        ([Interval("a", 0, 1, 4)] * 2, "'a' twice"),
+        ([Interval("a", 1, 1, 4)], "buffer a: expected size >= 0 and lower < upper"),
+        ([Interval("a", 0, 1, -4)], "buffer a: expected size >= 0"),
+    ],
+)
+def test_bad_intervals(intervals: list[Interval], message: str) -> None:
+    with pytest.raises(DlavmError, match=message):
+        plan(intervals)
+
+
+@pytest.mark.parametrize(
+    ("offsets", "message"),
+    [
+        ({"a": 0}, "buffer b: expected an offset"),
+        ({"a": 0, "b": 8}, "buffer b: offset expected a multiple of 16, got 8"),
+        ({"a": 0, "b": 112}, "buffer b: expected within 128 bytes, got bytes 112..144"),
+        ({"a": -16, "b": 32}, "buffer a: expected within 128 bytes"),
+        ({"a": 0, "b": 16}, r"buffers (a and b|b and a): expected no overlap"),
+    ],
+)
+def test_validator_refuses(offsets: dict[str, int], message: str) -> None:
+    with pytest.raises(DlavmError, match=message):
+        validate([Interval("a", 0, 2, 32), Interval("b", 1, 3, 32)], offsets, 16, 128)
+
+
+def test_half_open_intervals_share_bytes() -> None:
+    validate([Interval("a", 0, 2, 32), Interval("b", 2, 3, 32)], {"a": 0, "b": 0})
+
+
+# -- CSV -----------------------------------------------------------------------------------------------------------
+
+
+def test_columns_in_any_order() -> None:
+    assert parse_csv("size, id,upper,lower,offset\n4,x, 2,0,64\n") == ([Interval("x", 0, 2, 4)], {"x": 64})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "line 1: expected the columns id,lower,upper,size"),
+        ("id,lower,upper\n", "line 1: expected the columns"),
+        ("id,lower,upper,size,colour\n", "line 1: expected the columns"),
+        ("id,lower,upper,size\n1,2,3\n", "line 2: expected 4 values, got 3"),
+        ("id,lower,upper,size\n1,2,3,4\n1,2,3,4\n", "line 3: id expected a name that is free, got '1'"),
+        ("id,lower,upper,size\n1,2,3,x\n", "line 2: size expected a number of at least 0, got 'x'"),
+        ("id,lower,upper,size\n1,-2,3,4\n", "line 2: lower expected a number"),
+        ("id,lower,upper,size\n1,3,3,4\n", "line 2: expected lower < upper, got 3 and 3"),
+    ],
+)
+def test_bad_csv(text: str, message: str) -> None:
+    with pytest.raises(DlavmError, match=message):
+        parse_csv(text)
+
+
+def test_missing_and_binary_csv(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_bytes(b"\xff\xfe\x00")
+    for name in ("x.csv", "y.csv"):
+        with pytest.raises(DlavmError, match="expected a CSV file"):
+            read_csv(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["A", "B", "C", "D", "E"])
+def test_minimalloc_problems(name: str, shared: Path) -> None:
+    intervals, offsets = read_csv(shared / "data" / "minimalloc" / f"{name}.1048576.csv")
+    made = plan(intervals)
+    validate(intervals, made.offsets, 1, made.peak)
+    assert offsets == {}
+    assert made.lower_bound <= 1048576 and made.peak < 1.4 * made.lower_bound
+
+
+# -- memory map ----------------------------------------------------------------------------------------------------
+
+EVERY_ROLE = [Buffer(role, role, 100) for role in ("kv", "input", "weights", "output", "tables", "activations")]
+
+
+def test_regions_in_order_and_pages() -> None:
+    memory = V3.space("weights")
+    made = assign(program(*EVERY_ROLE), V3, [Buffer("stream", "program", 40)])
+    assert [r.role for r in made.regions] == ["weights", "tables", "program", "input", "output", "kv", "activations"]
+    assert made.bases["weights"] == memory.base
+    assert made.region("weights").bytes == 4096 * memory.channels
+    assert all(base % memory.beat_row == 0 for base in made.bases.values())
+    ends = [r.base + r.bytes for r in made.regions]
+    assert ends[:-1] == [r.base for r in made.regions[1:]]
+    assert set(made.bases) == {b.name for b in EVERY_ROLE} | {"stream"}
+    with pytest.raises(DlavmError, match="got 'stack'"):
+        made.region("stack")
+
+
+def test_roles_lie_in_their_spaces() -> None:
+    made = assign(program(*EVERY_ROLE), V1)
+    hbm, ddr = V1.space("weights"), V1.space("tables")
+    assert made.bases["weights"] == hbm.base and made.bases["tables"] == ddr.base
+    for name, base in made.bases.items():
+        space = hbm if name in ("weights", "kv") else ddr
+        assert space.base <= base < space.base + space.capacity
+
+
+def test_activations_are_planned() -> None:
+    text = HEAD + "launch C src=@a dst=@b\nlaunch C src=@b dst=@c\n"
+    made = assign(parse_program(text), V3)
+    assert made.activations.optimal and made.bytes("activations") == 128
+    assert made.bases["a"] == made.bases["c"] != made.bases["b"]
+    assert made.bases["d"] == made.region("activations").base
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"weights": 1 << 20, "kv": 1 << 28}, r"got 269484032 \(weights 1048576, kv 268435456\); the KV cache"),
+        ({"weights": 1 << 26, "kv": 1 << 27}, "choose a smaller --ctx"),
+        ({"weights": 1 << 28, "kv": 1 << 20}, "choose a board with more memory"),
+    ],
+)
+def test_a_space_too_small(sizes: dict[str, int], message: str) -> None:
+    with pytest.raises(DlavmError, match=message) as error:
+        assign(program(*(Buffer(role, role, size) for role, size in sizes.items())), V3)
+    assert "memory hbm of board nano: expected at most 134217728 bytes" in str(error.value)
+
+
+def test_map_refuses() -> None:
+    with pytest.raises(DlavmError, match="'kv' twice"):
+        assign(program(*EVERY_ROLE), V3, [Buffer("kv", "kv", 5)])
+    with pytest.raises(DlavmError, match="got role 'program'"):
+        assign(program(), V1, [Buffer("stream", "program", 5)])
+
+
+def test_no_buffers() -> None:
+    made = assign(program(), V3)
+    assert made.regions == () and made.bytes("kv") == 0
