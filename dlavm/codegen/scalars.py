@@ -1,4 +1,4 @@
-"""Scalar registers of the autonomous stream: evaluates sym expressions with SCALAR commands, reusing what is computed."""
+"""Scalar registers of the autonomous stream: sym expressions become SCALAR commands, once each."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -14,16 +14,17 @@ FUNCTIONS = {"add": "add", "mul": "mul", "floordiv": "div", "mod": "mod", "min":
 
 
 class Scalars:
-    """Allocates s1..s31. Expressions computed inside a loop body are forgotten at its end; those computed outside stay
-    readable inside and are never evicted there, because the next iteration reads them again."""
+    """Allocates s1..s31. What was computed stays cached within straight-line code and is forgotten at the border of a
+    loop, where another path could arrive with other registers."""
 
     def __init__(self, spec: TargetSpec, args: tuple[Expr, ...], emit: Callable[[Instr], None]) -> None:
         self._fn = spec.enums["scalar_fn"]
         self._emit = emit
         self._bound: dict[str, int] = {arg.name: ARG_BASE + i for i, arg in enumerate(args)}
         self._free = list(range(spec.limits["scalar_registers"] - 1, len(args), -1))
-        self._scopes: list[dict[Expr, int]] = [{}]
-        self._locked: set[int] = set()
+        self._cached: dict[Expr, int] = {}
+        self._results: set[int] = set()  # handed out, in use until release()
+        self._operands: set[int] = set()  # gathered for nodes that wait for their other arguments
 
     def value(self, expr: Expr) -> int | SReg:
         """An immediate or a register that holds the expression. Raises DlavmError where registers run out."""
@@ -32,7 +33,7 @@ class Scalars:
         stack = [expr]
         while stack:
             node = stack[-1]
-            if self._lookup(node) is not None or node.op == "const":
+            if self._lookup(node) is not None:
                 stack.pop()
                 continue
             waiting = [a for a in node.args if a.op != "const" and self._lookup(a) is None]
@@ -42,12 +43,13 @@ class Scalars:
                 self._compute(node)
         register = self._lookup(expr)
         assert register is not None
-        self._locked.add(register)
+        self._operands.clear()
+        self._results.add(register)
         return SReg(register)
 
     def release(self) -> None:
         """Ends the use of registers handed out since the last release; they stay cached."""
-        self._locked.clear()
+        self._results.clear()
 
     def bind(self, var: Expr) -> int:
         """A register of its own for a loop or let variable."""
@@ -58,26 +60,25 @@ class Scalars:
     def unbind(self, var: Expr) -> None:
         self._free.append(self._bound.pop(var.name))
 
-    def enter(self) -> None:
-        self._scopes.append({})
-
-    def leave(self) -> None:
-        self._free.extend(self._scopes.pop().values())
+    def border(self) -> None:
+        """Entry or end of a loop body: forgets what is cached."""
+        self._free.extend(self._cached.values())
+        self._cached.clear()
 
     def _lookup(self, node: Expr) -> int | None:
         if node.op == "var":
             if node.name not in self._bound:
                 raise DlavmError(f"code generation: variable {node.name} has no value here")
             return self._bound[node.name]
-        return next((scope[node] for scope in self._scopes if node in scope), None)
+        return self._cached.get(node)
 
     def _allocate(self) -> int:
         if not self._free:
-            innermost = self._scopes[-1]
-            victim = next((e for e, r in innermost.items() if r not in self._locked), None)
+            used = self._results | self._operands
+            victim = next((e for e, r in self._cached.items() if r not in used), None)
             if victim is None:
                 raise DlavmError("code generation: an expression needs more scalar registers than the target has")
-            self._free.append(innermost.pop(victim))
+            self._free.append(self._cached.pop(victim))
         return self._free.pop()
 
     def _compute(self, node: Expr) -> None:
@@ -99,13 +100,14 @@ class Scalars:
             for operand in rest:
                 self._scalar(FUNCTIONS[node.op], rd, first.index, operand)
                 first = SReg(rd)
-        self._scopes[-1][node] = rd
-        self._locked.add(rd)
+        self._operands.difference_update(v.index for v in operands if isinstance(v, SReg))
+        self._operands.add(rd)
+        self._cached[node] = rd
 
     def _held(self, node: Expr) -> SReg:
         register = self._lookup(node)
         assert register is not None
-        self._locked.add(register)
+        self._operands.add(register)
         return SReg(register)
 
     def _scalar(self, fn: str, rd: int, ra: int, b: int | SReg, pred: int = 0) -> None:

@@ -37,7 +37,7 @@ class _Generator:
             if stmt is None:
                 self._close(*loops.pop())
             elif isinstance(stmt, For | If):
-                loops.append(self._open(stmt))
+                loops.append(self._open(stmt, len(loops)))
                 work.append(None)
                 work.extend(reversed(stmt.body))
             else:
@@ -73,16 +73,16 @@ class _Generator:
         self._order.before(launch.op, command.engine, weight_format)
         self._emit(Instr(launch.op, {n: v for n, v in fields.items() if v != 0}))
 
-    def _open(self, stmt: For | If) -> tuple[Instr, list[Instr], Expr, str | None]:
+    def _open(self, stmt: For | If, depth: int) -> tuple[Instr, list[Instr], Expr, str | None]:
         """Starts the body of a loop; an If is a loop of zero or one turns."""
         count = self._scalars.value(self._resolve(stmt.count if isinstance(stmt, For) else stmt.cond))
-        var = stmt.var if isinstance(stmt, For) else Var(f"if.{id(stmt)}", 0, 0)
+        var = stmt.var if isinstance(stmt, For) else Var(f"if_{depth}", 0, 1)
         register = self._scalars.bind(var)
         engine = self._first_engine(stmt)
         if engine:
             self._order.loop_border(engine)
         outer, self._out = self._out, []
-        self._scalars.enter()
+        self._scalars.border()
         return Instr("LOOP", {"rd": register, "count": count}), outer, var, engine
 
     def _close(self, loop: Instr, outer: list[Instr], var: Expr, engine: str | None) -> None:
@@ -92,7 +92,7 @@ class _Generator:
         body, self._out = self._out, outer
         self._emit(Instr("LOOP", {**loop.fields, "body": len(encode_program(self._spec, body))}))
         self._out.extend(body)
-        self._scalars.leave()
+        self._scalars.border()
         self._scalars.unbind(var)
 
     def _first_engine(self, stmt: For | If) -> str | None:

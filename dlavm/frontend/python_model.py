@@ -22,6 +22,7 @@ def load(path: Path, weights: Path | None = None) -> Model:
     """The model of a Python file that defines
 
         WEIGHTS = "directory"                       # optional, beside the file; `weights` overrides it
+        MAX_CTX = 1024                              # optional, the longest context the model was trained for
         def build(ctx: int, chunk: int) -> Graph    # written with dlavm.graph.Builder
 
     The weights directory gives the tokenizer and, from its config.json, the special tokens.
@@ -40,11 +41,13 @@ def load(path: Path, weights: Path | None = None) -> Model:
 
     directory = weights or _weights_directory(path, module)
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem)
-    if directory is None:
-        return Model(name, build)
     config: dict[str, JsonValue] = {}
+    if isinstance(getattr(module, "MAX_CTX", None), int):
+        config["max_position_embeddings"] = module.MAX_CTX
+    if directory is None:
+        return Model(name, build, config=config)
     if (directory / "config.json").is_file():
-        config = hf.special_tokens(directory)
+        config |= hf.special_tokens(directory)
     return Model(name, build, SafetensorsSource(directory), hf.tokenizer_directory(directory), config)
 
 

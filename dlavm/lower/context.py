@@ -113,7 +113,7 @@ class Context:
     def storage(self, name: str, role: str, size: int, shape_text: str) -> Expr:
         """A buffer of `size` bytes (made once per name); returns its base."""
         if name not in self._buffers:
-            self._buffers[name] = self.tasks.buffer(name, role=role, bytes=max(size, ADDRESS_UNIT), shape_text=shape_text)
+            self._buffers[name] = self.tasks.buffer(name, role, max(size, ADDRESS_UNIT), shape_text)
         return self._buffers[name].base
 
     def vector(self, value: Value) -> Expr:

@@ -1,4 +1,4 @@
-"""linear: token tiles that fit the activation buffer; K tiles that carry the accumulators where one row does not fit."""
+"""linear: token tiles that fit the activation buffer; K tiles that carry accumulators where one row does not fit."""
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ class Tiling:
 
 
 def choose_tiling(board: Board, packed: PackedWeights, tokens: int) -> Tiling:
-    """The largest token tile whose mantissas fit on chip. Weights are fetched once a token tile, so larger is cheaper."""
+    """The largest token tile whose mantissas fit on chip: weights are fetched once a token tile."""
     k = int(align(packed.k, BLOCK))
     if k <= board.activation_elements:
         return Tiling(min(tokens, board.activation_elements // k), packed.n, packed.k)

@@ -46,7 +46,8 @@ def select(op: str, spec: TargetSpec) -> Rule:
     most = max(len(r.needs) for r in candidates)
     best = [r for r in candidates if len(r.needs) == most]
     if len(best) > 1:
-        raise DlavmError(f"op {op} on {spec.name}: two rules tie, needs {sorted(best[0].needs)} and {sorted(best[1].needs)}")
+        needs = " and ".join(str(sorted(r.needs)) for r in best)
+        raise DlavmError(f"op {op} on {spec.name}: expected one best rule, got a tie between needs {needs}")
     return best[0]
 
 

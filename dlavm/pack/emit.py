@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +21,13 @@ TABLES_FILE = "tables.bin"
 
 @dataclass(frozen=True)
 class Constant:
-    """A constant tensor at a linear address. `kind`: int4 (matrix, quantised and packed here), rows (matrix of fp16 rows),
-    raw (bytes as they are). `load` reads it; it is called once, and nothing keeps the result."""
+    """A constant tensor at a linear address. `kind`: int4 (matrix, quantised and packed here), rows (matrix of fp16
+    rows), raw (bytes as they are). `load` reads it; it is called once, and nothing keeps the result."""
 
     name: str
     address: int
     kind: str
-    load: Callable[[], NDArray[np.generic]]
+    load: Callable[[], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def _write_images(writer: ArtifactWriter, manifest: Manifest, memory: Memory, we
                 channels[:, start:start + striped.shape[1]] = striped
                 bar.advance(1)
         for image in manifest.images:
-            writer.add_file(image.file, memoryview(channels[image.channel, :share]))
+            writer.add_file(image.file, channels[image.channel, :share].data)
 
 
 def _striped(constant: Constant, memory: Memory) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ from dlavm.target.spec import Memory
 
 def quantize_int4(w: NDArray[np.floating], name: str = "") -> tuple[NDArray[np.int8], NDArray[np.float16]]:
     """Round-to-nearest symmetric INT4 in groups of 128 along K: w [n, k] -> integers [n, k] in -8..7 and fp16 scales
-    [n, ceil(k/128)], scale = max|w| / 7. Raises DlavmError for values that are not finite or whose scale leaves fp16."""
+    [n, ceil(k/128)], scale = max|w| / 7. Raises DlavmError for values that are not finite or scales past fp16."""
     n, k = w.shape
     groups = ceildiv(k, GROUP)
     padded = np.zeros((n, groups * GROUP), dtype=np.float32)

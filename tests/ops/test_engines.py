@@ -1,5 +1,5 @@
-"""Engine against engine: the numpy reference and the C++ simulator run the same stream; memory is compared byte for byte
-after every command."""
+"""Engine against engine: the numpy reference and the C++ simulator run the same stream; memory is compared byte for
+byte after every command."""
 from __future__ import annotations
 
 from typing import Any

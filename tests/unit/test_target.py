@@ -64,7 +64,8 @@ def test_deltas_add_and_remove() -> None:
 
 
 def test_a_new_generation_is_one_file(tree: Path) -> None:
-    (tree / "v4.yaml").write_text("extends: v3\ndoc: pretend\ncapabilities: {add: [fast]}\ncommands: {remove: [COPY]}\n")
+    delta = "extends: v3\ndoc: pretend\ncapabilities: {add: [fast]}\ncommands: {remove: [COPY]}\n"
+    (tree / "v4.yaml").write_text(delta)
     spec = load_target("v4", "nano", tree)
     assert spec.has("fast", "gather") and "COPY" not in spec.commands
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dlavm.sim.device import Counters, DeviceError
 
+from dlavm.sim.device import Counters, DeviceError
 from dlavm.sim.reference.matrix import MatrixEngine
 from dlavm.sim.reference.memory import AddressError, FlatMemory
 from dlavm.sim.reference.numerics import F32

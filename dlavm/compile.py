@@ -1,0 +1,160 @@
+"""The compiler: model -> graph -> passes -> task program -> memory map -> stream -> artifact. Read PIPELINE first."""
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlavm.codegen import generate
+from dlavm.describe import ENTRY, describe
+from dlavm.frontend import Model, WeightSource
+from dlavm.graph import Graph, print_graph
+from dlavm.graph.constants import constant_array
+from dlavm.lower import Lowered, lower, lowering_problems
+from dlavm.memory import MemoryMap, assign
+from dlavm.pack.emit import Constant, Extent, images_of, write_artifact
+from dlavm.pack.manifest import Manifest
+from dlavm.passes import Cse, Dce, FuseEpilogue, Pass, QuantizeWeights, run
+from dlavm.support.errors import DlavmError
+from dlavm.target import TargetSpec
+from dlavm.target.isa import disassemble
+from dlavm.target.tables import table_bytes
+from dlavm.task import Buffer, Program, print_program, simplify, verify
+
+DEFAULT_CHUNK = 128  # tokens of one prefill step at most
+DEFAULT_CTX = 2048  # where neither user nor model says
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user may choose. `ctx`: cached positions (default: what the model was trained for, up to 2048 unless
+    asked for more); `chunk`: tokens a step at most."""
+
+    ctx: int | None = None
+    chunk: int | None = None
+    quant: str = "int4g128"
+
+    def sizes(self, model: Model) -> tuple[int, int]:
+        ctx = self.ctx if self.ctx is not None else min(model.max_ctx or DEFAULT_CTX, DEFAULT_CTX)
+        chunk = self.chunk if self.chunk is not None else min(DEFAULT_CHUNK, ctx)
+        for name, value in (("ctx", ctx), ("chunk", chunk)):
+            if value < 1:
+                raise DlavmError(f"--{name}: expected a positive number, got {value!r}")
+        if chunk > ctx:
+            raise DlavmError(f"--chunk: expected at most the context of {ctx} positions, got {chunk!r}")
+        return ctx, chunk
+
+
+def pipeline(options: Options) -> list[Pass]:
+    return [Dce(), Cse(), FuseEpilogue(), QuantizeWeights(options.quant)]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Everything the artifact is made of but the weights."""
+
+    spec: TargetSpec
+    graph: Graph
+    lowered: Lowered
+    program: Program
+    memory: MemoryMap
+    words: list[int]
+
+    def texts(self) -> dict[str, str]:
+        """The text forms that go along in the artifact."""
+        return {
+            "graph.txt": print_graph(self.graph),
+            "task.txt": print_program(self.program, self.spec),
+            "asm.txt": disassemble(self.spec, self.words),
+        }
+
+
+def compile_model(model: Model, spec: TargetSpec, options: Options) -> Compiled:
+    """Compiles without touching weights or files. Raises DlavmError naming op or tensor, expectation and finding."""
+    graph = run(pipeline(options), model.graph(*options.sizes(model)))
+    lowered = lower(graph, spec)
+    program = simplify(lowered.program)
+    verify(program, spec)
+    # Addresses never make a stream longer than it is with all bases apart from zero.
+    sized = generate(program, spec, {b.name: 16 * (i + 1) for i, b in enumerate(program.buffers)})
+    stream = Buffer(f"stream.{program.name}", "program", 4 * len(sized), f"u32[{len(sized)}]")
+    memory = assign(program, spec, [stream])
+    return Compiled(spec, graph, lowered, program, memory, generate(program, spec, memory.bases))
+
+
+def build(model: Model, spec: TargetSpec, options: Options, out: Path) -> dict[str, Any]:
+    """Compiles and writes the artifact `out`, whole or not at all. Returns the object that `build --json` prints."""
+    if model.weights is None:
+        raise DlavmError(f"model {model.name}: no weights; name their directory with --weights")
+    started = time.perf_counter()
+    compiled = compile_model(model, spec, options)
+    compile_s = time.perf_counter() - started
+    manifest = _write(compiled, model, options, out)
+    memory = manifest.memory
+    return {
+        "artifact": str(out), "target": spec.name, "board": spec.board.name, "target_hash": spec.hash,
+        "program_bytes": memory.program_bytes, "weights_bytes": memory.weights_bytes,
+        "activation_peak_bytes": memory.activation_peak_bytes,
+        "activation_lower_bound_bytes": memory.activation_lower_bound_bytes, "kv_bytes": memory.kv_bytes,
+        "compile_s": compile_s, "pack_s": time.perf_counter() - started - compile_s,
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def _write(compiled: Compiled, model: Model, options: Options, out: Path) -> Manifest:
+    spec, memory = compiled.spec, compiled.memory
+    weights, tables = (_extent(memory, role) for role in ("weights", "tables"))
+    manifest = describe(compiled.graph, compiled.lowered, compiled.program, memory, spec, compiled.words,
+                        name=model.name, quant=options.quant, images=images_of(spec.space("weights"), weights),
+                        tables=tables)
+    return write_artifact(out, manifest, spec.space("weights"), weights, tables, list(_constants(compiled, model)),
+                          {ENTRY: compiled.words}, compiled.texts(), model.tokenizer)
+
+
+def _extent(memory: MemoryMap, role: str) -> Extent:
+    """The region of a role; empty where the program has no such buffer."""
+    found = [r for r in memory.regions if r.role == role]
+    return Extent(found[0].base, found[0].bytes) if found else Extent(0, 0)
+
+
+def _constants(compiled: Compiled, model: Model) -> Iterator[Constant]:
+    """Every constant buffer with the function that loads what belongs into it."""
+    assert model.weights is not None
+    params = {p.name: p for p in compiled.graph.params}
+    computed = {c.value.name: c for c in compiled.graph.constants}
+    for buffer, content in compiled.lowered.contents.items():
+        if content.kind == "activation":
+            kind, load = "raw", partial(np.frombuffer, table_bytes(content.name), np.uint8)
+        elif content.name in computed:
+            kind, load = content.kind, partial(constant_array, computed[content.name])
+        else:
+            kind, load = content.kind, partial(_param, model.weights, params[content.name].source, content.dims)
+        yield Constant(buffer, compiled.memory.bases[buffer], kind, load)
+
+
+def _param(weights: WeightSource, name: str, dims: tuple[int, ...]) -> NDArray[Any]:
+    return weights.get(name).reshape(dims)
+
+
+def check(model: Model, spec: TargetSpec, options: Options) -> list[dict[str, str]]:
+    """Every problem that keeps a model from compiling, each with its place and a hint."""
+    try:
+        graph = run(pipeline(options), model.graph(*options.sizes(model)))
+    except DlavmError as e:
+        return [{"where": model.name, "what": str(e), "hint": "mend the model or its weights"}]
+    problems = [{"where": where, "what": what, "hint": f"see `dlavm targets` for what {spec.name} can do"}
+                for where, what in lowering_problems(graph, spec)]
+    if not problems:
+        try:
+            compile_model(model, spec, options)
+        except DlavmError as e:
+            hint = "a smaller --ctx or --chunk, or another board"
+            problems.append({"where": model.name, "what": str(e), "hint": hint})
+    return problems

@@ -1,0 +1,104 @@
+"""What an artifact's manifest says of a compiled model."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dlavm.graph import Graph
+from dlavm.lower import Lowered, Rows
+from dlavm.memory import MemoryMap
+from dlavm.pack.emit import TABLES_FILE, Extent
+from dlavm.pack.manifest import (
+    Blob,
+    Entry,
+    Image,
+    KvRegion,
+    Manifest,
+    MemoryUse,
+    ModelInfo,
+    Port,
+    TensorInfo,
+)
+from dlavm.pack.manifest import Program as ProgramInfo
+from dlavm.support.errors import DlavmError
+from dlavm.sym import Expr, substitute, wrap
+from dlavm.target import TargetSpec
+from dlavm.target.spec import ADDRESS_UNIT
+from dlavm.task import Program, base_of
+
+ENTRY = "step"
+
+
+def describe(graph: Graph, lowered: Lowered, program: Program, memory: MemoryMap, spec: TargetSpec, words: list[int], *,
+             name: str, quant: str, images: tuple[Image, ...], tables: Extent) -> Manifest:
+    """The manifest but for the hashes of the files."""
+    stream = ProgramInfo(f"program/{ENTRY}.bin", memory.bases[f"stream.{program.name}"], len(words))
+    blobs = (Blob(TABLES_FILE, tables.address, tables.bytes),) if tables.bytes else ()
+    return Manifest(
+        name=name, target=spec.name, board=spec.board.name, target_hash=spec.hash, quant=quant,
+        model=model_info(graph), generation={}, tensors=_tensors(graph, program, memory), images=images,
+        blobs=(*blobs, Blob(stream.file, stream.address, 4 * stream.words)), programs={ENTRY: stream},
+        entries={ENTRY: _entry(graph, lowered, program, memory)},
+        kv=tuple(KvRegion(n, memory.bases[n], layout.bytes) for n, layout in lowered.kv.items()),
+        memory=_memory_use(lowered, memory, spec, len(words)))
+
+
+def model_info(graph: Graph) -> ModelInfo:
+    """The shape of the model, read off its graph. Raises DlavmError for a graph without logits or attention."""
+    if "logits" not in graph.outputs or not graph.kv:
+        raise DlavmError(f"model {graph.name}: expected an output 'logits' and a KV cache, got outputs "
+                         f"{sorted(graph.outputs)} and {len(graph.kv)} caches")
+    attention = [n for n in graph.nodes if n.op == "attention"]
+    kv_heads, ctx, head_dim = (int(x) for x in graph.kv[0].type.shape)
+    meta = dict(graph.meta)
+    eos = meta.pop("eos_token_ids", None) or []
+    bos = meta.pop("bos_token_id", None)
+    known = {"vocab_size", "hidden_size", "layers", "heads", "kv_heads", "head_dim", "ctx", "chunk", "family"}
+    return ModelInfo(
+        family=str(meta.get("family", "custom")),
+        vocab_size=int(graph.outputs["logits"].type.shape[-1]),
+        hidden_size=int(graph.nodes[0].output.type.shape[-1]),
+        layers=len(attention),
+        heads=int(attention[0]["q"].type.shape[1]),
+        kv_heads=kv_heads, head_dim=head_dim, ctx=ctx, chunk=graph.variables["token"].hi,
+        bos_token_id=bos if isinstance(bos, int) else None,
+        eos_token_ids=tuple(int(str(e)) for e in (eos if isinstance(eos, list) else [eos])),
+        extra={k: v for k, v in meta.items() if k not in known and v is not None})
+
+
+def _tensors(graph: Graph, program: Program, memory: MemoryMap) -> tuple[TensorInfo, ...]:
+    values = graph.values
+    return tuple(
+        TensorInfo(b.name, b.role, memory.bases[b.name], b.bytes, b.dtype,
+                   tuple(x.hi for x in values[b.name].type.shape) if b.name in values else ())
+        for b in program.buffers)
+
+
+def _entry(graph: Graph, lowered: Lowered, program: Program, memory: MemoryMap) -> Entry:
+    chunk = graph.variables["token"].hi
+    inputs = {label: Port(memory.bases[buffer], "u32", chunk) for label, buffer in lowered.inputs.items()}
+    outputs = {}
+    for label, rows in lowered.outputs.items():
+        address = _address(rows.base, memory.bases)
+        is_ids = graph.outputs[label].type.dtype == "i32"
+        outputs[label] = Port(address, "u32", chunk) if is_ids else _half_port(address, rows)
+    args = tuple(v.name for v in program.args)
+    bounds = {v.name: (v.lo, v.hi) for v in program.args}
+    return Entry(ENTRY, args, bounds, inputs, outputs)
+
+
+def _half_port(address: int, rows: Rows) -> Port:
+    return Port(address, "f16", rows.outer.hi, rows.inner * rows.dim, rows.outer_stride * ADDRESS_UNIT)
+
+
+def _address(base: Expr, bases: Mapping[str, int]) -> int:
+    """Byte address of an expression over buffer bases."""
+    known = {base_of(n): wrap(address // ADDRESS_UNIT) for n, address in bases.items()}
+    return int(substitute(base, known)) * ADDRESS_UNIT
+
+
+def _memory_use(lowered: Lowered, memory: MemoryMap, spec: TargetSpec, words: int) -> MemoryUse:
+    weights = sum(b.bytes for b in lowered.program.buffers if b.role == "weights")
+    plan = memory.activations
+    return MemoryUse(weights_bytes=weights, kv_bytes=sum(k.bytes for k in lowered.kv.values()),
+                     activation_peak_bytes=plan.peak, activation_lower_bound_bytes=plan.lower_bound,
+                     program_bytes=4 * words, capacity_bytes=spec.space("weights").capacity)

@@ -1,0 +1,122 @@
+"""Lowering: what tasks a small graph becomes, tiling against the buffers, rules chosen by capability."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from dlavm.graph import Builder, Graph
+from dlavm.lower import lower, lowering_problems, missing_rules
+from dlavm.lower.linear import choose_tiling
+from dlavm.lower.rules import RULES, Rule, rule, select
+from dlavm.passes import QuantizeWeights
+from dlavm.support.errors import DlavmError
+from dlavm.target import TargetSpec, load_target
+from dlavm.target.layout import PackedWeights
+from dlavm.task import print_program, verify
+
+NANO = load_target("v3", "nano")
+Golden = Callable[[str, str], None]
+
+
+def small_graph(hidden: int = 64, ffn: int = 96, ctx: int = 64, chunk: int = 40) -> Graph:
+    """One block: attention with 4 heads over 2 kv heads, a gated MLP, a head."""
+    b = Builder("small", ctx=ctx, chunk=chunk)
+    ids = b.input("ids", (b.token,), "i32")
+    x = b.embedding(ids, b.param("embed", (50, hidden)))
+    h = b.rms_norm(x, b.param("gamma", (hidden,)), eps=1e-5)
+    rotary = b.rotary(16)
+    q = b.reshape(b.linear(h, b.param("q", (64, hidden))), shape=(b.token, 4, 16))
+    k = b.reshape(b.linear(h, b.param("k", (32, hidden)), b.param("k_bias", (32,))), shape=(b.token, 2, 16))
+    q, k = b.rope(q, rotary, rotary_dim=16), b.rope(k, rotary, rotary_dim=16)
+    v = b.reshape(b.linear(h, b.param("v", (32, hidden))), shape=(b.token, 2, 16))
+    keys = b.kv_append(b.kv("k_cache", (2, ctx, 16)), k)
+    values = b.kv_append(b.kv("v_cache", (2, ctx, 16)), v)
+    a = b.reshape(b.attention(q, keys, values, scale=0.25), shape=(b.token, 64))
+    x = b.add(x, b.linear(a, b.param("o", (hidden, 64))))
+    up = b.linear(x, b.param("up", (ffn, hidden)))
+    gate = b.linear(x, b.param("gate", (ffn, hidden)), act="silu", aux=up, aux_mode="mul")
+    x = b.linear(gate, b.param("down", (hidden, ffn)), aux=x, aux_mode="add")
+    logits = b.linear(b.last_rows(x, count=b.head_rows), b.param("head", (50, hidden)))
+    return QuantizeWeights()(b.finish(logits=logits, next=b.argmax(logits)))
+
+
+def with_buffers(elements: int, accumulators: int) -> TargetSpec:
+    board = replace(NANO.board, activation_elements=elements, accumulators=accumulators)
+    return replace(NANO, board=board)
+
+
+@pytest.mark.parametrize(("name", "spec"), [("nano", NANO), ("tiny_buffers", with_buffers(256, 256)),
+                                            ("k_tiles", with_buffers(128, 64))])
+def test_task_text(name: str, spec: TargetSpec, golden: Golden) -> None:
+    lowered = lower(small_graph(hidden=256, ffn=160), spec)
+    verify(lowered.program, spec)
+    golden(f"lower/{name}.txt", print_program(lowered.program, spec))
+
+
+def test_contents_name_every_constant_buffer() -> None:
+    lowered = lower(small_graph(), NANO)
+    constant = {b.name for b in lowered.program.buffers if b.role in ("weights", "tables")}
+    assert constant == set(lowered.contents)
+    assert set(lowered.kv) == {"k_cache", "v_cache"} and set(lowered.outputs) == {"logits", "next"}
+
+
+@pytest.mark.parametrize(("n", "k", "elements", "accumulators", "expected"), [
+    (96, 64, 8192, 4096, (40, 96, 64)),  # everything fits
+    (96, 70, 8192, 4096, (40, 96, 70)),
+    (96, 512, 8192, 4096, (16, 96, 512)),  # 16 tokens of 512
+    (96, 513, 8192, 4096, (15, 96, 513)),  # a short block counts whole
+    (96, 8192, 8192, 4096, (1, 96, 8192)),
+    (96, 8193, 8192, 4096, (1, 96, 8192)),  # K tiles
+    (5000, 9000, 8192, 4096, (1, 4096, 8192)),  # and N tiles, because the accumulators are carried
+])
+def test_tiling(n: int, k: int, elements: int, accumulators: int, expected: tuple[int, int, int]) -> None:
+    board = with_buffers(elements, accumulators).board
+    tiling = choose_tiling(board, PackedWeights(NANO.space("weights"), n, k), tokens=40)
+    assert (tiling.tokens, tiling.n, tiling.k) == expected
+
+
+def test_buffers_too_small() -> None:
+    with pytest.raises(DlavmError, match="buffers too small"):
+        lower(small_graph(hidden=256), with_buffers(128, 8))
+    with pytest.raises(DlavmError, match="2 query heads of 16 exceed the buffers of board nano"):
+        lower(small_graph(), with_buffers(8192, 32))
+
+
+def test_unquantised_weight_is_named() -> None:
+    b = Builder("m", ctx=8, chunk=4)
+    x = b.embedding(b.input("ids", (b.token,), "i32"), b.param("embed", (5, 32)))
+    with b.scope("layer 7"):
+        x = b.linear(x, b.param("layer7.w", (8, 32)))
+    with pytest.raises(DlavmError, match="layer 7 / w: weight layer7.w: expected int4g128, got 'f16'"):
+        lower(b.finish(logits=x), NANO)
+
+
+def test_heads_that_do_not_start_on_16_bytes() -> None:
+    b = Builder("m", ctx=8, chunk=4)
+    x = b.embedding(b.input("ids", (b.token,), "i32"), b.param("embed", (5, 20)))
+    with pytest.raises(DlavmError, match="heads of a multiple of 8 elements, got 5"):
+        lower(b.finish(logits=b.reshape(x, shape=(b.token, 4, 5))), NANO)
+
+
+def test_what_v1_and_v2_lack() -> None:
+    for name in ("v1", "v2"):
+        spec = load_target(name, "nano")
+        with pytest.raises(DlavmError, match=f"op embedding cannot be compiled for {name}: every rule needs"):
+            lower(small_graph(), spec)
+        places = [where for where, _ in lowering_problems(small_graph(), spec)]
+        assert "embedding" in places and "attention" in places and len(places) > 5
+    assert missing_rules(["argmax", "rope"], load_target("v1")) == ["argmax"]
+
+
+def test_the_most_specific_rule_wins_and_a_tie_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlavm.lower.rules.RULES", list(RULES))
+    from dlavm.lower import rules
+
+    special = rule("rope", "scalars")(lambda context, node: None)
+    assert select("rope", NANO).emit is special
+    assert select("rope", load_target("v1")).emit is not special
+    rules.RULES.append(Rule("rope", frozenset({"loops"}), lambda context, node: None))
+    with pytest.raises(DlavmError, match="a tie between needs"):
+        select("rope", NANO)
