@@ -36,10 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `dlavm ARGV` and returns the exit code; messages go to stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        args = parser(arguments).parse_args(arguments)
-        code = int(args.run(args))
-        sys.stdout.flush()
-        return code
+        try:
+            args = parser(arguments).parse_args(arguments)
+            return int(args.run(args))
+        finally:
+            sys.stdout.flush()  # here, where a reader that left is noticed quietly
     except DlavmError as error:
         return _report(error, error.exit_code)
     except KeyboardInterrupt:

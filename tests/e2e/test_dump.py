@@ -1,0 +1,90 @@
+"""dump: the stages, and the checkpoint that transformers reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dlavm.pack.artifact import Artifact
+from dlavm.pack.unpack import read_weights
+from dlavm.pack.weights import dequantize_int4, quantize_int4
+from dlavm.runtime.session import open_session
+
+Command = Callable[..., Any]
+
+
+@pytest.mark.parametrize("stage", ["graph", "task", "asm", "memory", "weights"])
+def test_stages_of_an_artifact_and_of_its_model(stage: str, dlavm: Command, stories: Path, stories_py: Path) -> None:
+    outcome = dlavm("dump", stories, "--stage", stage)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert len(outcome.out.splitlines()) > 50
+    assert dlavm("dump", stories_py, "--stage", stage).out == outcome.out
+
+
+def test_tables_as_json(dlavm: Command, stories: Path, tmp_path: Path) -> None:
+    rows = dlavm("dump", stories, "--stage", "memory", "--format", "json").json["memory"]
+    assert {row["role"] for row in rows} >= {"weights", "kv", "activations", "tables", "output"}
+    assert dlavm("dump", stories, "--stage", "weights", "--format", "json", "-o", tmp_path / "w.json").out == ""
+    weights = json.loads((tmp_path / "w.json").read_text())["weights"]
+    assert [row for row in rows if row["role"] == "weights"] == weights
+
+
+def test_unpacked_weights_are_the_quantised_originals(stories: Path, stories_py: Path) -> None:
+    safetensors = pytest.importorskip("safetensors.numpy")
+    original = safetensors.load_file(stories_py.parent / "stories" / "model.safetensors")
+    weights = read_weights(Artifact.open(stories))
+    for name, array in weights.items():
+        source = original["model.embed_tokens.weight" if name == "lm_head.weight" else name].astype(np.float32)
+        is_kept = "norm" in name or "embed" in name
+        expected = source if is_kept else dequantize_int4(*quantize_int4(source))
+        assert np.array_equal(array, expected), name
+
+
+@pytest.fixture(scope="module")
+def checkpoint(dlavm: Command, stories: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("hf") / "stories"
+    outcome = dlavm("dump", stories, "--stage", "weights", "--format", "hf", "-o", path)
+    assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
+    return path
+
+
+def test_the_checkpoint_is_a_model_of_dlavm_too(dlavm: Command, stories: Path, checkpoint: Path) -> None:
+    options = ("--prompt-ids", "0,430,263", "--engine", "reference", "--float", "--greedy", "--max-tokens", 8, "--json")
+    assert dlavm("run", checkpoint, *options).json["tokens"] == dlavm("run", stories, *options).json["tokens"]
+
+
+def test_a_checkpoint_goes_nowhere_where_something_is(dlavm: Command, stories: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("x")
+    outcome = dlavm("dump", stories, "--stage", "weights", "--format", "hf", "-o", tmp_path)
+    assert outcome.code == 2
+    assert "mine.txt" in outcome.err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_transformers_agrees_with_the_accelerator(stories: Path, stories_py: Path, checkpoint: Path) -> None:
+    """Teacher-forced over 12 x 64 positions: at least 99 % of the greedy choices, the others nearly ties."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    model = transformers.AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    cases = json.loads((stories_py.parent / "stories" / "golden_greedy.json").read_text())["cases"]
+    agreeing = positions = 0
+    margins: list[float] = []
+    with open_session(Artifact.open(stories)) as session:
+        for case in cases:
+            ids, first = [*case["prompt_ids"], *case["greedy_ids"][:-1]], len(case["prompt_ids"]) - 1
+            session.reset()
+            ours = session.prefill(ids, logits_all=True).logits[first:]
+            with torch.no_grad():
+                theirs = model(torch.tensor([ids])).logits[0, first:].numpy()
+            same = ours.argmax(axis=1) == theirs.argmax(axis=1)
+            top = np.sort(theirs[~same], axis=1)
+            margins += list(top[:, -1] - top[:, -2])
+            agreeing, positions = agreeing + int(same.sum()), positions + len(ids) - first
+    assert positions == 12 * 64
+    assert agreeing >= 0.99 * positions
+    assert max(margins, default=0) < 0.05

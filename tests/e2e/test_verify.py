@@ -1,0 +1,167 @@
+"""verify: engines against each other, golden runs, perplexity; and that it does find what is wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dlavm.runtime import engine
+from dlavm.sim.native import NativeDevice
+from dlavm.target.spec import TargetSpec
+
+Command = Callable[..., Any]
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "stories-v3-vcu128.json"
+QUICK = ("--engines", "sim", "--prompts", "3", "--tokens", 2)
+
+
+def test_engines_agree_to_the_bit_and_with_float(dlavm: Command, stories: Path) -> None:
+    outcome = dlavm("verify", stories, "--prompts", "1,9", "--tokens", 4, "--json")
+    assert outcome.err == ""
+    report = outcome.json
+    assert outcome.code == 0, report["problems"]
+    assert report["ok"]
+    assert report["engines"] == ["reference", "sim"]
+    assert (report["steps"], report["mismatches"], report["problems"]) == (13, 0, [])
+    assert report["bytes_compared"] > 13 * 10_000_000
+    assert report["token_agreement"] >= 0.9
+    assert report["max_logit_error"] < 0.2
+
+
+def test_the_summary_for_people(dlavm: Command, stories: Path) -> None:
+    outcome = dlavm("verify", stories, *QUICK)
+    assert outcome.code == 0
+    assert re.fullmatch(r"engines .*\nfloat model .*\nok after .* s\n", outcome.out)
+
+
+def test_golden_run(dlavm: Command, stories: Path, request: pytest.FixtureRequest) -> None:
+    """A failure here means that bits moved: logits, KV cache or activations. If that is meant: --update-golden."""
+    arguments = ("verify", stories, "--engines", "sim", "--prompts", "7", "--tokens", 16, "--golden", GOLDEN, "--json")
+    update = ("--update",) if request.config.getoption("--update-golden") else ()
+    report = dlavm(*arguments, *update).json
+    assert report["golden"]["difference"] is None
+    assert len(json.loads(GOLDEN.read_text())["steps"]) == 16
+
+
+@pytest.mark.parametrize(
+    ("key", "step", "message"),
+    [("logits", 2, "decode step 2 (step 2): logits"), ("memory", 0, "prefill (step 0): memory")],
+)
+def test_a_moved_bit_names_the_first_step(
+    key: str, step: int, message: str, dlavm: Command, stories: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "golden.json"
+    assert dlavm("verify", stories, *QUICK[:-1], 4, "--golden", path, "--update").code == 0
+    golden = json.loads(path.read_text())
+    assert len(golden["steps"]) == 4
+    for later in range(step, 4):
+        golden["steps"][later][key] = "0" * 64
+    path.write_text(json.dumps(golden))
+    outcome = dlavm("verify", stories, *QUICK, "--golden", path, "--json")
+    assert outcome.code == 1
+    assert message in outcome.json["golden"]["difference"]
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"board": "nano"}, "'nano'"),
+        ({"ctx": 7}, "got 7"),
+        ({"steps": []}, "steps"),
+        ({"steps": [{"token": 1}]}, "step 0"),
+        ({"format": 9}, "format"),
+    ],
+)
+def test_a_golden_file_that_does_not_fit(
+    change: dict[str, Any], word: str, dlavm: Command, stories: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "golden.json"
+    path.write_text(json.dumps(json.loads(GOLDEN.read_text()) | change))
+    outcome = dlavm("verify", stories, *QUICK, "--golden", path)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert word in outcome.err
+
+
+def test_a_missing_golden_file(dlavm: Command, stories: Path, tmp_path: Path) -> None:
+    outcome = dlavm("verify", stories, *QUICK, "--golden", tmp_path / "none.json")
+    assert outcome.code == 2
+    assert "--update" in outcome.err
+    assert not list(tmp_path.iterdir())
+
+
+class Faulty(NativeDevice):
+    """Flips one bit of what a step wrote last."""
+
+    address = 0
+
+    def run(self, max_commands: int | None = None) -> int:
+        commands = super().run(max_commands)
+        byte = np.frombuffer(self.mem_read(self.address, 1), np.uint8) ^ 1
+        self.mem_write(self.address, byte.tobytes())
+        return int(commands)
+
+
+@pytest.mark.parametrize("role", ["kv", "activations", "output", "weights", "tables"])
+def test_one_flipped_bit_anywhere_is_found(
+    role: str, dlavm: Command, stories: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = json.loads((stories / "manifest.json").read_text())
+    tensor = next(t for t in manifest["tensors"] if t["role"] == role)
+    monkeypatch.setattr(Faulty, "address", tensor["address"] + tensor["bytes"] // 2)
+
+    def faulty(spec: TargetSpec, threads: int | None) -> Faulty:
+        return Faulty(spec, threads=threads)
+
+    monkeypatch.setattr(engine, "ENGINES", {**engine.ENGINES, "faulty": faulty})
+    outcome = dlavm("verify", stories, "--engines", "sim,faulty", "--prompts", "2", "--tokens", 1, "--json")
+    report = outcome.json
+    assert outcome.code == 1
+    assert not report["ok"]
+    assert report["mismatches"] > 0
+    assert any(tensor["name"] in problem.get("tensors", ()) for problem in report["problems"])
+
+
+def test_perplexity(dlavm: Command, stories: Path, shared: Path) -> None:
+    text = shared / "models" / "stories" / "heldout.txt"
+    outcome = dlavm("verify", stories, *QUICK, "--ppl", text, "--ppl-tokens", 1500, "--json")
+    report = outcome.json
+    assert outcome.code == 0
+    ppl = report["ppl"]
+    assert ppl["tokens"] == 1500
+    assert 3.5 < ppl["float"] < 6
+    assert 1 < ppl["quantised"] / ppl["float"] < 1.06
+    assert abs(ppl["engine"] / ppl["quantised"] - 1) <= 0.001
+    assert ppl["engine_vs_quantised"] == ppl["engine"] / ppl["quantised"] - 1
+
+
+def test_perplexity_needs_a_text_and_the_right_model(
+    dlavm: Command, stories: Path, tmp_path: Path, shared: Path
+) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.write_text("\n\n")
+    assert "at least two tokens" in dlavm("verify", stories, *QUICK, "--ppl", empty).err
+    assert "none.txt" in dlavm("verify", stories, *QUICK, "--ppl", tmp_path / "none.txt").err
+    empty.write_text("Once upon a time there was a dog.")
+    outcome = dlavm("verify", stories, *QUICK, "--ppl", empty, "--model", shared / "models" / "stories260K")
+    assert outcome.code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (("--engines", "sim,fpga"), "fpga"),
+        (("--engines", "sim,sim"), "different"),
+        (("--update",), "--golden"),
+        (("--tokens", 5000), "5000"),
+        (("--prompts", "1020", "--tokens", 64), "1020"),
+    ],
+)
+def test_bad_options(options: tuple[object, ...], word: str, dlavm: Command, stories: Path) -> None:
+    outcome = dlavm("verify", stories, *options)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert word in outcome.err
