@@ -45,38 +45,66 @@ void check_memory(const dlavm_memory_config& m) {
     }
 }
 
-// Calls visit(piece, offset in the linear bytes, length) for the pieces of one linear range, beat by beat.
-template <class Visit>
-inline void for_each_beat(const Space& s, uint64_t offset, uint64_t bytes, Visit visit) {
-    if (s.channels == 1) {
-        visit(s.data + offset, uint64_t{0}, bytes);
-        return;
-    }
-    const uint64_t beat = offset / s.port_bytes;
-    uint64_t within = offset % s.port_bytes;
-    uint32_t channel = static_cast<uint32_t>(beat % s.channels);
-    uint64_t at = beat / s.channels * s.port_bytes;
-    for (uint64_t done = 0; done < bytes;) {
-        const uint64_t length = std::min<uint64_t>(s.port_bytes - within, bytes - done);
-        visit(s.channel(channel) + at + within, done, length);
-        done += length;
-        within = 0;
-        if (++channel == s.channels) {
-            channel = 0;
-            at += s.port_bytes;
+// Beats in two channels are a power of two apart, which one set of a cache or TLB would have to hold: skewed
+// by a page, they spread. Whole pages, since channel images are mapped.
+uint64_t page_size() { return static_cast<uint64_t>(sysconf(_SC_PAGESIZE)); }
+
+struct ToBuffer {
+    uint8_t* buffer;
+    void piece(uint8_t* beat, uint64_t bytes) const { std::memcpy(buffer, beat, bytes); }
+    void advance(uint64_t bytes) { buffer += bytes; }
+};
+
+struct FromBuffer {
+    const uint8_t* buffer;
+    void piece(uint8_t* beat, uint64_t bytes) const { std::memcpy(beat, buffer, bytes); }
+    void advance(uint64_t bytes) { buffer += bytes; }
+};
+
+// Whole beats from `beat` on; kPort 0: the port width is not known to the compiler.
+template <unsigned kPort, class Copy>
+inline void whole_beats(const Space& s, uint64_t beat, uint64_t count, Copy& copy) {
+    const uint64_t port = kPort != 0 ? kPort : s.port_bytes;
+    uint64_t channel = beat % s.channels, row = beat / s.channels;
+    while (count != 0) {
+        const uint64_t end = std::min<uint64_t>(s.channels, channel + count);
+        uint8_t* at = s.data + row * port + channel * s.pitch;
+        count -= end - channel;
+        for (; channel < end; ++channel, at += s.pitch) {
+            copy.piece(at, port);
+            copy.advance(port);
         }
+        channel = 0;
+        ++row;
     }
 }
 
-// memcpy whose usual lengths are known to the compiler.
-inline void copy_piece(void* to, const void* from, uint64_t bytes) {
-    if (bytes == 32) {
-        std::memcpy(to, from, 32);
-    } else if (bytes == 16) {
-        std::memcpy(to, from, 16);
-    } else {
-        std::memcpy(to, from, bytes);
+template <class Copy>
+inline void copy_range(const Space& s, uint64_t offset, uint64_t bytes, Copy copy) {
+    if (s.channels == 1) return copy.piece(s.data + offset, bytes);
+    const uint64_t port = s.port_bytes, within = offset & (port - 1);
+    uint64_t beat = offset / port;
+    const auto partial = [&](uint64_t from, uint64_t length) {
+        copy.piece(s.channel(static_cast<uint32_t>(beat % s.channels)) + beat / s.channels * port + from,
+                   length);
+        copy.advance(length);
+    };
+    if (within != 0) {
+        const uint64_t length = std::min(port - within, bytes);
+        partial(within, length);
+        bytes -= length;
+        ++beat;
     }
+    const uint64_t whole = bytes / port;
+    if (port == 32) {
+        whole_beats<32>(s, beat, whole, copy);
+    } else if (port == 16) {
+        whole_beats<16>(s, beat, whole, copy);
+    } else {
+        whole_beats<0>(s, beat, whole, copy);
+    }
+    beat += whole;
+    if (bytes % port != 0) partial(0, bytes % port);
 }
 
 struct File {
@@ -97,22 +125,26 @@ Memory::Memory(const dlavm_config& config) {
     for (uint32_t i = 0; i < config.memory_count; ++i) check_memory(config.memories[i]);
     for (uint32_t i = 0; i < config.memory_count; ++i) {
         const dlavm_memory_config& m = config.memories[i];
-        void* data = mmap(nullptr, m.capacity, PROT_READ | PROT_WRITE,
+        Space s = {m.base, m.capacity, m.capacity / m.channels, 0, m.channels, m.port_bytes, nullptr};
+        s.pitch = s.channel_bytes + (m.channels > 1 ? page_size() : 0);
+        void* data = mmap(nullptr, s.host_bytes(), PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (data == MAP_FAILED) {
             const std::string reason = std::strerror(errno);
-            for (const Space& s : spaces_) munmap(s.data, s.capacity);
+            release();
             throw Misuse{DLAVM_SYSTEM, format("memory: cannot reserve %llu bytes: %s",
                                               static_cast<unsigned long long>(m.capacity), reason.c_str())};
         }
-        spaces_.push_back({m.base, m.capacity, m.capacity / m.channels, m.channels, m.port_bytes,
-                           static_cast<uint8_t*>(data)});
+        s.data = static_cast<uint8_t*>(data);
+        spaces_.push_back(s);
     }
 }
 
-Memory::~Memory() {
-    for (const Space& s : spaces_) munmap(s.data, s.capacity);
+void Memory::release() {
+    for (const Space& s : spaces_) munmap(s.data, s.host_bytes());
 }
+
+Memory::~Memory() { release(); }
 
 const Space* Memory::find(uint64_t address, uint64_t bytes) const {
     for (const Space& s : spaces_) {
@@ -123,22 +155,16 @@ const Space* Memory::find(uint64_t address, uint64_t bytes) const {
 
 void Memory::read(uint64_t address, void* out, uint64_t bytes) const {
     const Space& s = *find(address, bytes);
-    uint8_t* to = static_cast<uint8_t*>(out);
-    for_each_beat(s, address - s.base, bytes, [to](const uint8_t* piece, uint64_t at, uint64_t length) {
-        copy_piece(to + at, piece, length);
-    });
+    copy_range(s, address - s.base, bytes, ToBuffer{static_cast<uint8_t*>(out)});
 }
 
 void Memory::write(uint64_t address, const void* in, uint64_t bytes) {
     const Space& s = *find(address, bytes);
-    const uint8_t* from = static_cast<const uint8_t*>(in);
-    for_each_beat(s, address - s.base, bytes, [from](uint8_t* piece, uint64_t at, uint64_t length) {
-        copy_piece(piece, from + at, length);
-    });
+    copy_range(s, address - s.base, bytes, FromBuffer{static_cast<const uint8_t*>(in)});
 }
 
 void Memory::map(uint64_t address, uint32_t channel, const char* path, uint64_t bytes) {
-    const uint64_t page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+    const uint64_t page = page_size();
     const Space* s = find(address, bytes);
     if (s == nullptr || channel >= s->channels || (address - s->base) % s->beat_row() != 0) {
         throw Misuse{DLAVM_BAD_ADDRESS,

@@ -11,11 +11,13 @@ namespace dlavm::sim {
 
 struct Space {
     uint64_t base, capacity, channel_bytes;
+    uint64_t pitch;  // from channel to channel in host memory
     uint32_t channels, port_bytes;
-    uint8_t* data;  // channel c starts at data + c * channel_bytes; untouched pages cost nothing
+    uint8_t* data;  // untouched pages cost nothing
 
+    uint64_t host_bytes() const { return pitch * channels; }
     uint64_t beat_row() const { return static_cast<uint64_t>(channels) * port_bytes; }
-    uint8_t* channel(uint32_t c) const { return data + c * channel_bytes; }
+    uint8_t* channel(uint32_t c) const { return data + c * pitch; }
 };
 
 class Memory {
@@ -35,6 +37,8 @@ class Memory {
     void map(uint64_t address, uint32_t channel, const char* path, uint64_t bytes);  // throws Misuse
 
   private:
+    void release();
+
     std::vector<Space> spaces_;
 };
 
