@@ -34,7 +34,7 @@ module matrix_quad #(
     output logic [1:0][31:0]           acc_o
 );
 
-  // ---- lanes; what belongs to a step travels beside them
+  // lanes; what belongs to a step travels beside them
   logic [3:0][1:0][DOT_WIDTH-1:0] lane_dot;
   for (genvar l = 0; l < 4; l++) begin : g_lane
     matrix_lane #(.ACT_BITS(ACT_BITS), .ROWS(HALVES)) u_lane (
@@ -56,7 +56,7 @@ module matrix_quad #(
       .value_i({tile_first_i, tile_last_i, exp_i, scale_i}),
       .value_o({lane_tile_first, lane_tile_last, lane_exp, lane_scale}));
 
-  // ---- four rows at once -> one a cycle. The next block's rows cannot arrive before the last of these has gone.
+  // four rows at once -> one a cycle. The next block's rows cannot arrive before the last of these has gone.
   logic [HALVES-1:0]                          full_q;
   logic [HALVES-1:0][3:0][1:0][DOT_WIDTH-1:0] waiting_q;
   logic [ROW_WIDTH-1:0]                       row_q;
@@ -97,7 +97,7 @@ module matrix_quad #(
     end
   end
 
-  // ---- float(dot) * 2^e, * scale, + acc
+  // float(dot) * 2^e, * scale, + acc
   localparam int unsigned TERM_LATENCY = fp_pkg::INT_LATENCY + fp_pkg::MUL_LATENCY;
 
   logic [31:0]          scale32, scale32_q;

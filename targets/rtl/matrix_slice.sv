@@ -30,7 +30,7 @@ module matrix_slice #(
     output logic [QUADS-1:0][1:0][31:0] acc_o     // by quad, token
 );
 
-  // ---- where this beat stands
+  // where this beat stands
   logic                   want_scale_q;
   logic [2:0]             beat_q;   // in the unit: step, half
   logic [BLOCK_WIDTH-1:0] block_q;  // in the tile
@@ -53,7 +53,7 @@ module matrix_slice #(
     end
   end
 
-  // ---- quad q has rows 4q.. of either half
+  // quad q has rows 4q.. of either half
   logic [QUADS-1:0]                quad_valid;
   logic [QUADS-1:0][2:0]           quad_row;
   logic [PORT_BYTES-1:0][7:0]      bytes;

@@ -11,11 +11,12 @@ import numpy.typing as npt
 from cocotb.triggers import RisingEdge
 
 from tests.rtl import model
-from tests.rtl.drive import pack, reset, start, words
+from tests.rtl.drive import pack, pipeline, reset, start, words
 
 PORT_BYTES = 32
 ROWS = PORT_BYTES // 2
 QUADS = ROWS // 8
+LANE_LATENCY = 4
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,8 @@ async def reset_in_the_middle(dut: Any) -> None:
     """After a reset anywhere in a tile the next tile is right and nothing of the old one comes out."""
     rng = np.random.default_rng(6)
     await start(dut)
-    for cut in (1, 4, 8, 20, 35, 36, 37):
+    whole = 33
+    for cut, wait in [(1, 0), (4, 0), (8, 0), (20, 0), *((whole, wait) for wait in range(16))]:
         tile = random_tile(rng, ROWS, 4)
         dut.slice_blocks_i.value = tile.blocks
         for beat, pair, exponents in beats(tile)[:cut]:
@@ -190,7 +192,9 @@ async def reset_in_the_middle(dut: Any) -> None:
             dut.slice_pair_i.value, dut.slice_exp_i.value = pair, exponents
             await RisingEdge(dut.clk_i)
         dut.slice_valid_i.value = 0
-        await reset(dut)
+        for _ in range(wait):
+            await RisingEdge(dut.clk_i)
+        await reset(dut, cycles=1)
         await run_tiles(dut, [random_tile(rng, ROWS, 5)], rng, 0.0)
 
 
@@ -204,6 +208,24 @@ async def two_beats_a_cycle(dut: Any) -> None:
         task = cocotb.start_soon(collect_quad(dut))
         await feed_quad(dut, tile, rng, gap)
         np.testing.assert_array_equal(await task, tile.want())
+
+
+@cocotb.test()
+async def lane_of_8_bits(dut: Any) -> None:
+    """matrix_lane with 8-bit mantissas: random blocks, the largest dots of either sign, a block each 4 cycles."""
+    rng = np.random.default_rng(9)
+    mantissa = rng.integers(-127, 128, (2, 500 * 32))
+    weight = rng.integers(-8, 8, 500 * 32)
+    mantissa[:, : 4 * 32] = np.repeat([[127, 127, -127, -127], [127, -127, 127, -127]], 32, axis=1)
+    weight[: 4 * 32] = -8
+    pair_words = pack((mantissa[1] * 2**11 + mantissa[0]).reshape(-1, 8), 19)
+    first = [int(step % 4 == 0) for step in range(len(pair_words))]
+    ports = {"lane8_pair_i": pair_words, "lane8_weight_i": pack((weight + 8).reshape(-1, 8), 4), "lane8_first_i": first}
+    await start(dut)
+    dut.lane8_valid_i.value = 1
+    got = await pipeline(dut, ports, "lane8_dot_o", LANE_LATENCY, np.int16)
+    want = (mantissa * weight).reshape(2, -1, 32).sum(axis=2).T
+    np.testing.assert_array_equal(got[3::4], want)
 
 
 async def feed_quad(dut: Any, tile: Tile, rng: np.random.Generator, gap: float) -> None:

@@ -22,10 +22,10 @@ async def start(dut: Any) -> None:
     await reset(dut)
 
 
-async def reset(dut: Any) -> None:
-    """Resets for three cycles."""
+async def reset(dut: Any, cycles: int = 3) -> None:
+    """Resets for some cycles."""
     dut.rst_i.value = 1
-    for _ in range(3):
+    for _ in range(cycles):
         await RisingEdge(dut.clk_i)
     dut.rst_i.value = 0
     await RisingEdge(dut.clk_i)

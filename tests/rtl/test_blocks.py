@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dlavm.rtl import build
+from dlavm.support.errors import CheckFailed
 
 TB = Path(__file__).parent / "tb"
 TOP = "rtl_bench"
@@ -25,3 +26,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", ["fp32", "quantizer", "matrix"])
 def test_bench(bench: Path, name: str) -> None:
     assert build.run_bench(TOP, f"tests.rtl.bench_{name}", bench) > 0
+
+
+def test_a_module_without_tests_is_a_failure(bench: Path) -> None:
+    with pytest.raises(CheckFailed, match="expected all tests to pass"):
+        build.run_bench(TOP, "tests.rtl.model", bench)

@@ -51,7 +51,13 @@ module rtl_bench #(
     input  logic [7:0][26:0]            quad_pair_i,
     output logic                        quad_valid_o,
     output logic [1:0]                  quad_row_o,
-    output logic [1:0][31:0]            quad_acc_o
+    output logic [1:0][31:0]            quad_acc_o,
+
+    input  logic                        lane8_valid_i,
+    input  logic                        lane8_first_i,
+    input  logic [7:0][3:0]             lane8_weight_i,
+    input  logic [7:0][18:0]            lane8_pair_i,
+    output logic [1:0][15:0]            lane8_dot_o
 );
 
   for (genvar w = 0; w < int'(WAYS); w++) begin : g_way
@@ -85,5 +91,9 @@ module rtl_bench #(
       .first_i(quad_first_i), .last_i(quad_last_i), .tile_first_i(quad_tile_first_i), .tile_last_i(quad_tile_last_i), .exp_i(quad_exp_i),
       .weight_i(quad_weight_i), .pair_i(quad_pair_i),
       .valid_o(quad_valid_o), .row_o(quad_row_o), .acc_o(quad_acc_o));
+
+  matrix_lane #(.ACT_BITS(8), .ROWS(1)) u_lane8 (
+      .clk_i, .valid_i(lane8_valid_i), .first_i(lane8_first_i), .weight_i(lane8_weight_i), .pair_i(lane8_pair_i),
+      .dot_o(lane8_dot_o));
 
 endmodule
