@@ -83,6 +83,7 @@ def add_parser(sub: Subparsers) -> None:
     parser.add_argument(
         "--prompts", type=length_list, metavar="N,M", help="lengths of the prompts (default 1,7,32,100)"
     )
+    parser.add_argument("--no-float", action="store_true", help="without the float model, which takes 4 bytes a weight")
     parser.add_argument("--golden", metavar="FILE", help="compare with the hashes in a file")
     parser.add_argument("--update", action="store_true", help="write the file of --golden instead")
     parser.add_argument(
@@ -105,12 +106,12 @@ def run(args: argparse.Namespace) -> int:
         read_golden(Path(args.golden), artifact)
     texts = read_documents(artifact, Path(args.ppl), args.ppl_tokens) if args.ppl else []
     original = _original(args, artifact) if texts else None
-    yardstick = floats.quantised_session(artifact)
+    yardstick = None if args.no_float else floats.quantised_session(artifact)
     with Lockstep(artifact, engines, args.threads) as lockstep:
         prompt = sample_prompt(lockstep.fastest, max(*lengths, GOLDEN_PROMPT, CHUNKED_PROMPT))
         agreement = _compare(lockstep, yardstick, prompt, lengths, args.tokens)
         golden = _golden(args, artifact, lockstep, prompt)
-        ppl = _perplexities(lockstep.fastest, yardstick, original, texts) if texts else None
+        ppl = _perplexities(lockstep.fastest, yardstick, original, texts) if texts and yardstick else None
         report = _report(lockstep, agreement, golden, ppl)
     if args.json:
         print_json(report)
@@ -124,6 +125,8 @@ def _engines(args: argparse.Namespace) -> list[str]:
     unknown = [name for name in engines if name not in engine_names()]
     if unknown or len(set(engines)) < len(engines):
         raise DlavmError(f"--engines: expected different ones of {', '.join(engine_names())}, got {args.engines!r}")
+    if args.no_float and args.ppl:
+        raise DlavmError(f"--no-float: expected no --ppl beside it, which needs the float model, got {args.ppl!r}")
     if args.update and not args.golden:
         raise DlavmError("--update: expected --golden FILE beside it, got none")
     return engines
@@ -153,15 +156,16 @@ def sample_prompt(session: Session, length: int) -> list[int]:
 
 
 def _compare(
-    lockstep: Lockstep, yardstick: floats.FloatSession, prompt: list[int], lengths: Sequence[int], tokens: int
+    lockstep: Lockstep, yardstick: floats.FloatSession | None, prompt: list[int], lengths: Sequence[int], tokens: int
 ) -> Agreement:
     agreement = Agreement()
     chunkings = _chunkings(min(CHUNKED_PROMPT, len(prompt)), lockstep.first.model.chunk)
     with progress("comparing", len(lengths) * (tokens + 1) + len(chunkings)) as bar:
         for length in lengths:
             engine, ids = _case(lockstep, prompt[:length], tokens, bar)
-            yardstick.reset()
-            agreement.add(engine, yardstick.logits(ids)[: len(engine)])
+            if yardstick:
+                yardstick.reset()
+                agreement.add(engine, yardstick.logits(ids)[: len(engine)])
         _compare_chunkings(lockstep, prompt, chunkings, bar)
     return agreement
 
@@ -263,8 +267,9 @@ def _report(
     report = {
         "ok": all(good), "engines": list(lockstep.engines), "steps": lockstep.steps,
         "bytes_compared": lockstep.bytes_compared, "mismatches": lockstep.mismatches,
-        "token_agreement": agreement.agreeing / max(agreement.positions, 1), "positions": agreement.positions,
-        "max_logit_error": agreement.max_logit_error, "problems": lockstep.problems,
+        "token_agreement": agreement.agreeing / agreement.positions if agreement.positions else None,
+        "max_logit_error": agreement.max_logit_error if agreement.positions else None,
+        "positions": agreement.positions, "problems": lockstep.problems,
     }  # fmt: skip
     return report | ({"golden": golden} if golden else {}) | ({"ppl": ppl} if ppl else {})
 
@@ -275,9 +280,10 @@ def summary(report: dict[str, Any], seconds: float) -> str:
         f"engines      {', '.join(report['engines'])}: {report['steps']} steps, "
         f"{size(report['bytes_compared'])} compared, {report['mismatches']} mismatches",
         *(f"  step {p['step']}, {p['case']}: {p['what']}" for p in report["problems"]),
-        f"float model  {100 * report['token_agreement']:.2f} % of {report['positions']} greedy tokens agree, "
-        f"largest error of a logit {report['max_logit_error']:.4f}",
     ]
+    if report["positions"]:
+        share, error = f"{100 * report['token_agreement']:.2f} %", f"{report['max_logit_error']:.4f}"
+        lines.append(f"float model  {share} of {report['positions']} greedy tokens agree, largest logit error {error}")
     if "golden" in report:
         golden = report["golden"]
         state = "written" if golden["updated"] else golden["difference"] or "equal"

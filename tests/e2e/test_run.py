@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from dlavm.runtime.session import Session, StepResult
 
 Command = Callable[..., Any]
 PROMPT = "Tell me a story about a dog and a ball."
@@ -39,6 +41,29 @@ def test_sampling_depends_on_the_seed_alone(dlavm: Command, stories: Path) -> No
 
     assert text() == text() == text("--seed", 0)
     assert text("--seed", 1) != text("--seed", 2)
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_an_interrupt_keeps_what_was_said(
+    form: tuple[str, ...], dlavm: Command, stories: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+
+    def step(self: Session, ids: Sequence[int], head_rows: int) -> StepResult:
+        steps.append(len(ids))
+        if len(steps) == 5:
+            raise KeyboardInterrupt
+        return original(self, ids, head_rows)
+
+    original = Session.step
+    monkeypatch.setattr(Session, "step", step)
+    outcome = dlavm("run", stories, "--prompt", PROMPT, "--greedy", *form)
+    assert outcome.code == 130
+    if form:
+        assert (outcome.json["text"], outcome.json["stop_reason"]) == ("Once upon a time", "cancelled")
+    else:
+        assert outcome.out == "Once upon a time\n"
+        assert "cancelled" in outcome.err
 
 
 def test_both_engines_say_the_same(dlavm: Command, stories: Path) -> None:

@@ -39,6 +39,13 @@ def test_the_summary_for_people(dlavm: Command, stories: Path) -> None:
     assert re.fullmatch(r"engines .*\nfloat model .*\nok after .* s\n", outcome.out)
 
 
+def test_without_the_float_model(dlavm: Command, stories: Path) -> None:
+    outcome = dlavm("verify", stories, *QUICK, "--no-float", "--json")
+    assert outcome.code == 0
+    assert outcome.json["token_agreement"] is None
+    assert "float" not in dlavm("verify", stories, *QUICK, "--no-float").out
+
+
 def test_golden_run(dlavm: Command, stories: Path, request: pytest.FixtureRequest) -> None:
     """A failure here means that bits moved: logits, KV cache or activations. If that is meant: --update-golden."""
     arguments = ("verify", stories, "--engines", "sim", "--prompts", "7", "--tokens", 16, "--golden", GOLDEN, "--json")
@@ -157,6 +164,7 @@ def test_perplexity_needs_a_text_and_the_right_model(
         (("--engines", "sim,fpga"), "fpga"),
         (("--engines", "sim,sim"), "different"),
         (("--update",), "--golden"),
+        (("--no-float", "--ppl", "x.txt"), "--ppl"),
         (("--tokens", 5000), "5000"),
         (("--prompts", "1020", "--tokens", 64), "1020"),
     ],
