@@ -37,18 +37,26 @@ void Machine::run(const isa::Norm& c) {
 
 void Machine::run(const isa::Softmax& c) {
     const RowSet src = src_batches(c), dst = dst_batches(c);
+    // The reciprocals are written last, should they overlap the rows; not where they would take much memory.
+    constexpr uint64_t most_kept = 1 << 20;
+    std::vector<float> kept(dst.count() <= most_kept ? dst.count() : 0);
     for_rows(dst, uint64_t{2} * c.width, c.width * size_t{4},
              [&](uint64_t b, uint64_t o, uint64_t i, Scratch& scratch) {
-                 const uint64_t visible = std::min<uint64_t>(c.visible + o, c.width);
+                 const uint64_t visible = std::min<uint64_t>(c.visible + o, c.width),
+                                row = (b * c.rows_o + o) * c.rows_i + i;
                  uint16_t* in = scratch.get<uint16_t>(kIn, visible);
                  uint16_t* out = scratch.get<uint16_t>(kOut, c.width);
                  memory.read(src.at(b, o, i), in, 2 * visible);
                  const float recip = kernels->softmax(in, out, visible, scratch.get<float>(kFloats, visible));
                  std::memset(out + visible, 0, 2 * (c.width - visible));
                  memory.write(dst.at(b, o, i), out, uint64_t{2} * c.width);
-                 memory.write(in_bytes(c.recip) + 4 * ((b * c.rows_o + o) * c.rows_i + i), &recip,
-                              sizeof recip);
+                 if (kept.empty()) {
+                     memory.write(in_bytes(c.recip) + 4 * row, &recip, sizeof recip);
+                 } else {
+                     kept[row] = recip;
+                 }
              });
+    if (!kept.empty()) memory.write(in_bytes(c.recip), kept.data(), 4 * kept.size());
 }
 
 void Machine::run(const isa::Rope& c) {
