@@ -33,6 +33,15 @@ def test_engines_agree_to_the_bit_and_with_float(dlavm: Command, stories: Path) 
     assert report["max_logit_error"] < 0.2
 
 
+def test_a_model_of_odd_sizes_on_a_small_board(dlavm: Command, shared: Path, tmp_path: Path) -> None:
+    """Heads of 8 elements and 172 rows: neither blocks of 32 nor groups of 128 come out even."""
+    model = shared / "models" / "stories260K"
+    assert dlavm("build", model, "--target", "v3", "--board", "nano", "-o", tmp_path / "small").code == 0
+    outcome = dlavm("verify", tmp_path / "small", "--prompts", "1,20", "--tokens", 6, "--json")
+    assert outcome.code == 0, outcome.json["problems"]
+    assert outcome.json["token_agreement"] >= 0.9
+
+
 def test_the_summary_for_people(dlavm: Command, stories: Path) -> None:
     outcome = dlavm("verify", stories, *QUICK)
     assert outcome.code == 0
