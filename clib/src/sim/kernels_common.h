@@ -11,7 +11,12 @@ static void to_float_plain(const uint16_t* in, float* out, size_t n) {
     for (size_t i = 0; i < n; ++i) out[i] = half_to_float(in[i]);
 }
 
-static void epilogue_plain(const Epilogue& e, float* y, uint16_t* out, size_t n) {
+static inline float activation(const Segment* __restrict table, uint16_t half) {
+    const int32_t i = half >> 5, f = half & 31;
+    return add(table[i].base, mul(table[i].slope, static_cast<float>(f)));
+}
+
+static void epilogue_plain(const Epilogue& e, float* __restrict y, uint16_t* out, size_t n) {
     if (e.scale != nullptr) {
         const float factor = *e.scale;
         for (size_t i = 0; i < n; ++i) y[i] = mul(y[i], factor);
@@ -24,11 +29,7 @@ static void epilogue_plain(const Epilogue& e, float* y, uint16_t* out, size_t n)
         for (size_t i = 0; i < n; ++i) y[i] = add(y[i], half_to_float(e.bias[i]));
     }
     if (e.act != nullptr) {
-        for (size_t i = 0; i < n; ++i) {
-            const uint32_t half = float_to_half(y[i]);
-            const Segment s = e.act[half >> 5];
-            y[i] = add(s.base, mul(s.slope, static_cast<float>(static_cast<int32_t>(half & 31))));
-        }
+        for (size_t i = 0; i < n; ++i) y[i] = activation(e.act, float_to_half(y[i]));
     }
     if (e.aux != nullptr && e.aux_multiplies) {
         for (size_t i = 0; i < n; ++i) y[i] = mul(y[i], half_to_float(e.aux[i]));
@@ -85,35 +86,47 @@ static int32_t largest_order(const uint16_t* in, size_t n) {
     return largest;
 }
 
-static float softmax_plain(const uint16_t* in, uint16_t* out, size_t n, float* scratch) {
+static float softmax_plain(const uint16_t* __restrict in, uint16_t* __restrict out, size_t n,
+                           float* scratch) {
     const int32_t largest = largest_order(in, n);
     const uint32_t half =
         largest < 0 ? 0x8000u | static_cast<uint32_t>(-largest) : static_cast<uint32_t>(largest);
     const float top = half_to_float(static_cast<uint16_t>(half));
-    for (size_t i = 0; i < n; ++i) out[i] = float_to_half(table_exp(half_to_float(in[i]) - top));
+    for (size_t i = 0; i < n; ++i) scratch[i] = half_to_float(in[i]) - top;
+    for (size_t i = 0; i < n; ++i) scratch[i] = table_exp(scratch[i]);
+    for (size_t i = 0; i < n; ++i) out[i] = float_to_half(scratch[i]);
     for (size_t i = 0; i < n; ++i) scratch[i] = half_to_float(out[i]);
     return table_reciprocal(lane_sum(scratch, n));
 }
 
+// Pairs of elements `step` apart from pair to pair and `apart` from each other; constants to the compiler in
+// one form.
+static inline void rope_pairs(const RopeJob& job, const uint16_t* __restrict in, uint16_t* __restrict out,
+                              uint32_t step, uint32_t apart) {
+    const float* __restrict cosine = job.cosine;
+    const float* __restrict sine = job.sine;
+    const uint32_t pairs = job.rot / 2;
+    for (uint32_t j = 0; j < pairs; ++j) {
+        const float a = half_to_float(in[j * step]), b = half_to_float(in[j * step + apart]);
+        out[j * step] = float_to_half(sub(mul(a, cosine[j]), mul(b, sine[j])));
+        out[j * step + apart] = float_to_half(add(mul(b, cosine[j]), mul(a, sine[j])));
+    }
+}
+
 static void rope_plain(const RopeJob& job, const uint16_t* in, uint16_t* out) {
-    const uint32_t half = job.rot / 2;
-    const uint32_t step = job.interleaved ? 2 : 1, apart = job.interleaved ? 1 : half;
-    for (uint32_t j = 0; j < half; ++j) {
-        const uint32_t first = j * step, second = first + apart;
-        const float a = half_to_float(in[first]), b = half_to_float(in[second]);
-        const float c = job.cosine[j], s = job.sine[j];
-        out[first] = float_to_half(sub(mul(a, c), mul(b, s)));
-        out[second] = float_to_half(add(mul(b, c), mul(a, s)));
+    if (job.interleaved) {
+        rope_pairs(job, in, out, 2, 1);
+    } else {
+        rope_pairs(job, in, out, 1, job.rot / 2);
     }
     for (uint32_t j = job.rot; j < job.dim; ++j) out[j] = in[j];
 }
 
-static void act_plain(const Segment* table, const uint16_t* in, uint16_t* out, size_t n) {
+static void act_plain(const Segment* table, const uint16_t* __restrict in, uint16_t* __restrict out,
+                      size_t n) {
     for (size_t i = 0; i < n; ++i) {
-        const uint32_t half = float_to_half(half_to_float(in[i]));  // exponent 31 becomes +-65504
-        const Segment s = table[half >> 5];
-        out[i] =
-            float_to_half(add(s.base, mul(s.slope, static_cast<float>(static_cast<int32_t>(half & 31)))));
+        const uint16_t half = float_to_half(half_to_float(in[i]));  // exponent 31 becomes +-65504
+        out[i] = float_to_half(activation(table, half));
     }
 }
 

@@ -66,7 +66,7 @@ static inline uint16_t float_to_half(float x) {
 // 2^e for -126 <= e <= 127.
 static inline float power_of_two(int e) { return float_of(static_cast<uint32_t>(e + 127) << 23); }
 
-static inline int32_t interpolate(const int32_t* table, uint32_t i, int32_t f, int shift) {
+static inline int32_t interpolate(const int32_t* table, int32_t i, int32_t f, int shift) {
     return table[i] + (((table[i + 1] - table[i]) * f) >> shift);
 }
 
@@ -77,7 +77,7 @@ static inline float table_exp(float x) {
     // Adding 1.5 * 2^23 rounds to an integer, to nearest even: |t * 2^16| < 2^22.
     const float rounded = t * 65536.0f + 12582912.0f;
     const int32_t q = static_cast<int32_t>(bits_of(rounded) - 0x4b400000u);
-    const int32_t m = interpolate(tables::kExp, static_cast<uint32_t>(q >> 8 & 255), q & 255, 8);
+    const int32_t m = interpolate(tables::kExp, q >> 8 & 255, q & 255, 8);
     return static_cast<float>(m) * power_of_two((q >> 16) - 22);
 }
 
@@ -97,8 +97,8 @@ static inline Normalised normalise(float x) {
 static inline float table_reciprocal(float x) {
     if (!(x > 0.0f)) return kFloatMax;
     const Normalised v = normalise(x);
-    const int32_t m =
-        interpolate(tables::kRecip, v.mantissa >> 15, static_cast<int32_t>(v.mantissa & 0x7fff), 15);
+    const int32_t m = interpolate(tables::kRecip, static_cast<int32_t>(v.mantissa >> 15),
+                                  static_cast<int32_t>(v.mantissa & 0x7fff), 15);
     return saturate(static_cast<float>(std::ldexp(static_cast<double>(m), -v.exponent - 23)));
 }
 
@@ -107,7 +107,8 @@ static inline float table_rsqrt(float x) {
     const Normalised v = normalise(x);
     const bool odd = (v.exponent & 1) != 0;
     const int32_t* table = odd ? tables::kRsqrt1 : tables::kRsqrt0;
-    const int32_t m = interpolate(table, v.mantissa >> 15, static_cast<int32_t>(v.mantissa & 0x7fff), 15);
+    const int32_t m = interpolate(table, static_cast<int32_t>(v.mantissa >> 15),
+                                  static_cast<int32_t>(v.mantissa & 0x7fff), 15);
     return static_cast<float>(m) * power_of_two(-((v.exponent - (odd ? 1 : 0)) / 2) - 23);
 }
 
