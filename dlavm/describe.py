@@ -35,7 +35,7 @@ def describe(graph: Graph, lowered: Lowered, program: Program, memory: MemoryMap
     blobs = (Blob(TABLES_FILE, tables.address, tables.bytes),) if tables.bytes else ()
     return Manifest(
         name=name, target=spec.name, board=spec.board.name, target_hash=spec.hash, quant=quant,
-        model=model_info(graph), generation={}, tensors=_tensors(graph, program, memory), images=images,
+        model=model_info(graph), tensors=_tensors(graph, program, memory), images=images,
         blobs=(*blobs, Blob(stream.file, stream.address, 4 * stream.words)), programs={ENTRY: stream},
         entries={ENTRY: _entry(graph, lowered, program, memory)},
         kv=tuple(KvRegion(n, memory.bases[n], layout.bytes) for n, layout in lowered.kv.items()),

@@ -171,7 +171,7 @@ class Artifact:
     @property
     def generation(self) -> Mapping[str, Any]:
         """Defaults for sampling that the model's authors state (temperature, top_k, top_p, do_sample, ...)."""
-        return self.manifest.generation
+        return self._object("generation_config.json")
 
     def _optional(self, name: str) -> Path | None:
         full = f"{TOKENIZER}/{name}"

@@ -1,7 +1,7 @@
 """manifest.json: what an artifact is, where each of its bytes goes and how its programs are entered.
 
 Every key is checked when a manifest is read: its presence, its type, its range, and that it agrees with the
-others. An unknown key is an error too, except under `model` and `generation`, which are open.
+others. An unknown key is an error too, except under `model`, which is open.
 """
 
 from __future__ import annotations
@@ -146,7 +146,6 @@ class Manifest:
     target_hash: str
     quant: str
     model: ModelInfo
-    generation: Mapping[str, Any]
     tensors: tuple[TensorInfo, ...]
     images: tuple[Image, ...]
     blobs: tuple[Blob, ...]

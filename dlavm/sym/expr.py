@@ -155,6 +155,11 @@ def Var(name: str, lo: int, hi: int) -> Expr:
     """
     if not name.isidentifier():
         raise DlavmError(f"variable name: expected an identifier, got {name!r}")
+    return Symbol(name, lo, hi)
+
+
+def Symbol(name: str, lo: int, hi: int) -> Expr:
+    """A variable whose name another text form spells (`@buffer`); otherwise as Var."""
     if lo > hi:
         raise DlavmError(f"variable {name}: expected lo <= hi, got lo={lo!r}, hi={hi!r}")
     return Const(lo) if lo == hi else _node("var", (), (int(lo), int(hi)), name=name)

@@ -17,8 +17,7 @@ from functools import cached_property
 from types import MappingProxyType
 
 from dlavm.support.errors import DlavmError
-from dlavm.sym import Expr, IntoExpr, free_vars, wrap
-from dlavm.sym.expr import _node  # the base of a buffer is not spelled as an identifier, which is all that Var makes
+from dlavm.sym import Expr, IntoExpr, Symbol, free_vars, wrap
 
 ROLES = ("weights", "tables", "kv", "activations", "program", "input", "output")
 WORD_MAX = 2**32 - 1
@@ -27,7 +26,7 @@ BUFFER_NAME = PROGRAM_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.\-]*"
 
 def base_of(name: str) -> Expr:
     """The address of buffer `name` in units of 16 bytes, as a variable."""
-    return _node("var", (), (0, WORD_MAX), name="@" + name)
+    return Symbol("@" + name, 0, WORD_MAX)
 
 
 @dataclass(frozen=True)

@@ -274,8 +274,8 @@ struct Linear {
   uint32_t rows_i;  // inner rows (heads of a group); zero makes the command do nothing
   uint32_t k;  // contraction length
   uint32_t n;  // outputs of a row
-  uint32_t wgt;  // first weight tile, or the cache of the first head
-  uint32_t wgt_tile;  // between row tiles (int4g128), between blocks of 32 tokens (cache)
+  uint32_t wgt;  // first weight tile, at the start of a beat row, or the cache of the first head
+  uint32_t wgt_tile;  // between row tiles (int4g128; whole beat rows), between blocks of 32 tokens (cache)
   uint32_t batch;  // independent products (key/value heads)
   uint32_t src_b;  // between batches of src
   uint32_t wgt_b;  // between batches of wgt

@@ -133,13 +133,17 @@ def linear(spec: TargetSpec, rng: Rng) -> dict[str, int]:
 
 def _packed(spec: TargetSpec, rng: Rng, outer: int, inner: int) -> dict[str, int]:
     memory = spec.space("weights")
-    n, k = _dim(rng), _dim(rng)
+    n, k, batch = _dim(rng), _dim(rng), int(rng.choice([1, 1, 1, 2]))
     packed = PackedWeights(memory, n, k)
-    room = (REGION - packed.bytes) // memory.beat_row
+    if batch * packed.bytes > REGION:
+        batch, n, k = 1, 100, 100
+        packed = PackedWeights(memory, n, k)
+    room = (REGION - batch * packed.bytes) // memory.beat_row
     wgt = WEIGHTS + int(rng.integers(0, max(1, room))) * memory.beat_row
-    return {"batch": 1, "k": k, "n": n, "wgt": _unit(wgt), "wgt_tile": _unit(packed.tile_bytes),
-            **_rows(rng, "src", READ, outer, inner, k), **_rows(rng, "dst", WRITE, outer, inner, n),
-            **_linear_flags(spec, rng, outer, inner, n, 1)}
+    src = _batched(rng, batch, _rows(rng, "src", READ, outer, inner, k), "src", outer, inner, k)
+    dst = _batched(rng, batch, _rows(rng, "dst", WRITE, outer, inner, n), "dst", outer, inner, n)
+    return {"batch": batch, "k": k, "n": n, "wgt": _unit(wgt), "wgt_tile": _unit(packed.tile_bytes),
+            "wgt_b": _unit(packed.bytes), **src, **dst, **_linear_flags(spec, rng, outer, inner, n, batch)}
 
 
 def norm(spec: TargetSpec, rng: Rng) -> dict[str, int]:

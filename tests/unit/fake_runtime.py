@@ -34,7 +34,6 @@ def manifest(vocab: int = VOCAB, ctx: int = CTX, chunk: int = CHUNK, eos: tuple[
     return Manifest(
         name="tiny", target="v3", board="nano", target_hash=spec().hash, quant="int4g128",
         model=ModelInfo("llama", vocab, 64, 2, 4, 2, 16, ctx, chunk, 0, eos, {"rope_theta": 10000.0}),
-        generation={"temperature": 0.5, "do_sample": True},
         tensors=(TensorInfo("w", "weights", base, len(WEIGHTS), "int4g128", (8, 128)),),
         images=(Image("weights/ch00.bin", 0, base, len(WEIGHTS)),),
         blobs=(Blob("tables.bin", TABLES, 64),),

@@ -204,11 +204,16 @@ def test_texts_that_are_no_manifest(text: str) -> None:
         Manifest.from_json(text, "somewhere")
 
 
+def with_extra(extra: dict[str, Any]) -> Manifest:
+    base = manifest()
+    return dataclasses.replace(base, model=dataclasses.replace(base.model, extra=extra))
+
+
 def test_a_manifest_that_json_cannot_hold_is_refused() -> None:
     with pytest.raises(DlavmError, match="JSON"):
-        dataclasses.replace(manifest(), generation={"temperature": float("nan")}).to_json()
+        with_extra({"temperature": float("nan")}).to_json()
     with pytest.raises(DlavmError, match="JSON"):
-        dataclasses.replace(manifest(), generation={"x": object()}).to_json()
+        with_extra({"x": object()}).to_json()
 
 
 class TestTokenizerFiles:
@@ -216,6 +221,7 @@ class TestTokenizerFiles:
         folder.mkdir()
         (folder / "tokenizer.json").write_text("{}")
         (folder / "tokenizer_config.json").write_text(json.dumps(config))
+        (folder / "generation_config.json").write_text('{"temperature": 0.5}')
         return folder
 
     def test_what_is_there_is_copied(self, tmp_path: Path) -> None:

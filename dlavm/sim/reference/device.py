@@ -50,7 +50,7 @@ class ReferenceDevice:
             "COPY": self._store.copy, "LOAD_TABLE": self._load_table,
         }
         self._registers = {r.offset + 4 * i: 0 for r in spec.registers.values() for i in range(r.count)}
-        self._tables: list[F32] = [np.zeros((SEGMENTS, 2), dtype=np.float32) for _ in range(spec.limits["act_slots"])]
+        self._tables = self._empty_tables()
         self._fn = {v: k for k, v in spec.enums["scalar_fn"].items()}
         self._set("ID", int(spec.hash[:8], 16))
         self._reset()
@@ -126,6 +126,9 @@ class ReferenceDevice:
     def _get(self, name: str, index: int = 0) -> int:
         return self._registers[self._spec.registers[name].offset + 4 * index]
 
+    def _empty_tables(self) -> list[F32]:
+        return [np.zeros((SEGMENTS, 2), dtype=np.float32) for _ in range(self._spec.limits["act_slots"])]
+
     def _reset(self) -> None:
         self._running, self._pc, self._commands = False, 0, 0
         self._scalars = [0] * max(1, self._spec.limits["scalar_registers"])
@@ -138,6 +141,8 @@ class ReferenceDevice:
     def _control(self, value: int) -> None:
         if value & RESET:
             self._reset()
+            self._matrix.reset()
+            self._tables = self._empty_tables()
         if value & START:
             self._reset()
             if "ARG" in self._spec.registers:

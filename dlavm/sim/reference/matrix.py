@@ -38,7 +38,8 @@ class MatrixEngine:
         self._formats = {v: k for k, v in spec.enums["weight_format"].items()}
         self._aux_modes = {v: k for k, v in spec.enums["aux_mode"].items()}
         self._act_bits = {v: int(k[1:]) for k, v in spec.enums["act_bits"].items()}
-        self._accumulators: F32 = np.zeros((0, 0), dtype=np.float32)
+        self._accumulators: F32
+        self.reset()
 
     def linear(self, f: Fields, tables: list[F32]) -> str:
         """Executes LINEAR; returns the name of an error, or '' if it went well."""
@@ -69,6 +70,10 @@ class MatrixEngine:
             return "field_range"
         if f["aux_mode"] not in self._aux_modes or (f["aux_mode"] and f["batch"] != 1):
             return "field_range"
+        if form == "int4g128":
+            beat_row = self._memory.space(f["wgt"] * ADDRESS_UNIT).beat_row // ADDRESS_UNIT
+            if any(f[name] % beat_row for name in ("wgt", "wgt_tile", "wgt_b")):
+                return "field_range"
         if form == "kv_v":
             return "buffer" if rows * ceildiv(f["n"], BLOCK) * BLOCK > self._board.accumulators else ""
         if rows * ceildiv(f["k"], BLOCK) * BLOCK > self._board.activation_elements:
@@ -77,9 +82,14 @@ class MatrixEngine:
             return "buffer"
         return "field_range" if f["acc_in"] and self._accumulators.shape != (rows, f["n"]) else ""
 
-    def _weights(self, f: Fields, _batch: int, x: F32, acc: F32) -> F32:
+    def reset(self) -> None:
+        """Forgets the accumulators."""
+        self._accumulators = np.zeros((0, 0), dtype=np.float32)
+
+    def _weights(self, f: Fields, batch: int, x: F32, acc: F32) -> F32:
         m, e = quantize(x, self._act_bits[f["act_bits"]])
-        w, scale = self.unpack(f["wgt"] * ADDRESS_UNIT, f["wgt_tile"] * ADDRESS_UNIT, f["n"], f["k"])
+        address = (f["wgt"] + batch * f["wgt_b"]) * ADDRESS_UNIT
+        w, scale = self.unpack(address, f["wgt_tile"] * ADDRESS_UNIT, f["n"], f["k"])
         dots = block_dots(m, w)
         for kb in range(m.shape[1]):
             part = mul(dots[kb].astype(np.float32), scale[None, :, kb * BLOCK // GROUP])

@@ -124,10 +124,8 @@ class VectorEngine:
         return ""
 
     def argmax(self, f: Fields) -> str:
-        if not f["rows_o"]:
+        if not (f["rows_o"] and f["n"]):
             return ""
-        if not f["n"]:
-            return "field_range"
         rows = self._memory.rows(f["src"] * ADDRESS_UNIT, (f["rows_o"],), (f["src_so"] * ADDRESS_UNIT,), f["n"])
         best = load16(np.ascontiguousarray(rows)).argmax(axis=-1).astype(np.uint32)  # the first of equals
         self._memory.bytes(f["dst"] * ADDRESS_UNIT, best.nbytes)[...] = best.view(np.uint8)
