@@ -72,7 +72,8 @@ class MatrixEngine:
             return "field_range"
         if form == "int4g128":
             beat_row = self._memory.space(f["wgt"] * ADDRESS_UNIT).beat_row // ADDRESS_UNIT
-            if any(f[name] % beat_row for name in ("wgt", "wgt_tile", "wgt_b")):
+            strides = ("wgt_tile", "wgt_b") if f["batch"] > 1 else ("wgt_tile",)
+            if any(f[name] % beat_row for name in ("wgt", *strides)):
                 return "field_range"
         if form == "kv_v":
             return "buffer" if rows * ceildiv(f["n"], BLOCK) * BLOCK > self._board.accumulators else ""
