@@ -82,6 +82,13 @@ class Node:
         """The operand of that name, None when it is absent."""
         return dict(self.operands).get(operand)
 
+    def number(self, attr: str) -> float:
+        """A numeric attribute. Raises DlavmError for one of another kind."""
+        value = self.attrs[attr]
+        if not isinstance(value, int | float):
+            raise DlavmError(f"{self}: attribute {attr} expected a number, got {value!r}")
+        return float(value)
+
     def __getitem__(self, operand: str) -> Value:
         """The operand of that name. Raises DlavmError when it is absent."""
         value = self.get(operand)

@@ -22,7 +22,7 @@ def lower_rope(c: Context, node: Node) -> None:
     form = "interleaved" if node.attrs["interleaved"] else "half"
     position = table.at(c.variable("kv_len"), x.outer)
     c.tasks.launch("ROPE", form=c.spec.enums["rope_form"][form], **x.fields("src"), **out.fields("dst"), **x.counts(),
-                   dim=x.dim, rot=int(node.attrs["rotary_dim"]), table=position.base,  # type: ignore[arg-type]
+                   dim=x.dim, rot=int(node.number("rotary_dim")), table=position.base,
                    table_so=table.outer_stride)
 
 
@@ -58,7 +58,7 @@ def lower_attention(c: Context, node: Node) -> None:
         rows: dict[str, IntoExpr] = {"rows_o": count, "rows_i": group}
         c.tasks.launch("LINEAR", format=formats["kv_k"], **q.at(first, count).fields("src"), src_b=head_step,
                        **scores.fields("dst"), dst_b=score_step, **rows, **cache, wgt=keys, k=layout.dim, n=total,
-                       use_scale=1, scale=f32_bits(float(node.attrs["scale"])))  # type: ignore[arg-type]
+                       use_scale=1, scale=f32_bits(node.number("scale")))
         c.tasks.launch("SOFTMAX", **scores.fields("src"), src_b=score_step, **scores.fields("dst"), dst_b=score_step,
                        **rows, batch=layout.heads, visible=c.variable("kv_len") + first + 1, width=total, recip=recip)
         c.tasks.launch("LINEAR", format=formats["kv_v"], **scores.fields("src"), src_b=score_step,

@@ -11,7 +11,7 @@ from dlavm.target.isa import f32_bits
 def _norm(c: Context, node: Node, kind: str, beta: dict[str, IntoExpr]) -> None:
     x, out = c.rows(node["x"]), c.place(node.output)
     c.tasks.launch("NORM", norm=c.spec.enums["norm_kind"][kind], **x.fields("src"), **out.fields("dst"), **x.counts(),
-                   dim=x.dim, gamma=c.vector(node["gamma"]), eps=f32_bits(float(node.attrs["eps"])),  # type: ignore[arg-type]
+                   dim=x.dim, gamma=c.vector(node["gamma"]), eps=f32_bits(node.number("eps")),
                    inv_n=f32_bits(1 / x.dim), **beta)
 
 
@@ -59,7 +59,7 @@ def lower_mul(c: Context, node: Node) -> None:
 
 @rule("scale")
 def lower_scale(c: Context, node: Node) -> None:
-    _eltwise(c, node, c.rows(node["x"]), "scale", {"scale": f32_bits(float(node.attrs["value"]))})  # type: ignore[arg-type]
+    _eltwise(c, node, c.rows(node["x"]), "scale", {"scale": f32_bits(node.number("value"))})
 
 
 @rule("copy")

@@ -81,8 +81,8 @@ def _shift(rows: Rows, elements: int) -> Rows:
 def _epilogue(c: Context, node: Node) -> dict[str, IntoExpr]:
     a = node.attrs
     fields: dict[str, IntoExpr] = {}
-    if a["scale"] != 1.0:
-        fields |= {"use_scale": 1, "scale": f32_bits(float(a["scale"]))}  # type: ignore[arg-type]
+    if node.number("scale") != 1:
+        fields |= {"use_scale": 1, "scale": f32_bits(node.number("scale"))}
     if bias := node.get("bias"):
         fields |= {"use_bias": 1, "bias": c.vector(bias)}
     if a["act"] != "none":
