@@ -101,22 +101,25 @@ class MatrixEngine:
         """Packed weights -> integers [n, ceil(k/32), 32] and scales [n, ceil(k/128)]."""
         memory = self._memory.space(address)
         tiles, blocks, groups = ceildiv(n, memory.row_tile), ceildiv(k, BLOCK), ceildiv(k, GROUP)
+        rpc = memory.port_bytes // 2  # rows of a channel in one tile
+        channels = min(memory.channels, ceildiv(n, rpc))  # of a single short tile the others hold padding only
         tile_beats = groups + 8 * blocks
         raw = np.stack([self._memory.bytes(address + t * tile_stride, tile_beats * memory.beat_row)
-                        for t in range(tiles)]).reshape(tiles, tile_beats, memory.channels, memory.port_bytes)
-        rpc = memory.port_bytes // 2
-        w = np.zeros((tiles, memory.channels, rpc, blocks, BLOCK), dtype=np.int32)
-        scale = np.zeros((tiles, memory.channels, rpc, groups), dtype=np.float32)
+                        for t in range(tiles)])
+        raw = raw.reshape(tiles, tile_beats, memory.channels, memory.port_bytes)[:, :, :channels]
+        w = np.empty((tiles, channels, rpc, blocks, 4, 2, 4), dtype=np.int8)  # .. block, pair, half, kk
+        scale = np.empty((tiles, channels, rpc, groups), dtype=np.float32)
         for g in range(groups):
-            first, count = 4 * g, min(4, blocks - 4 * g)
-            beat = g + 8 * first
-            scale[..., g] = load16(np.ascontiguousarray(raw[:, beat]).view(np.uint16))
-            units = raw[:, beat + 1:beat + 1 + 8 * count].reshape(tiles, count, 8, memory.channels, memory.port_bytes)
-            units = units.transpose(0, 3, 1, 2, 4).reshape(tiles, memory.channels, count, 4, rpc, 4)
-            nibbles = np.stack([units & 15, units >> 4], axis=-2)  # [tile, channel, block, pair, row, half, kk]
-            ordered = nibbles.transpose(0, 1, 4, 2, 3, 5, 6).reshape(tiles, memory.channels, rpc, count, BLOCK)
-            w[..., first:first + count, :] = ordered.astype(np.int32) - 8
-        return w.reshape(-1, blocks, BLOCK)[:n], scale.reshape(-1, groups)[:n]
+            blocks_here = slice(4 * g, min(4 * g + 4, blocks))
+            count, beat = blocks_here.stop - blocks_here.start, g + 8 * blocks_here.start
+            beats = np.ascontiguousarray(raw[:, beat]).view(np.uint16).reshape(tiles, channels, rpc)
+            scale[..., g] = load16(beats)
+            units = raw[:, beat + 1:beat + 1 + 8 * count].reshape(tiles, count, 8, channels, memory.port_bytes)
+            units = units.transpose(0, 3, 1, 2, 4).reshape(tiles, channels, count, 4, rpc, 4)
+            rows_first = units.transpose(0, 1, 4, 2, 3, 5)  # [tile, channel, row, block, pair, kk]
+            w[..., blocks_here, :, 0, :] = rows_first & 15
+            w[..., blocks_here, :, 1, :] = rows_first >> 4
+        return (w.reshape(-1, blocks, BLOCK)[:n] - np.int8(8)).astype(np.int32), scale.reshape(-1, groups)[:n]
 
     def _cache(self, f: Fields, batch: int, tokens: int, dim: int) -> F32:
         """Rows [tokens, dim] of one head's cache, fp32."""
