@@ -20,7 +20,6 @@ from dlavm.target.spec import (
     Field,
     TargetSpec,
     expand,
-    is_packed,
     list_targets,
     load_isa,
     load_target,
@@ -55,8 +54,10 @@ def ctype(f: Field) -> str:
 
 
 def extract(f: Field) -> str:
-    text = raw(f).strip("()") if f.kind == "uint" else raw(f)
-    return f"static_cast<{ctype(f)}>({text})" if f.enum else f"{text} != 0" if f.kind == "flag" else text
+    """C++ expression of a field's value in its own type."""
+    if f.enum:
+        return f"static_cast<{ctype(f)}>({raw(f)})"
+    return f"{raw(f)} != 0" if f.kind == "flag" else raw(f)
 
 
 def limited(f: Field) -> bool:
@@ -122,8 +123,6 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{relative}: {'not up to date, regenerate with `make gen`' if check else 'written'}", file=sys.stderr)
     return int(check and bool(stale))
 
-
-__all__ = ["is_packed", "main", "render"]
 
 if __name__ == "__main__":
     sys.exit(main())
