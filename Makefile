@@ -31,9 +31,8 @@ test-all: lint  ## lint, then every test
 test-rtl: $(VENV)/.stamp-test  ## the RTL alone: blocks with cocotb, whole programs on the Verilated core
 	$(PYTEST) -n $(JOBS) tests/rtl
 
-bench: $(VENV)/.stamp-core  ## prompt and generation speed of the bundled model on the timed engine
-	$(BIN)/dlavm build models/stories.py --target v3 -o $(STORIES)
-	$(BIN)/dlavm bench $(STORIES) --engine timed
+bench: $(VENV)/.stamp-core  ## speed and memory of the bundled model, beside llama.cpp if installed; writes doc/benchmarks.md
+	$(BIN)/python scripts/benchmark.py
 
 lint: $(VENV)/.stamp-test  ## ruff, mypy, clang-format, generated files up to date
 	$(BIN)/ruff check .
