@@ -22,6 +22,8 @@ from dlavm.memory import MemoryMap, assign
 from dlavm.pack.emit import Constant, Extent, images_of, write_artifact
 from dlavm.pack.manifest import Manifest
 from dlavm.passes import Cse, Dce, FuseEpilogue, Pass, QuantizeWeights, run
+from dlavm.report import render
+from dlavm.support.atomic import MANIFEST_NAME
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec
 from dlavm.target.isa import disassemble
@@ -114,8 +116,10 @@ def _write(compiled: Compiled, model: Model, options: Options, out: Path) -> Man
     manifest = describe(compiled.graph, compiled.lowered, compiled.program, memory, spec, compiled.words,
                         name=model.name, quant=options.quant, images=images_of(spec.space("weights"), weights),
                         tables=tables)
+    texts = compiled.texts()
+    texts["report.html"] = render(manifest, compiled.program, memory, spec, compiled.words, [MANIFEST_NAME, *texts])
     return write_artifact(out, manifest, spec.space("weights"), weights, tables, list(_constants(compiled, model)),
-                          {ENTRY: compiled.words}, compiled.texts(), model.tokenizer)
+                          {ENTRY: compiled.words}, texts, model.tokenizer)
 
 
 def _extent(memory: MemoryMap, role: str) -> Extent:
