@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlavm.codegen import generate
-from dlavm.describe import ENTRY, describe
+from dlavm.codegen.host import has_host, render_host
+from dlavm.describe import ENTRY, describe, host_context
 from dlavm.frontend import Model, WeightSource
 from dlavm.graph import Graph, print_graph
 from dlavm.graph.constants import constant_array
 from dlavm.lower import Lowered, lower, lowering_problems
 from dlavm.memory import MemoryMap, assign
+from dlavm.pack.artifact import HOST
 from dlavm.pack.emit import Constant, Extent, images_of, write_artifact
 from dlavm.pack.manifest import Manifest
 from dlavm.passes import Cse, Dce, FuseEpilogue, Pass, QuantizeWeights, run
@@ -116,10 +118,18 @@ def _write(compiled: Compiled, model: Model, options: Options, out: Path) -> Man
     manifest = describe(compiled.graph, compiled.lowered, compiled.program, memory, spec, compiled.words,
                         name=model.name, quant=options.quant, images=images_of(spec.space("weights"), weights),
                         tables=tables)
-    texts = compiled.texts()
+    texts = {**compiled.texts(), **_host(compiled, manifest)}
     texts["report.html"] = render(manifest, compiled.program, memory, spec, compiled.words, [MANIFEST_NAME, *texts])
     return write_artifact(out, manifest, spec.space("weights"), weights, tables, list(_constants(compiled, model)),
                           {ENTRY: compiled.words}, texts, model.tokenizer)
+
+
+def _host(compiled: Compiled, manifest: Manifest) -> dict[str, str]:
+    """The C++ project, where the target has a driver."""
+    if not has_host(compiled.spec):
+        return {}
+    context = host_context(manifest, compiled.spec, compiled.words)
+    return {f"{HOST}/{name}": text for name, text in render_host(context).items()}
 
 
 def _extent(memory: MemoryMap, role: str) -> Extent:

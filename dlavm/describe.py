@@ -1,8 +1,12 @@
-"""What an artifact's manifest says of a compiled model."""
+"""What an artifact's manifest says of a compiled model, and what its host driver is told."""
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 
+import numpy as np
+
+from dlavm.codegen.host import HostContext, HostFile, HostPort, HostProgram
 from dlavm.graph import Graph
 from dlavm.lower import Lowered, Rows
 from dlavm.memory import MemoryMap
@@ -102,3 +106,23 @@ def _memory_use(lowered: Lowered, memory: MemoryMap, spec: TargetSpec, words: in
     return MemoryUse(weights_bytes=weights, kv_bytes=sum(k.bytes for k in lowered.kv.values()),
                      activation_peak_bytes=plan.peak, activation_lower_bound_bytes=plan.lower_bound,
                      program_bytes=4 * words, capacity_bytes=spec.space("weights").capacity)
+
+
+def host_context(manifest: Manifest, spec: TargetSpec, words: list[int]) -> HostContext:
+    """What the C++ driver states of the artifact. `words` are those of the step's program."""
+    model, entry = manifest.model, manifest.entries[ENTRY]
+    program = manifest.programs[entry.program]
+    following = entry.outputs.get("next")
+    return HostContext(
+        spec=spec, name=manifest.name, quant=manifest.quant, vocab_size=model.vocab_size, ctx=model.ctx,
+        chunk=model.chunk, eos_token_ids=model.eos_token_ids,
+        images=tuple(HostFile(i.file, i.address, i.bytes, i.channel) for i in manifest.images),
+        blobs=tuple(HostFile(b.file, b.address, b.bytes) for b in manifest.blobs if b.file != program.file),
+        program=HostProgram(program.file, program.address, program.words,
+                            zlib.crc32(np.array(words, dtype="<u4").tobytes())),
+        arguments=entry.args, bounds=entry.bounds, ids=_host_port(entry.inputs["ids"]),
+        logits=_host_port(entry.outputs["logits"]), next=_host_port(following) if following else None)
+
+
+def _host_port(port: Port) -> HostPort:
+    return HostPort(port.address, port.rows, port.columns, port.stride)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dlavm.compile import Options, build
+from dlavm.pack.artifact import HOST
 from dlavm.verbs.common import Subparsers, add_model, add_verb, model_of, print_json, size, target_of
 
 
@@ -16,8 +17,8 @@ def add_parser(sub: Subparsers) -> None:
         "build",
         run,
         "compile a model for a target and write the artifact",
-        "The artifact is a directory with instruction streams, packed weights and the tokenizer. It is written whole\n"
-        "or not at all, and the same input gives the same bytes.",
+        "The artifact is a directory with instruction streams, packed weights, tokenizer and a C++ driver. It is\n"
+        "written whole or not at all, and the same input gives the same bytes.",
         """dlavm build models/stories.py --target v3 -o output/stories
         dlavm build path/to/checkpoint --target v3 --board kv260 --ctx 512""",
     )
@@ -45,6 +46,7 @@ def options_of(args: argparse.Namespace) -> Options:
 def summary(report: dict[str, Any]) -> str:
     """A build in a few lines."""
     peak, bound = report["activation_peak_bytes"], report["activation_lower_bound_bytes"]
+    host = Path(report["artifact"]) / HOST
     over = (
         f", {100 * (peak / bound - 1):.1f} % above the lower bound {size(bound)}"
         if peak > bound
@@ -59,5 +61,6 @@ def summary(report: dict[str, Any]) -> str:
         ("activations", f"{size(peak)} at the peak{over}"),
         ("time", f"{report['compile_s']:.2f} s to compile, {report['pack_s']:.2f} s to pack, "
                  f"{size(report['peak_rss_bytes'])} of memory"),
+        *([("host", f"{host}: C++ driver and example, see README.md there")] if host.is_dir() else []),
     ]  # fmt: skip
     return "\n".join(f"{name + ':':13} {text}" for name, text in lines)

@@ -1,0 +1,77 @@
+// Drives the model of model.hpp on a device behind the C interface (dlavm/device.h).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "dlavm/device.h"
+
+namespace host {
+
+using Tokens = std::vector<std::uint32_t>;
+
+// Names and values for dlavm_set_option.
+using DeviceOptions = std::vector<std::pair<std::string, std::string>>;
+
+// One sequence of tokens on a device that holds the model. What cannot be throws std::runtime_error with one
+// line of text; a step that failed leaves the sequence as it was.
+class Model {
+  public:
+    // Opens the device at `url` ("sim:" is the simulator) and puts the artifact into its memory. A device of
+    // another target is refused, and so are files that differ from those this driver was written for.
+    static Model open(const std::string& url, const std::filesystem::path& artifact,
+                      const DeviceOptions& options = {});
+
+    // Tokens in the KV cache, and tokens that it still has room for.
+    std::uint32_t cached() const { return cached_; }
+    std::uint32_t room() const;
+
+    // Forgets every token.
+    void reset();
+
+    // Runs 1..kChunk tokens after those in the cache; logits after each of the last `head_rows` of them.
+    void step(const Tokens& tokens, std::uint32_t head_rows = 1);
+
+    // Runs tokens of any number, cut into steps; logits after the last one. Nothing runs if they do not fit.
+    void prefill(const Tokens& tokens);
+
+    // Likeliest token after each row of the last step: (head_rows,). The lowest id where two are equal.
+    Tokens next_tokens() const;
+
+    // Likeliest token after the last row of the last step.
+    std::uint32_t greedy_next() const;
+
+    // Logits of the last step: (head_rows, kVocabulary), row after row.
+    std::vector<float> logits() const;
+
+    // Of the last step.
+    dlavm_counters counters() const;
+
+  private:
+    struct Close {
+        void operator()(dlavm_device* device) const { dlavm_close(device); }
+    };
+
+    explicit Model(dlavm_device* device) : device_(device) {}
+
+    void check_identity() const;
+    void upload(const std::filesystem::path& artifact) const;
+    void upload_program(const std::filesystem::path& artifact) const;
+    void check_tokens(const Tokens& tokens) const;
+    void run(const Tokens& tokens, std::uint32_t head_rows) const;
+    void write_register(std::uint32_t offset, std::uint32_t value, const std::string& name) const;
+    void check_status(int status, const std::string& what) const;
+
+    std::unique_ptr<dlavm_device, Close> device_;
+    std::uint32_t cached_ = 0;
+    std::uint32_t head_rows_ = 0;
+};
+
+// Value of an fp16 number.
+float to_float(std::uint16_t half);
+
+}  // namespace host

@@ -1,0 +1,246 @@
+"""The C++ project of the bundled model: built with cmake, it says what `dlavm run` says, and refuses what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dlavm.pack.artifact import Artifact
+from dlavm.runtime.session import open_session
+from dlavm.support.paths import native_library
+
+Command = Callable[..., Any]
+Generate = Callable[..., subprocess.CompletedProcess[str]]
+CTX = 1024
+
+pytestmark = pytest.mark.skipif(shutil.which("cmake") is None or shutil.which("g++") is None, reason="needs cmake, g++")
+
+PROBE = r"""
+#include <cstdio>
+#include <functional>
+#include <stdexcept>
+
+#include "driver.hpp"
+#include "model.hpp"
+
+static void refused(const std::function<void()>& call) {
+    try {
+        call();
+        std::puts("accepted");
+    } catch (const std::runtime_error& error) {
+        std::puts(error.what());
+    }
+}
+
+int main(int, char** argv) {
+    for (unsigned half = 0; half < 65536; ++half) std::printf("%a ", host::to_float(half));
+    std::puts("");
+    host::Model model = host::Model::open("sim:", argv[1]);
+    refused([&] { model.greedy_next(); });
+    refused([&] { model.step({}); });
+    refused([&] { model.step({1, 2}, 3); });
+    refused([&] { model.step(host::Tokens(model::kChunk + 1, 5)); });
+    refused([&] { model.prefill(host::Tokens(model::kContext + 1, 5)); });
+    model.prefill({9, 9});
+    model.reset();
+    model.step({0, 430, 263}, 2);
+    for (float value : model.logits()) std::printf("%a ", value);
+    std::puts("");
+    for (unsigned token : model.next_tokens()) std::printf("%u ", token);
+    std::printf("\n%u %u %d\n", model.cached(), model.room(), model.counters().commands > 0);
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def prompts(stories_py: Path) -> list[dict[str, Any]]:
+    text = (stories_py.parent / "stories" / "golden_greedy.json").read_text()
+    cases: list[dict[str, Any]] = json.loads(text)["cases"]
+    return cases
+
+
+@pytest.fixture(scope="module")
+def generate(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> Generate:
+    """`generate("--prompt-ids", ...)` runs the example on the artifact."""
+    build = tmp_path_factory.mktemp("host")
+    configure = ["cmake", "-S", str(stories / "host"), "-B", str(build)]
+    options = [f"-DDLAVM_LIBRARY={native_library()}", "-DDLAVM_WERROR=ON"]
+    for command in ([*configure, *options], ["cmake", "--build", str(build)]):
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def run(*arguments: object, artifact: Path = stories) -> subprocess.CompletedProcess[str]:
+        command = [str(build / "generate"), "--artifact", str(artifact), *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    return run
+
+
+def listed(ids: Sequence[int]) -> str:
+    return ",".join(map(str, ids))
+
+
+@pytest.mark.parametrize("case", [0, 1])
+def test_tokens_are_those_of_run(
+    case: int, generate: Generate, dlavm: Command, stories: Path, prompts: list[dict[str, Any]]
+) -> None:
+    ids = listed(prompts[case]["prompt_ids"])
+    done = generate("--prompt-ids", ids, "--max-tokens", 48, "--ignore-eos", "--option", "threads=1")
+    options = ("--greedy", "--max-tokens", 48, "--ignore-eos")
+    expected = dlavm("run", stories, "--prompt-ids", ids, *options, "--json").json
+    assert (done.returncode, done.stdout) == (0, listed(expected["tokens"]) + "\n"), done.stderr
+    assert f"{expected['prompt_tokens']} prompt tokens" in done.stderr
+    assert "stopped by length" in done.stderr
+
+
+def test_an_answer_ends_with_an_end_token(
+    generate: Generate, dlavm: Command, stories: Path, prompts: list[dict[str, Any]]
+) -> None:
+    ids = listed(prompts[0]["prompt_ids"])
+    done = generate("--prompt-ids", ids)
+    expected = dlavm("run", stories, "--prompt-ids", ids, "--greedy", "--json").json
+    assert done.stdout == listed(expected["tokens"]) + "\n"
+    assert expected["stop_reason"] == "eos" and "stopped by eos" in done.stderr
+
+
+def test_a_prompt_of_many_steps_up_to_the_end_of_the_context(
+    generate: Generate, dlavm: Command, stories: Path
+) -> None:
+    ids = listed([0, *(7 + 31 * i % 4000 for i in range(CTX - 5))])
+    done = generate("--prompt-ids", ids, "--ignore-eos")
+    expected = dlavm("run", stories, "--prompt-ids", ids, "--greedy", "--ignore-eos", "--json").json
+    assert done.stdout == listed(expected["tokens"]) + "\n"
+    assert expected["stop_reason"] == "context" and "stopped by context" in done.stderr
+
+
+def test_help(generate: Generate) -> None:
+    done = generate("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: generate --prompt-ids 1,2,3")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--prompt-ids: expected token ids, got none"),
+        (("--prompt-ids",), "--prompt-ids: expected a value, got none"),
+        (("--prompt-ids", "1,,2"), "--prompt-ids: expected an integer of at least 0, got ''"),
+        (("--prompt-ids", "1,x"), "--prompt-ids: expected an integer of at least 0, got 'x'"),
+        (("--prompt-ids", "-1"), "--prompt-ids: expected an integer of at least 0, got '-1'"),
+        (("--prompt-ids", 1 << 32), "--prompt-ids: expected an integer of at least 0, got '4294967296'"),
+        (("--prompt-ids", "5,4096"), "token 1: expected an id in 0..4095, got 4096"),
+        (("--prompt-ids", listed([5] * (CTX + 1))), f"tokens: expected at most {CTX} (context {CTX}, in the cache 0), "
+                                                    f"got {CTX + 1}"),
+        (("--prompt-ids", "1", "--max-tokens", "0"), "--max-tokens: expected an integer of at least 1, got '0'"),
+        (("--prompt-ids", "1", "--device", "pcie"), "device 'pcie': "),
+        (("--prompt-ids", "1", "--option", "threads"), "--option: expected NAME=VALUE, got 'threads'"),
+        (("--prompt-ids", "1", "--option", "volume=11"), "device option volume: "),
+        (("--fast",), "expected an option that --help lists, got '--fast'"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else str(value)[:40],
+)  # fmt: skip
+def test_bad_arguments(arguments: tuple[object, ...], message: str, generate: Generate) -> None:
+    done = generate(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"generate: {message}")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["weights/ch17.bin", "tables.bin", "program/step.bin"])
+def test_a_file_that_is_cut_or_missing(name: str, generate: Generate, stories: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(stories, tmp_path / "copy")
+    size = (copy / name).stat().st_size
+    os.truncate(copy / name, size - 4)
+    done = generate("--prompt-ids", "1", artifact=copy)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"generate: {copy / name}: expected {size} bytes, got {size - 4}\n"
+    (copy / name).unlink()
+    done = generate("--prompt-ids", "1", artifact=copy)
+    assert done.returncode == 2
+    assert done.stderr == f"generate: {copy / name}: expected a file of the artifact, got No such file or directory\n"
+
+
+def test_the_program_of_another_artifact(generate: Generate, stories: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(stories, tmp_path / "copy")
+    program = copy / "program" / "step.bin"
+    words = np.fromfile(program, "<u4")
+    words[5] ^= 1
+    words.tofile(program)
+    done = generate("--prompt-ids", "1", artifact=copy)
+    assert done.returncode == 2
+    assert "step.bin: expected CRC-32 0x" in done.stderr and "another artifact" in done.stderr
+
+
+def test_the_build_names_the_folder_and_its_files_are_listed(
+    dlavm: Command, stories: Path, stories_py: Path, tmp_path: Path
+) -> None:
+    outcome = dlavm("build", stories_py, "--target", "v3", "--board", "nano", "--ctx", 64, "-o", tmp_path / "a")
+    assert f"{tmp_path / 'a' / 'host'}: C++ driver" in outcome.out
+    listed_files = {name for name in Artifact.open(stories).manifest.files if name.startswith("host/")}
+    found = {path.relative_to(stories).as_posix() for path in (stories / "host").rglob("*") if path.is_file()}
+    assert listed_files == found and "host/include/dlavm/device.h" in found
+
+
+def test_the_library_is_asked_for(stories: Path, tmp_path: Path) -> None:
+    """A path that was mended in the environment counts in the same build folder."""
+
+    def configure(library: str) -> subprocess.CompletedProcess[str]:
+        command = ["cmake", "-S", str(stories / "host"), "-B", str(tmp_path)]
+        environment = {**os.environ, "DLAVM_LIBRARY": library}
+        return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+    assert "got none" in configure("").stderr
+    wrong = configure("/nowhere/libdlavm.so")
+    assert wrong.returncode != 0
+    assert "expected the path of libdlavm.so" in wrong.stderr and "/nowhere/libdlavm.so" in wrong.stderr
+    assert configure(str(native_library())).returncode == 0
+
+
+def test_the_driver_under_sanitizers(stories: Path, tmp_path: Path) -> None:
+    """Logits equal those of a session; misuse is refused; numbers of every fp16; nothing leaks or overflows."""
+    source = tmp_path / "probe.cpp"
+    source.write_text(PROBE)
+    host, library = stories / "host", native_library()
+    command = ["g++", "-std=c++17", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{host}",
+               f"-I{host / 'include'}", str(host / "driver.cpp"), str(source), str(library),
+               f"-Wl,-rpath,{library.parent}", "-o", str(tmp_path / "probe")]
+    built = subprocess.run(command, capture_output=True, text=True)
+    if "cannot find" in built.stderr and "asan" in built.stderr:
+        pytest.skip("the compiler has no sanitizer libraries")
+    assert built.returncode == 0, built.stderr
+    done = probe(tmp_path / "probe", stories)
+    if "LeakSanitizer has encountered a fatal error" in done.stderr:  # where processes may not be traced
+        done = probe(tmp_path / "probe", stories, ASAN_OPTIONS="detect_leaks=0")
+    assert done.returncode == 0, done.stderr
+    every, *refused, logits, following, counts = done.stdout.splitlines()
+    halves = np.arange(65536, dtype=np.uint16).view(np.float16)
+    np.testing.assert_array_equal(numbers(every), halves.astype(np.float32))
+    assert refused == [
+        "greedy_next: expected a step with head_rows of at least 1 before, got none",
+        "tokens: expected at least one, got none",
+        "step: head_rows: expected 0..2, got 3",
+        "step: expected 1..128 tokens, got 129",
+        f"tokens: expected at most {CTX} (context {CTX}, in the cache 0), got {CTX + 1}",
+    ]
+    with open_session(Artifact.open(stories)) as session:
+        expected = session.step([0, 430, 263], 2)
+    np.testing.assert_array_equal(numbers(logits), expected.logits.astype(np.float32).reshape(-1))
+    assert following.split() == [str(token) for token in expected.next_ids]
+    assert counts == f"3 {CTX - 3} 1"
+
+
+def probe(program: Path, artifact: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **variables}
+    return subprocess.run([program, artifact], capture_output=True, text=True, timeout=60, env=environment)
+
+
+def numbers(line: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.array([float.fromhex(word) for word in line.split()], np.float32)

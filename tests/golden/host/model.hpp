@@ -1,0 +1,156 @@
+// What is particular to tiny (int4g128) for v3 on nano. Written by `dlavm build`.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+
+#include "dlavm/device.h"
+
+namespace model {
+
+inline constexpr char kName[] = "tiny";
+inline constexpr char kTarget[] = "v3 on nano";
+
+// SHA-256 of the expanded target and board; the register ID holds its first 32 bits.
+inline constexpr char kTargetHash[] = "c839a56c2913925cbdf5e5b6d3549c3e768742811dc70b111d90a7e275ca2298";
+inline constexpr std::uint32_t kTargetId = 0xc839a56c;
+
+// Token ids are 0..kVocabulary-1.
+inline constexpr std::uint32_t kVocabulary = 300;
+
+// Positions of the KV cache.
+inline constexpr std::uint32_t kContext = 64;
+
+// Tokens of one step at most.
+inline constexpr std::uint32_t kChunk = 16;
+
+// Tokens that end an answer.
+// clang-format off
+inline constexpr std::array<std::uint32_t, 1> kEndTokens = {1};
+// clang-format on
+
+// A file of the artifact that is mapped as one channel's part of the memory from `address` on.
+struct Image {
+    const char* file;
+    std::uint32_t channel;
+    std::uint64_t address;
+    std::uint64_t bytes;
+};
+
+// clang-format off
+inline constexpr std::array<Image, 1> kImages = {{
+    {"weights/ch00.bin", 0, 0x80000, 1024},
+}};
+// clang-format on
+
+// A file of the artifact that is written at the linear address.
+struct Blob {
+    const char* file;
+    std::uint64_t address;
+    std::uint64_t bytes;
+};
+
+inline constexpr std::array<Blob, 1> kBlobs = {{
+    {"tables.bin", 0xa000, 64},
+}};
+
+// The instruction stream of a step: 32-bit words, little-endian.
+struct Program {
+    const char* file;
+    std::uint64_t address;
+    std::uint32_t words;
+    std::uint32_t crc32;
+};
+
+inline constexpr Program kProgram = {"program/step.bin", 0x9000, 8, 0x8c85e33b};
+
+// Rows of numbers in device memory: at most `rows`, `row_bytes` from one to the next.
+struct Port {
+    std::uint64_t address;
+    std::uint32_t rows;
+    std::uint32_t columns;
+    std::uint64_t row_bytes;
+};
+
+// u32 (token,): the tokens of a step.
+inline constexpr Port kIds = {0x100, 16, 1, 4};
+
+// fp16 (head_rows, kVocabulary): logits after each of the last head_rows tokens of a step.
+inline constexpr Port kLogits = {0x40000, 16, 300, 608};
+
+// u32 (head_rows,): the likeliest token after each of them, where the device chooses.
+inline constexpr std::optional<Port> kNext = Port{0x8000, 16, 1, 4};
+
+// Tokens of a step; tokens in the cache before it; positions that want logits.
+enum class Argument { kToken, kKvLen, kHeadRows };
+
+struct ArgumentRegister {
+    Argument argument;
+    const char* name;
+    std::uint32_t offset;
+    std::uint32_t low;
+    std::uint32_t high;
+};
+
+// The scalars of a step, their registers, and the values that the program is made for (inclusive).
+inline constexpr std::array<ArgumentRegister, 3> kArguments = {{
+    {Argument::kToken, "token", 0x20, 1, 16},
+    {Argument::kKvLen, "kv_len", 0x24, 0, 63},
+    {Argument::kHeadRows, "head_rows", 0x28, 0, 16},
+}};
+
+// Registers by byte offset.
+inline constexpr std::uint32_t kRegisterId = 0x000;
+inline constexpr std::uint32_t kRegisterControl = 0x010;
+inline constexpr std::uint32_t kRegisterProgram = 0x014;
+inline constexpr std::uint32_t kRegisterProgramWords = 0x018;
+
+// Why a core stops: positive results of the C interface.
+struct ErrorName {
+    int code;
+    const char* name;
+};
+
+inline constexpr std::array<ErrorName, 13> kErrorNames = {{
+    {0, "none"},
+    {1, "illegal_opcode"},
+    {2, "bad_length"},
+    {3, "reserved_bits"},
+    {4, "field_range"},
+    {5, "bad_address"},
+    {6, "buffer"},
+    {7, "hazard"},
+    {8, "deadlock"},
+    {9, "scalar"},
+    {10, "stack"},
+    {11, "gather_index"},
+    {12, "bus"},
+}};
+
+// What the program relies on: limits of the target, memories and buffers of the board.
+constexpr dlavm_config device_config() {
+    dlavm_config config = {};
+    config.abi_version = DLAVM_ABI_VERSION;
+    config.id = kTargetId;
+    config.header_words = 2;
+    config.scalar_registers = 32;
+    config.semaphores = 32;
+    config.loop_depth = 8;
+    config.call_depth = 8;
+    config.act_slots = 4;
+    config.memory_count = 2;
+    // hbm: base, capacity, channels, bytes of a port
+    config.memories[0] = {0x0, 0x8000000, 2, 16};
+    // ddr: base, capacity, channels, bytes of a port
+    config.memories[1] = {0x800000000, 0x4000000, 1, 16};
+    config.opcode_mask[0] = 0x000f003f000101ff;
+    config.opcode_mask[1] = 0x0000000000000000;
+    config.opcode_mask[2] = 0x0000000000000000;
+    config.opcode_mask[3] = 0x0000000000000000;
+    config.activation_elements = 8192;
+    config.accumulators = 4096;
+    return config;
+}
+
+}  // namespace model
