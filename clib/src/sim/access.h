@@ -6,32 +6,22 @@
 
 #include "dlavm_isa.h"
 #include "sim/memory.h"
+#include "sim/strided.h"
 
 namespace dlavm::sim {
-
-// Rows (b, o, i) of one operand; everything in bytes.
-struct RowSet {
-    uint64_t base;
-    uint64_t stride_b, stride_o, stride_i;
-    uint64_t count_b, count_o, count_i;
-
-    uint64_t at(uint64_t b, uint64_t o, uint64_t i) const {
-        return base + b * stride_b + o * stride_o + i * stride_i;
-    }
-    uint64_t count() const { return count_b * count_o * count_i; }
-    bool overlaps_itself(uint64_t bytes) const;
-};
 
 struct Access {
     isa::Engine engine;
     bool write;
-    uint64_t begin, end;
     const char* field;
+    Strided bytes;
 };
 
 class AccessList {
   public:
-    AccessList(const Memory& memory, bool intervals) : memory_(memory), intervals_(intervals) {}
+    AccessList(const Memory& memory, bool listed) : memory_(memory), listed_(listed) {
+        if (listed) items_.reserve(8);
+    }
 
     // Each checks bounds (throws Fault bad_address) and counts bytes; `counted` where it differs from the
     // length.
@@ -50,7 +40,7 @@ class AccessList {
     void count(bool write, uint64_t bytes) { (write ? bytes_written_ : bytes_read_) += bytes; }
 
     const Memory& memory_;
-    bool intervals_;
+    bool listed_;
     std::vector<Access> items_;
     uint64_t bytes_read_ = 0, bytes_written_ = 0;
 };
