@@ -107,31 +107,26 @@ def decode(spec: TargetSpec, words: list[int], at: int) -> tuple[Instr, int]:
 
 
 def decode_payload(spec: TargetSpec, command: Command, words: list[int], mask: int = 0) -> dict[str, int | SReg]:
-    """Field values of payload words; every field is present. Raises EncodingError."""
-    dynamic = 0
-    used = [0] * len(words)
-    values: dict[str, int | SReg] = {}
-    for f in command.fields:
-        indirect = f.dynamic and bool(mask >> f.word & 1)
-        dynamic |= (1 << f.word) if f.dynamic else 0
-        raw = words[f.word] >> f.lsb & ((1 << f.bits) - 1)
-        used[f.word] |= ((1 << f.bits) - 1) << f.lsb
-        if indirect:
-            if words[f.word] >= spec.limits["scalar_registers"]:
-                raise EncodingError("field_range", f"{command.name}.{f.name}: no scalar register {words[f.word]}")
-            values[f.name] = SReg(words[f.word])
-            used[f.word] = WORD_MASK
-        elif raw > f.limit:
-            raise EncodingError("field_range", f"{command.name}.{f.name}: expected 0..{f.limit}, got {raw}")
-        else:
-            values[f.name] = raw
+    """Field values of payload words; every field is present. Raises EncodingError: reserved bits before field ranges."""
+    packed = sum(((1 << f.bits) - 1) << f.lsb for f in command.fields if not f.dynamic)
+    dynamic = sum(1 << f.word for f in command.fields if f.dynamic)
     if mask & ~dynamic:
         raise EncodingError("reserved_bits", f"{command.name}: indirect mask 0x{mask:x} names other than dynamic words")
-    for i, (word, bits) in enumerate(zip(words, used, strict=True)):
-        if word & ~bits:
-            kind = "reserved_bits" if any(not f.dynamic for f in command.fields if f.word == i) else "field_range"
-            raise EncodingError(kind, f"{command.name}: payload word {i} = 0x{word:08x} has bits past its fields")
-    return values
+    if packed and words[0] & ~packed:
+        raise EncodingError("reserved_bits", f"{command.name}: payload word 0 = 0x{words[0]:08x} has reserved bits set")
+    return {f.name: _field(spec, command, f, words[f.word], bool(f.dynamic and mask >> f.word & 1))
+            for f in command.fields}
+
+
+def _field(spec: TargetSpec, command: Command, f: Field, word: int, indirect: bool) -> int | SReg:
+    if indirect:
+        if word >= spec.limits["scalar_registers"]:
+            raise EncodingError("field_range", f"{command.name}.{f.name}: no scalar register {word}")
+        return SReg(word)
+    value = word if f.dynamic else word >> f.lsb & ((1 << f.bits) - 1)
+    if value > f.limit:
+        raise EncodingError("field_range", f"{command.name}.{f.name}: expected 0..{f.limit}, got {value}")
+    return value
 
 
 def decode_program(spec: TargetSpec, words: list[int]) -> list[tuple[int, Instr]]:
