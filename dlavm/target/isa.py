@@ -75,8 +75,8 @@ def encode(spec: TargetSpec, instr: Instr) -> list[int]:
     words, mask = payload(spec, instr)
     if spec.header_words == 0:
         raise EncodingError("illegal_opcode", f"target {spec.name} has no command stream")
-    if instr.pred and not spec.has("scalars"):
-        raise EncodingError("field_range", f"{instr.op}: target {spec.name} has no predicates")
+    if instr.pred and not _predicated(spec, _command(spec, instr.op)):
+        raise EncodingError("field_range", f"{instr.op}: takes no predicate on {spec.name}, got register {instr.pred}")
     length = spec.header_words + len(words)
     header = _command(spec, instr.op).opcode | length << 8 | instr.pred << 16
     return [header, mask, *words] if spec.header_words == 2 else [header, *words]
@@ -86,32 +86,51 @@ def encode_program(spec: TargetSpec, program: Iterable[Instr]) -> list[int]:
     return [word for instr in program for word in encode(spec, instr)]
 
 
+@dataclass(frozen=True)
+class Header:
+    """The first word of a command, checked, and its payload, not looked at yet."""
+
+    command: Command
+    pred: int
+    mask: int
+    payload: list[int]
+    length: int
+
+
 def decode(spec: TargetSpec, words: list[int], at: int) -> tuple[Instr, int]:
     """The command at word `at` and the index behind it. Raises EncodingError with the hardware's error name."""
+    header = decode_header(spec, words, at)
+    fields = decode_payload(spec, header.command, header.payload, header.mask)
+    return Instr(header.command.name, fields, header.pred), at + header.length
+
+
+def decode_header(spec: TargetSpec, words: list[int], at: int) -> Header:
+    """Opcode, length, predicate and indirect mask of the command at word `at`. Raises EncodingError."""
     if not 0 <= at < len(words):
         raise EncodingError("bad_length", f"word {at}: the stream ends without END")
-    header = words[at]
-    command = spec.opcodes.get(header & 0xFF)
+    first = words[at]
+    command = spec.opcodes.get(first & 0xFF)
     if command is None:
-        raise EncodingError("illegal_opcode", f"word {at}: opcode 0x{header & 0xFF:02x} unknown to {spec.name}")
-    length = spec.header_words + command.payload_words
-    if header >> 8 & 0xFF != length or at + length > len(words):
-        found = f"header says {header >> 8 & 0xFF}, {len(words) - at} are left"
+        raise EncodingError("illegal_opcode", f"word {at}: opcode 0x{first & 0xFF:02x} unknown to {spec.name}")
+    length, pred = spec.header_words + command.payload_words, first >> 16 & 31
+    if first >> 8 & 0xFF != length or at + length > len(words):
+        found = f"header says {first >> 8 & 0xFF}, {len(words) - at} are left"
         raise EncodingError("bad_length", f"word {at}: {command.name} has {length} words, {found}")
-    pred = header >> 16 & 31
-    if header >> 21 or (pred and not spec.has("scalars")):
+    if first >> 21 or (pred and not _predicated(spec, command)):
         raise EncodingError("reserved_bits", f"word {at}: {command.name}: reserved header bits are set")
     mask = words[at + 1] if spec.header_words == 2 else 0
-    body = words[at + spec.header_words:at + length]
-    return Instr(command.name, decode_payload(spec, command, body, mask), pred), at + length
+    if mask & ~sum(1 << f.word for f in command.fields if f.dynamic):
+        raise EncodingError("reserved_bits", f"{command.name}: indirect mask 0x{mask:x} names other than dynamic words")
+    return Header(command, pred, mask, words[at + spec.header_words:at + length], length)
+
+
+def _predicated(spec: TargetSpec, command: Command) -> bool:
+    return command.predicate and spec.has("scalars")
 
 
 def decode_payload(spec: TargetSpec, command: Command, words: list[int], mask: int = 0) -> dict[str, int | SReg]:
-    """Field values of payload words; every field is present. Raises EncodingError: reserved bits before field ranges."""
+    """Field values of payload words, every field present. Raises EncodingError: reserved bits before field ranges."""
     packed = sum(((1 << f.bits) - 1) << f.lsb for f in command.fields if not f.dynamic)
-    dynamic = sum(1 << f.word for f in command.fields if f.dynamic)
-    if mask & ~dynamic:
-        raise EncodingError("reserved_bits", f"{command.name}: indirect mask 0x{mask:x} names other than dynamic words")
     if packed and words[0] & ~packed:
         raise EncodingError("reserved_bits", f"{command.name}: payload word 0 = 0x{words[0]:08x} has reserved bits set")
     return {f.name: _field(spec, command, f, words[f.word], bool(f.dynamic and mask >> f.word & 1))

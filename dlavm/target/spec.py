@@ -51,6 +51,7 @@ class Command:
     engine: str | None
     doc: str
     fields: tuple[Field, ...]
+    predicate: bool = True  # whether the header's predicate may be used
 
     @cached_property
     def by_name(self) -> dict[str, Field]:
@@ -224,7 +225,8 @@ class IsaTables:
         if name not in self.raw_commands:
             raise DlavmError(f"targets: command {name!r} is not in targets/isa")
         raw = self.raw_commands[name]
-        return Command(name, raw["opcode"], raw.get("engine"), raw["doc"].strip(), self._layout(name, raw["fields"]))
+        return Command(name, raw["opcode"], raw.get("engine"), raw["doc"].strip(), self._layout(name, raw["fields"]),
+                       raw.get("predicate", True))
 
     def register(self, name: str) -> Register:
         if name not in self.raw_registers:

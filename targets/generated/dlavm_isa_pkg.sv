@@ -149,7 +149,7 @@ package dlavm_isa_pkg;
   localparam int unsigned LOOP_BODY_LSB = 0;
   localparam int unsigned LOOP_BODY_BITS = 32;
 
-  // Ends the body of the innermost LOOP.
+  // Ends the body of the innermost LOOP. Takes no predicate.
   localparam int unsigned ENDLOOP_WORDS = 0;
 
   // Continues at a word offset from the start of the program until RET.

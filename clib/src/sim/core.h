@@ -50,7 +50,6 @@ class Core final : public abi::Engine {
     void check_header(const Fetched& f, uint32_t header) const;
     uint32_t program_word(uint64_t at) const;
     void substitute(Fetched& f) const;
-    void skip(const Fetched& f);
     void execute(const isa::CommandInfo& info, const uint32_t* words);
     void control(const isa::CommandInfo& info, const uint32_t* words);
 

@@ -150,21 +150,18 @@ void Core::substitute(Fetched& f) const {
 void Core::step() {
     Fetched f = fetch();
     next_ = f.next;
-    substitute(f);
     ++counters_.commands;
-    if (f.predicate != 0 && scalars_[f.predicate] == 0) {
-        skip(f);
+    const bool skipped = f.predicate != 0 && scalars_[f.predicate] == 0;
+    const bool loop = f.info->opcode == static_cast<uint32_t>(Opcode::kLoop);
+    if (!skipped || loop) substitute(f);
+    if (skipped) {
+        if (loop) next_ += decode<isa::Loop>(*f.info, f.words).body;
     } else if (f.info->engine < 0) {
         control(*f.info, f.words);
     } else {
         execute(*f.info, f.words);
     }
     pc_ = next_;
-}
-
-void Core::skip(const Fetched& f) {
-    if (f.info->opcode == static_cast<uint32_t>(Opcode::kLoop))
-        next_ += decode<isa::Loop>(*f.info, f.words).body;
 }
 
 template <class Command>

@@ -54,14 +54,15 @@ void plan_weights(const isa::Linear& c, const Memory& memory, AccessList& list) 
         const uint64_t begin = in_bytes(c.wgt) + b * in_bytes(c.wgt_b);
         const uint64_t bytes = (layout.tiles - 1) * in_bytes(c.wgt_tile) + layout.tile_bytes;
         list.range(Engine::kLoad, false, "wgt", begin, bytes, layout.tiles * layout.tile_bytes);
-        if (memory.find(begin, bytes) != s) bad_field("wgt_b", "batches in one memory space", c.wgt_b);
+        if (memory.find(begin, bytes) != s)
+            throw Fault{Error::kBadAddress, "field wgt_b: batches lie in several memory spaces"};
     }
 }
 
 void plan_cache(const isa::Linear& c, AccessList& list) {
     const uint64_t blocks = divide_up(cache_tokens(c), kBlock), units = divide_up(cache_dim(c), kBlock);
     const uint64_t stride = in_bytes(c.wgt_tile);
-    const uint64_t bytes = std::max(blocks * stride, (blocks - 1) * stride + units * kUnitBytes);
+    const uint64_t bytes = (blocks - 1) * stride + units * kUnitBytes;
     for (uint64_t b = 0; b < c.batch; ++b) {
         list.range(Engine::kLoad, false, "wgt", in_bytes(c.wgt) + b * in_bytes(c.wgt_b), bytes,
                    blocks * units * kUnitBytes);

@@ -17,7 +17,7 @@ from dlavm.sim.reference.memory import AddressError, FlatMemory
 from dlavm.sim.reference.numerics import F32
 from dlavm.sim.reference.store import StoreEngine
 from dlavm.sim.reference.vector import VectorEngine
-from dlavm.target.isa import EncodingError, Instr, SReg, decode, decode_payload
+from dlavm.target.isa import EncodingError, Instr, SReg, decode_header, decode_payload
 from dlavm.target.spec import ADDRESS_UNIT, TargetSpec
 from dlavm.target.tables import SEGMENTS
 
@@ -90,9 +90,11 @@ class ReferenceDevice:
         """Executes up to `max_commands` commands, or until END; raises DeviceError where the core stops."""
         executed = 0
         while self._running and (max_commands is None or executed < max_commands):
+            at = self._pc
             try:
                 self._step()
             except StoppedError as stop:
+                self._pc = at
                 raise self._stop(stop.code, str(stop)) from None
             executed += 1
         return executed
@@ -130,7 +132,9 @@ class ReferenceDevice:
         return [np.zeros((SEGMENTS, 2), dtype=np.float32) for _ in range(self._spec.limits["act_slots"])]
 
     def _reset(self) -> None:
-        self._running, self._pc, self._commands = False, 0, 0
+        self._running = False
+        self._pc: int = 0
+        self._commands = 0
         self._scalars = [0] * max(1, self._spec.limits["scalar_registers"])
         self._semaphores = [0] * self._spec.limits["semaphores"]
         self._loops: list[tuple[int, int, int, int]] = []  # body start, register, count, index
@@ -143,6 +147,8 @@ class ReferenceDevice:
             self._reset()
             self._matrix.reset()
             self._tables = self._empty_tables()
+            identity = self._spec.registers["ID"].offset
+            self._registers.update({offset: 0 for offset in self._registers if offset != identity})
         if value & START:
             self._reset()
             if "ARG" in self._spec.registers:
@@ -172,29 +178,30 @@ class ReferenceDevice:
         return DeviceError(code, text)
 
     def _step(self) -> None:
-        base, total = self._get("PROGRAM") * ADDRESS_UNIT, self._get("PROGRAM_WORDS")
-        count = min(MAX_COMMAND_WORDS, total - self._pc)
         try:
-            words = self._memory.bytes(base + 4 * self._pc, 4 * max(count, 0)).view(np.uint32).tolist()
-            instr, length = decode(self._spec, words, 0)
+            header = decode_header(self._spec, self._stream_words(), 0)
+            self._commands += 1
+            at, self._pc = self._pc, self._pc + header.length
+            skipped = header.pred != 0 and self._scalars[header.pred] == 0
+            if skipped and header.command.name != "LOOP":
+                return
+            fields = decode_payload(self._spec, header.command, header.payload, header.mask)
+            instr = Instr(header.command.name, fields, header.pred)
         except EncodingError as e:
             raise StoppedError(e.code, f"word {self._pc}: {e}") from None
         except AddressError as e:
             raise StoppedError("bad_address", f"word {self._pc}: {e}") from None
-        at, self._pc = self._pc, self._pc + length
-        self._commands += 1
-        try:
-            if instr.pred == 0:
-                self._execute(instr, at)
-            elif instr.op == "ENDLOOP":
-                raise StoppedError("reserved_bits", f"word {at}: ENDLOOP takes no predicate")
-            elif self._scalars[instr.pred]:
-                self._execute(instr, at)
-            elif instr.op == "LOOP":
-                self._pc += self._value(instr, "body")
-        except StoppedError:
-            self._pc = at
-            raise
+        if skipped:
+            self._pc += self._value(instr, "body")
+        else:
+            self._execute(instr, at)
+
+    def _stream_words(self) -> list[int]:
+        """The words from the program counter on, as many as a command can have."""
+        count = min(MAX_COMMAND_WORDS, self._get("PROGRAM_WORDS") - self._pc)
+        address = self._get("PROGRAM") * ADDRESS_UNIT + 4 * self._pc
+        words: list[int] = self._memory.bytes(address, 4 * count).view(np.uint32).tolist() if count > 0 else []
+        return words
 
     def _value(self, instr: Instr, name: str) -> int:
         value = instr.fields[name]

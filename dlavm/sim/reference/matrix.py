@@ -70,18 +70,24 @@ class MatrixEngine:
             return "field_range"
         if f["aux_mode"] not in self._aux_modes or (f["aux_mode"] and f["batch"] != 1):
             return "field_range"
-        if form == "int4g128":
-            beat_row = self._memory.space(f["wgt"] * ADDRESS_UNIT).beat_row // ADDRESS_UNIT
-            strides = ("wgt_tile", "wgt_b") if f["batch"] > 1 else ("wgt_tile",)
-            if any(f[name] % beat_row for name in ("wgt", *strides)):
-                return "field_range"
         if form == "kv_v":
             return "buffer" if rows * ceildiv(f["n"], BLOCK) * BLOCK > self._board.accumulators else ""
         if rows * ceildiv(f["k"], BLOCK) * BLOCK > self._board.activation_elements:
             return "buffer"
         if tiled and rows * f["n"] > self._board.accumulators:
             return "buffer"
-        return "field_range" if f["acc_in"] and self._accumulators.shape != (rows, f["n"]) else ""
+        if f["acc_in"] and self._accumulators.shape != (rows, f["n"]):
+            return "field_range"
+        return self._check_weights(f) if form == "int4g128" else ""
+
+    def _check_weights(self, f: Fields) -> str:
+        """Weights start at beat rows, and all batches lie in one space."""
+        space = self._memory.space(f["wgt"] * ADDRESS_UNIT)
+        strides = ("wgt_tile", "wgt_b") if f["batch"] > 1 else ("wgt_tile",)
+        if any(f[name] * ADDRESS_UNIT % space.beat_row for name in ("wgt", *strides)):
+            return "field_range"
+        last = self._memory.space((f["wgt"] + (f["batch"] - 1) * f["wgt_b"]) * ADDRESS_UNIT)
+        return "" if last is space else "bad_address"
 
     def reset(self) -> None:
         """Forgets the accumulators."""

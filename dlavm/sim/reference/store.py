@@ -24,6 +24,7 @@ class StoreEngine:
         units = -(-f["dim"] // BLOCK)
         strides = (f["src_so"] * ADDRESS_UNIT, f["src_si"] * ADDRESS_UNIT)
         src = self._memory.rows(f["src"] * ADDRESS_UNIT, (f["rows_o"], f["rows_i"]), strides, f["dim"]).copy()
+        writes = []  # every address is checked before the first byte is written
         for o in range(f["rows_o"]):
             block, slot = divmod(f["pos"] + o, BLOCK)
             base = f["cache"] * ADDRESS_UNIT + block * units * UNIT_BYTES + slot * 2 * BLOCK
@@ -31,19 +32,22 @@ class StoreEngine:
                 columns = slice(unit * BLOCK, min((unit + 1) * BLOCK, f["dim"]))
                 heads = self._memory.rows(base + unit * UNIT_BYTES, (f["rows_i"],),
                                           (f["cache_head"] * ADDRESS_UNIT,), columns.stop - columns.start)
-                heads[...] = src[o, :, columns]
+                writes.append((heads, src[o, :, columns]))
+        for heads, values in writes:
+            heads[...] = values
         return ""
 
     def gather(self, f: Fields) -> str:
         if not (f["rows_o"] and f["dim"]):
             return ""
         ids = self._memory.bytes(f["ids"] * ADDRESS_UNIT, 4 * f["rows_o"]).view(np.uint32)
+        dst = self._memory.rows(f["dst"] * ADDRESS_UNIT, (f["rows_o"],), (f["dst_so"] * ADDRESS_UNIT,), f["dim"])
         if (ids >= f["limit"]).any():
             return "gather_index"
-        dst = self._memory.rows(f["dst"] * ADDRESS_UNIT, (f["rows_o"],), (f["dst_so"] * ADDRESS_UNIT,), f["dim"])
-        for row, index in zip(dst, ids.tolist(), strict=True):
-            address = (f["table"] + index * f["table_so"]) * ADDRESS_UNIT
-            row[...] = self._memory.bytes(address, 2 * f["dim"]).view(np.uint16)
+        addresses = [(f["table"] + index * f["table_so"]) * ADDRESS_UNIT for index in ids.tolist()]
+        rows = [self._memory.bytes(a, 2 * f["dim"]).view(np.uint16).copy() for a in addresses]
+        for row, values in zip(dst, rows, strict=True):
+            row[...] = values
         return ""
 
     def copy(self, f: Fields) -> str:

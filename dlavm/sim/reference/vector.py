@@ -79,8 +79,9 @@ class VectorEngine:
             scores = s[:, o, :, :seen]
             p[:, o, :, :seen] = rn16(exp(sub(scores, scores.max(axis=-1, keepdims=True))))
             recip[:, o] = reciprocal(lane_sum(p[:, o, :, :seen].astype(np.float32)))
+        reciprocals = self._memory.bytes(f["recip"] * ADDRESS_UNIT, recip.nbytes)
         self._store(f, p, batched=True)
-        self._memory.bytes(f["recip"] * ADDRESS_UNIT, recip.nbytes)[...] = recip.reshape(-1).view(np.uint8)
+        reciprocals[...] = recip.reshape(-1).view(np.uint8)
         return ""
 
     def rope(self, f: Fields) -> str:
