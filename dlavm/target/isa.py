@@ -129,18 +129,21 @@ def _predicated(spec: TargetSpec, command: Command) -> bool:
 
 
 def decode_payload(spec: TargetSpec, command: Command, words: list[int], mask: int = 0) -> dict[str, int | SReg]:
-    """Field values of payload words, every field present. Raises EncodingError: reserved bits before field ranges."""
+    """Field values of payload words, every field present.
+
+    Raises EncodingError: first for register numbers, then for reserved bits, then for field ranges.
+    """
+    for f in command.fields:
+        if f.dynamic and mask >> f.word & 1 and words[f.word] >= spec.limits["scalar_registers"]:
+            raise EncodingError("field_range", f"{command.name}.{f.name}: no scalar register {words[f.word]}")
     packed = sum(((1 << f.bits) - 1) << f.lsb for f in command.fields if not f.dynamic)
     if packed and words[0] & ~packed:
         raise EncodingError("reserved_bits", f"{command.name}: payload word 0 = 0x{words[0]:08x} has reserved bits set")
-    return {f.name: _field(spec, command, f, words[f.word], bool(f.dynamic and mask >> f.word & 1))
-            for f in command.fields}
+    return {f.name: _field(command, f, words[f.word], bool(f.dynamic and mask >> f.word & 1)) for f in command.fields}
 
 
-def _field(spec: TargetSpec, command: Command, f: Field, word: int, indirect: bool) -> int | SReg:
+def _field(command: Command, f: Field, word: int, indirect: bool) -> int | SReg:
     if indirect:
-        if word >= spec.limits["scalar_registers"]:
-            raise EncodingError("field_range", f"{command.name}.{f.name}: no scalar register {word}")
         return SReg(word)
     value = word if f.dynamic else word >> f.lsb & ((1 << f.bits) - 1)
     if value > f.limit:

@@ -38,6 +38,7 @@ class StoppedError(Exception):
 class ReferenceDevice:
     def __init__(self, spec: TargetSpec) -> None:
         self._spec = spec
+        self._pc = 0
         self._memory = FlatMemory(spec)
         self._matrix = MatrixEngine(spec, self._memory)
         self._vector = VectorEngine(spec, self._memory)
@@ -132,9 +133,7 @@ class ReferenceDevice:
         return [np.zeros((SEGMENTS, 2), dtype=np.float32) for _ in range(self._spec.limits["act_slots"])]
 
     def _reset(self) -> None:
-        self._running = False
-        self._pc: int = 0
-        self._commands = 0
+        self._running, self._pc, self._commands = False, 0, 0
         self._scalars = [0] * max(1, self._spec.limits["scalar_registers"])
         self._semaphores = [0] * self._spec.limits["semaphores"]
         self._loops: list[tuple[int, int, int, int]] = []  # body start, register, count, index
