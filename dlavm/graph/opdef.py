@@ -94,7 +94,14 @@ class Call:
 
     def fail(self, expectation: str, found: object) -> None:
         shapes = ", ".join(f"{name}: {type_}" for name, type_ in self.types.items())
-        raise DlavmError(f"{self.op} at {self.where or '?'}: {expectation}, got {str(found)!r} (operands {shapes})")
+        raise DlavmError(f"{self.op} at {self.where or '?'}: {expectation}, got {_shown(found)} (operands {shapes})")
+
+
+def _shown(found: object) -> str:
+    """As the text form writes it: only a str is a text in quotes; types, shapes and expressions are not."""
+    if isinstance(found, tuple):
+        return f"[{', '.join(map(str, found))}]"
+    return repr(found) if isinstance(found, str) else str(found)
 
 
 @dataclass(frozen=True)

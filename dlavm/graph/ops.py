@@ -197,7 +197,7 @@ _op("attention", "q k_cache v_cache", _attention_type, _attention,
 def _reshape_type(c: Call) -> Type:
     shape: tuple[Expr, ...] = c.attrs["shape"]  # type: ignore[assignment]
     wanted = f"shape expected {mul(*c['x'].shape)} elements"
-    c.require(mul(*shape) == mul(*c["x"].shape), wanted, f"[{', '.join(map(str, shape))}]")
+    c.require(mul(*shape) == mul(*c["x"].shape), wanted, shape)
     return Type(shape, c["x"].dtype)
 
 
