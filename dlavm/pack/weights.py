@@ -11,7 +11,8 @@ from dlavm.target.spec import Memory
 
 def quantize_int4(w: NDArray[np.floating], name: str = "") -> tuple[NDArray[np.int8], NDArray[np.float16]]:
     """Round-to-nearest symmetric INT4 in groups of 128 along K: w [n, k] -> integers [n, k] in -8..7 and fp16 scales
-    [n, ceil(k/128)], scale = max|w| / 7. Raises DlavmError for values that are not finite or scales past fp16."""
+    [n, ceil(k/128)], scale = max|w| / 7. Raises DlavmError for values that are not finite, scales past fp16, and values so small that
+    every scale becomes zero in fp16."""
     n, k = w.shape
     groups = ceildiv(k, GROUP)
     padded = np.zeros((n, groups * GROUP), dtype=np.float32)
@@ -23,6 +24,8 @@ def quantize_int4(w: NDArray[np.floating], name: str = "") -> tuple[NDArray[np.i
     if wide.max(initial=0) > 65504:
         raise DlavmError(f"weight {name}: a scale of {wide.max()} does not fit fp16")
     scale = wide.astype(np.float16)
+    if wide.any() and not scale.any():
+        raise DlavmError(f"weight {name}: expected a scale that is not zero in fp16, got {wide.max()!s} at most")
     divisor = np.where(scale > 0, scale.astype(np.float32), np.float32(1))
     q = np.clip(np.rint(grouped / divisor[..., None]), -8, 7).astype(np.int8)
     return q.reshape(n, -1)[:, :k], scale
@@ -59,11 +62,16 @@ def pack_int4(q: NDArray[np.int8], scale: NDArray[np.float16], memory: Memory) -
 
 
 def pack_rows(rows: NDArray[np.floating], name: str = "") -> NDArray[np.uint8]:
-    """fp16 rows [r, n], each padded to a multiple of 16 bytes: linear bytes. Raises DlavmError where fp16 overflows."""
-    with np.errstate(over="ignore"):
-        half = np.asarray(rows).astype(np.float16)
+    """fp16 rows [r, n], each padded to a multiple of 16 bytes: linear bytes.
+
+    Raises DlavmError where fp16 overflows, and when it makes zero of a tensor that is not."""
+    wide = np.asarray(rows)
+    with np.errstate(over="ignore", under="ignore"):
+        half = wide.astype(np.float16)
     if not np.isfinite(half).all():
         raise DlavmError(f"tensor {name}: values that do not fit fp16")
+    if not half.any() and wide.any():
+        raise DlavmError(f"tensor {name}: expected a value that is not zero in fp16, got {np.abs(wide).max()!s} at most")
     out = np.zeros((half.shape[0], row_bytes(half.shape[1])), dtype=np.uint8)
     out[:, :2 * half.shape[1]] = np.ascontiguousarray(half).view(np.uint8)
     return out.reshape(-1)

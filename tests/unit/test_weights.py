@@ -43,9 +43,21 @@ def test_quantization_error_is_half_a_step() -> None:
 
 def test_zero_and_tiny_groups() -> None:
     w = np.zeros((2, 128), np.float32)
+    w[0, 0] = 1
     w[1, 0] = 1e-12  # its scale is below fp16's smallest: the group becomes zero
     q, scale = quantize_int4(w)
-    assert (q[0] == 0).all() and (dequantize_int4(q, scale) == 0).all()
+    assert q[0, 0] == 7 and (q[1] == 0).all() and (dequantize_int4(q, scale)[1] == 0).all()
+    q, scale = quantize_int4(np.zeros((2, 128), np.float32))
+    assert not q.any() and not scale.any()
+    assert not pack_rows(np.zeros((2, 8), np.float32)).any()
+
+
+def test_a_tensor_that_fp16_makes_zero_is_refused() -> None:
+    with pytest.raises(DlavmError, match=r"weight w: expected a scale that is not zero in fp16, got .*e-08"):
+        quantize_int4(np.full((2, 128), 1e-7, np.float32), "w")
+    with pytest.raises(DlavmError, match=r"tensor g: expected a value that is not zero in fp16, got 1e-08"):
+        pack_rows(np.full((1, 8), -1e-8, np.float32), "g")
+    assert pack_rows(np.array([[1e-8, 1e-7]], np.float32)).any()
 
 
 def test_refusals_name_the_tensor() -> None:
