@@ -11,8 +11,8 @@ from dlavm.target.spec import Memory
 
 def quantize_int4(w: NDArray[np.floating], name: str = "") -> tuple[NDArray[np.int8], NDArray[np.float16]]:
     """Round-to-nearest symmetric INT4 in groups of 128 along K: w [n, k] -> integers [n, k] in -8..7 and fp16 scales
-    [n, ceil(k/128)], scale = max|w| / 7. Raises DlavmError for values that are not finite, scales past fp16, and values so small that
-    every scale becomes zero in fp16."""
+    [n, ceil(k/128)], scale = max|w| / 7. Raises DlavmError for values that are not finite, scales past
+    fp16, and values so small that every scale becomes zero in fp16."""
     n, k = w.shape
     groups = ceildiv(k, GROUP)
     padded = np.zeros((n, groups * GROUP), dtype=np.float32)
@@ -25,7 +25,7 @@ def quantize_int4(w: NDArray[np.floating], name: str = "") -> tuple[NDArray[np.i
         raise DlavmError(f"weight {name}: a scale of {wide.max()} does not fit fp16")
     scale = wide.astype(np.float16)
     if wide.any() and not scale.any():
-        raise DlavmError(f"weight {name}: expected a scale that is not zero in fp16, got {wide.max()!s} at most")
+        raise DlavmError(f"weight {name}: expected a scale that fp16 does not make zero, got {wide.max()}")
     divisor = np.where(scale > 0, scale.astype(np.float32), np.float32(1))
     q = np.clip(np.rint(grouped / divisor[..., None]), -8, 7).astype(np.int8)
     return q.reshape(n, -1)[:, :k], scale
@@ -71,7 +71,7 @@ def pack_rows(rows: NDArray[np.floating], name: str = "") -> NDArray[np.uint8]:
     if not np.isfinite(half).all():
         raise DlavmError(f"tensor {name}: values that do not fit fp16")
     if not half.any() and wide.any():
-        raise DlavmError(f"tensor {name}: expected a value that is not zero in fp16, got {np.abs(wide).max()!s} at most")
+        raise DlavmError(f"tensor {name}: expected values that fp16 does not make zero, got {np.abs(wide).max()}")
     out = np.zeros((half.shape[0], row_bytes(half.shape[1])), dtype=np.uint8)
     out[:, :2 * half.shape[1]] = np.ascontiguousarray(half).view(np.uint8)
     return out.reshape(-1)
