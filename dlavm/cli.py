@@ -35,6 +35,8 @@ class UsageError(DlavmError):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `dlavm ARGV` and returns the exit code; messages go to stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if sys.stdout is None:  # closed by the caller: `dlavm ... >&-`
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
     try:
         try:
             args = parser(arguments).parse_args(arguments)

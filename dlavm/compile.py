@@ -157,15 +157,23 @@ def _param(weights: WeightSource, name: str, dims: tuple[int, ...]) -> NDArray[A
     return weights.get(name).reshape(dims)
 
 
+def _missing_weights(model: Model) -> list[dict[str, str]]:
+    if model.weights is not None:
+        return []
+    return [{"where": model.name, "what": "no weights", "hint": "name their directory with --weights"}]
+
+
 def check(model: Model, spec: TargetSpec, options: Options) -> list[dict[str, str]]:
-    """Every problem that keeps a model from compiling, each with its place and a hint."""
+    """Every problem that keeps a model from compiling, each with its place and a hint. The values of weights are not
+    read: a NaN is found by `build`."""
     try:
         graph = run(pipeline(options), model.graph(*options.sizes(model)))
     except DlavmError as e:
         return [{"where": model.name, "what": str(e), "hint": "mend the model or its weights"}]
-    problems = [{"where": where, "what": what, "hint": f"see `dlavm targets` for what {spec.name} can do"}
+    problems = _missing_weights(model)
+    problems += [{"where": where, "what": what, "hint": f"see `dlavm targets` for what {spec.name} can do"}
                 for where, what in lowering_problems(graph, spec)]
-    if not problems:
+    if not any(p["where"] != model.name for p in problems):
         try:
             compile_model(model, spec, options)
         except DlavmError as e:

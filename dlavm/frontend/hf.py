@@ -35,13 +35,25 @@ def load(directory: Path, weights: Path | None = None) -> Model:
     cannot be read.
     """
     config = read_config(directory / "config.json")
+    source = SafetensorsSource(weights or directory)
+    _check_depth(config, source, directory)
     meta = model_meta(directory, config)
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", directory.resolve().name) or "model"
 
     def build(ctx: int, chunk: int) -> Graph:
         return llama_graph(config, name, ctx, chunk, meta)
 
-    return Model(name, build, SafetensorsSource(weights or directory), tokenizer_directory(directory), meta)
+    return Model(name, build, source, tokenizer_directory(directory), meta)
+
+
+def _check_depth(config: LlamaConfig, source: SafetensorsSource, directory: Path) -> None:
+    """Refuses a depth that the tensors do not have before a graph of that depth is built."""
+    layers = {name.split(".")[2] for name in source.names() if name.startswith("model.layers.")}
+    if config.num_hidden_layers > max(len(layers), len(source.names())):  # a few too many are named one by one later
+        raise DlavmError(
+            f"{directory / 'config.json'}: num_hidden_layers expected at most the {len(layers)} layers of the "
+            f"checkpoint's tensors, got {config.num_hidden_layers}"
+        )
 
 
 def tokenizer_directory(directory: Path) -> Path | None:

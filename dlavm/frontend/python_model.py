@@ -6,6 +6,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -79,7 +80,8 @@ def _execute(path: Path) -> ModuleType:
 def _guarded(path: Path, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
     """Call the user's code; what it raises becomes one DlavmError with the last line of the file it came through."""
     try:
-        return function(*args, **options)
+        with redirect_stdout(sys.stderr):  # stdout belongs to the command, which may print JSON there
+            return function(*args, **options)
     except SyntaxError as error:
         if error.filename != str(path):
             raise DlavmError(f"{path}{_line(path, error)}: expected to import, got {_text(error)!r}") from error

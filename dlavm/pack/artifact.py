@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+import tokenizers
+
 from dlavm.pack.manifest import Manifest
 from dlavm.support.atomic import MANIFEST_NAME, atomic_directory, sha256_file
 from dlavm.support.errors import DlavmError
@@ -88,10 +90,14 @@ class ArtifactWriter:
         return self._files[name]
 
     def add_tokenizer(self, checkpoint: Path | str) -> None:
-        """Copies what a checkpoint directory has of tokenizer, chat template and generation defaults."""
+        """Copies what a checkpoint directory has of tokenizer, chat template and generation defaults.
+
+        Raises DlavmError for a file that a later `run` could not use.
+        """
         for name in TOKENIZER_FILES:
             source = Path(checkpoint) / name
             if source.is_file():
+                _check_tokenizer_file(source)
                 self.add_file(f"{TOKENIZER}/{name}", source.read_bytes())
 
     def finish(self, manifest: Manifest) -> Manifest:
@@ -188,6 +194,22 @@ class Artifact:
         if not isinstance(value, dict):
             raise DlavmError(f"{path}: expected a JSON object, got {type(value).__name__!r}")
         return value
+
+
+def _check_tokenizer_file(path: Path) -> None:
+    if path.name == "tokenizer.json":
+        try:
+            tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises Exception itself
+            text = " ".join(str(error).split())
+            raise DlavmError(f"{path}: expected a tokenizer that the tokenizers library loads, got {text!r}") from None
+    elif path.suffix == ".json":
+        try:
+            value = json.loads(_text(path))
+        except (ValueError, RecursionError) as error:
+            raise DlavmError(f"{path}: expected JSON, got a text that is not ({error})") from None
+        if not isinstance(value, dict):
+            raise DlavmError(f"{path}: expected a JSON object, got {type(value).__name__!r}")
 
 
 def _text(path: Path) -> str:

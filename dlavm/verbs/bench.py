@@ -40,6 +40,9 @@ COLUMNS = (
 )
 
 
+PROMPT, GENERATE = 128, 64
+
+
 def add_parser(sub: Subparsers) -> None:
     parser = add_verb(
         sub,
@@ -53,8 +56,8 @@ def add_parser(sub: Subparsers) -> None:
         dlavm bench output/stories -p 512 -n 128 -d 256 -o csv""",
     )
     add_artifact(parser)
-    parser.add_argument("-p", type=natural, default=128, metavar="N", help="tokens of the prompt (default %(default)s)")
-    parser.add_argument("-n", type=natural, default=64, metavar="N", help="tokens to generate (default %(default)s)")
+    parser.add_argument("-p", type=natural, metavar="N", help=f"tokens of the prompt (default {PROMPT}, or what fits)")
+    parser.add_argument("-n", type=natural, metavar="N", help=f"tokens to generate (default {GENERATE}, or what fits)")
     parser.add_argument(
         "-d", type=natural, default=0, metavar="N", help="tokens in the cache before (default %(default)s)"
     )
@@ -78,6 +81,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_room(args: argparse.Namespace, ctx: int) -> None:
+    """Fills in -p and -n where they were not given. Raises DlavmError where given ones do not fit."""
+    room = max(0, ctx - args.d)
+    args.p = min(PROMPT, room) if args.p is None else args.p
+    args.n = min(GENERATE, room) if args.n is None else args.n
     if not args.p and not args.n:
         raise DlavmError("bench: expected -p or -n of at least 1, got 0 for both")
     needed = args.d + max(args.p, args.n)

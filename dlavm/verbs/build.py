@@ -8,6 +8,7 @@ from typing import Any
 
 from dlavm.compile import Options, build
 from dlavm.pack.artifact import HOST
+from dlavm.support.errors import DlavmError
 from dlavm.verbs.common import Subparsers, add_model, add_verb, model_of, print_json, size, target_of
 
 
@@ -29,7 +30,9 @@ def add_parser(sub: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     spec = target_of(args)
     model = model_of(args.model, args.weights)
-    out = Path(args.output) if args.output else Path("output") / model.name
+    if args.output == "":
+        raise DlavmError("--output: expected a directory, got ''")
+    out = Path(args.output or Path("output") / model.name)
     report = build(model, spec, options_of(args), out)
     if args.json:
         print_json(report)

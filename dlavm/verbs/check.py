@@ -17,7 +17,8 @@ def add_parser(sub: Subparsers) -> None:
         "check",
         run,
         "name every op that cannot be compiled, with the place and the reason",
-        "Nothing is written. The exit code is 1 if there is any problem.",
+        "Nothing is written. The exit code is 1 if there is any problem. Names and shapes of weights are checked;\n"
+        "their values are not read, so that a NaN is found by build.",
         """dlavm check models/stories.py --target v3
         dlavm check models/stories.py --target v1 --json""",
     )

@@ -83,6 +83,13 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def refuse_with_artifact(args: argparse.Namespace, *names: str) -> None:
+    """Raises DlavmError for options that only compile a MODEL."""
+    for name in names:
+        if getattr(args, name) is not None:
+            raise DlavmError(f"--{name}: expected a MODEL beside it, got an artifact, which is compiled already")
+
+
 def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
     """The sampler's values among the arguments; None where the model's default counts."""
     if args.greedy and args.temperature:

@@ -21,6 +21,7 @@ from dlavm.verbs.common import (
     is_artifact,
     model_of,
     open_artifact,
+    refuse_with_artifact,
     table,
     target_of,
 )
@@ -63,6 +64,8 @@ def add_parser(sub: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.stage not in FORMATS[args.form]:
         raise DlavmError(f"--format: expected text for the stage {args.stage}, got {args.form!r}")
+    if is_artifact(args.source):
+        refuse_with_artifact(args, "ctx", "chunk", "weights")
     if args.form == "hf":
         _write_hf(args)
         return 0

@@ -27,6 +27,7 @@ from dlavm.verbs.common import (
     open_artifact,
     positive,
     print_json,
+    refuse_with_artifact,
     sampling_of,
 )
 
@@ -146,6 +147,8 @@ def _prompt_ids(args: argparse.Namespace, tokenizer: Tokenizer | None) -> list[i
 
 @contextlib.contextmanager
 def _source(args: argparse.Namespace) -> Iterator[Source]:
+    if is_artifact(args.artifact):
+        refuse_with_artifact(args, "ctx", "weights")
     if args.is_float:
         if args.engine != "reference":
             raise DlavmError(f"--float: expected --engine reference, got {args.engine!r}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -182,3 +184,49 @@ def test_bad_options(options: tuple[object, ...], word: str, dlavm: Command, sto
     outcome = dlavm("verify", stories, *options)
     assert (outcome.code, outcome.out) == (2, "")
     assert word in outcome.err
+
+
+def test_engines_that_agree_on_garbage_fail(dlavm: Command, stories: Path, tmp_path: Path) -> None:
+    """Both engines run the same artifact: a wrong table in it shows against the float model only."""
+    broken = tmp_path / "broken"
+    shutil.copytree(stories, broken)
+    tables = bytearray((broken / "tables.bin").read_bytes())
+    tables[: len(tables) // 2] = bytes(len(tables) // 2)
+    (broken / "tables.bin").write_bytes(tables)
+    manifest = (broken / "manifest.json").read_text()
+    old = json.loads(manifest)["files"]["tables.bin"]
+    (broken / "manifest.json").write_text(manifest.replace(old, hashlib.sha256(tables).hexdigest()))
+    outcome = dlavm("verify", broken, "--prompts", "7", "--tokens", 4, "--json")
+    assert outcome.code == 1
+    assert outcome.json["mismatches"] == 0 and not outcome.json["ok"]
+    assert "of the float model, got an error of" in outcome.json["float_problem"]
+
+
+def test_defaults_fit_a_small_context(dlavm: Command, stories_py: Path, tmp_path: Path) -> None:
+    assert dlavm("build", stories_py, "--target", "v3", "--board", "nano", "--ctx", 16, "-o", tmp_path / "s").code == 0
+    assert dlavm("verify", tmp_path / "s", "--engines", "sim", "--json").code == 0
+    rows = dlavm("bench", tmp_path / "s", "--repeat", 1, "--json").json["rows"]
+    assert [row["test"] for row in rows] == ["pp16", "tg16"]
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (("--ppl-tokens", 5), "expected --ppl FILE"),
+        (("--model", "x"), "expected --ppl FILE"),
+    ],
+)
+def test_options_that_would_do_nothing(options: tuple[object, ...], word: str, dlavm: Command, stories: Path) -> None:
+    outcome = dlavm("verify", stories, *options)
+    assert outcome.code == 2 and word in outcome.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("run", "--prompt", "x", "--ctx", 5), ("run", "--prompt", "x", "--weights", "d"),
+     ("dump", "--stage", "memory", "--ctx", 5)],
+)  # fmt: skip
+def test_options_of_a_model_beside_an_artifact(command: tuple[object, ...], dlavm: Command, stories: Path) -> None:
+    verb, *options = command
+    outcome = dlavm(verb, stories, *options)
+    assert outcome.code == 2 and "expected a MODEL beside it, got an artifact" in outcome.err

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 
 from dlavm.pack.artifact import Artifact, ArtifactWriter
-from dlavm.pack.manifest import Manifest
+from dlavm.pack.manifest import Blob, KvRegion, Manifest
 from dlavm.support.errors import DlavmError
-from tests.unit.fake_runtime import manifest, write
+from tests.unit.fake_runtime import PROGRAM, WEIGHTS_OFFSET, manifest, spec, write
+
+WEIGHTS_AT = spec().space("weights").base + WEIGHTS_OFFSET
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -204,6 +207,20 @@ def test_texts_that_are_no_manifest(text: str) -> None:
         Manifest.from_json(text, "somewhere")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": ()}, "tensors.w: expected to lie in the images"),
+        ({"blobs": (Blob("tables.bin", WEIGHTS_AT + 64, 64),)}, "overlaps"),
+        ({"kv": (KvRegion("kv", PROGRAM, 64),)}, "overlaps"),
+    ],
+)
+def test_places_that_overlap_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(DlavmError, match=message):
+        write(tmp_path / "a", dataclasses.replace(manifest(), **change))
+    assert not (tmp_path / "a").exists()
+
+
 def with_extra(extra: dict[str, Any]) -> Manifest:
     base = manifest()
     return dataclasses.replace(base, model=dataclasses.replace(base.model, extra=extra))
@@ -219,7 +236,7 @@ def test_a_manifest_that_json_cannot_hold_is_refused() -> None:
 class TestTokenizerFiles:
     def source(self, folder: Path, **config: Any) -> Path:
         folder.mkdir()
-        (folder / "tokenizer.json").write_text("{}")
+        (folder / "tokenizer.json").write_text(tokenizers.Tokenizer(tokenizers.models.BPE()).to_str())
         (folder / "tokenizer_config.json").write_text(json.dumps(config))
         (folder / "generation_config.json").write_text('{"temperature": 0.5}')
         return folder
@@ -248,4 +265,12 @@ class TestTokenizerFiles:
         source = self.source(tmp_path / "t")
         (source / "tokenizer_config.json").write_bytes(text)
         with pytest.raises(DlavmError, match=r"tokenizer_config\.json"):
-            write(tmp_path / "a", tokenizer=source).chat_template  # noqa: B018
+            write(tmp_path / "a", tokenizer=source)
+        assert not (tmp_path / "a").exists()
+
+    def test_a_broken_tokenizer_is_not_built_in(self, tmp_path: Path) -> None:
+        source = self.source(tmp_path / "t")
+        (source / "tokenizer.json").write_text("{")
+        with pytest.raises(DlavmError, match=r"tokenizer\.json: expected a tokenizer that the"):
+            write(tmp_path / "a", tokenizer=source)
+        assert not (tmp_path / "a").exists()

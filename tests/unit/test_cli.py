@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -225,3 +226,9 @@ def read_json(capsys: pytest.CaptureFixture[str]) -> Callable[[], Any]:
         return json.loads(out)
 
     return read
+
+
+def test_a_closed_stdout_is_no_error() -> None:
+    command = f"{shlex.quote(sys.executable)} -m dlavm targets >&-"
+    done = subprocess.run(["/bin/sh", "-c", command], stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -329,3 +329,16 @@ def test_python_model_takes_weights_and_tokens_from_its_directory(tmp_path: Path
     checkpoint(tmp_path / "other", {"w": np.ones((4, 5), np.float32)})
     with pytest.raises(DlavmError, match=r"w expected shape \[4, 4\], got \[4, 5\]"):
         load_model(path, weights=tmp_path / "other").graph(8, 2)
+
+
+def test_an_absurd_depth_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(DlavmError, match=r"num_hidden_layers expected at most the 1 layers .*, got 1099511627776"):
+        load_model(checkpoint(tmp_path, tensors(), num_hidden_layers=2**40))
+
+
+def test_what_a_model_file_prints_goes_to_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "m.py"
+    path.write_text("print('loud')\ndef build(ctx, chunk):\n    print('louder')\n")
+    with pytest.raises(DlavmError, match="build expected to return a Graph"):
+        load_model(path).build(8, 2)
+    assert capsys.readouterr() == ("", "loud\nlouder\n")

@@ -206,8 +206,8 @@ def test_argmax_on_the_host_where_the_device_has_none(tmp_path: Path) -> None:
         ({"bounds": {"token": (1, 8), "kv_len": (0, 63), "head_rows": (0, 16)}}, "bounds.token: expected to reach 16"),
         ({"bounds": {"token": (1, 16), "kv_len": (0, 62), "head_rows": (0, 16)}}, "bounds.kv_len"),
         ({"inputs": {}}, "ids"),
-        ({"outputs": {"logits": Port(0, "u32", 16, VOCAB)}}, "logits"),
-        ({"outputs": {"logits": Port(0, "f16", 15, VOCAB)}}, "logits"),
+        ({"outputs": {"logits": Port(LOGITS, "u32", 16, VOCAB)}}, "logits"),
+        ({"outputs": {"logits": Port(LOGITS, "f16", 15, VOCAB)}}, "logits"),
     ],
 )
 def test_entries_that_a_session_cannot_drive(tmp_path: Path, change: dict[str, Any], message: str) -> None:
