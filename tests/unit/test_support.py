@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from dlavm.support import env
-from dlavm.support.atomic import atomic_directory, sha256_file
+from dlavm.support.atomic import MANIFEST_NAME, atomic_directory, sha256_file
 from dlavm.support.errors import CheckFailed, DlavmError
 from dlavm.support.paths import data_root, native_library
 from dlavm.support.progress import progress
@@ -192,9 +194,73 @@ class TestAtomicDirectory:
         assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+    def test_what_a_killed_process_left_is_removed(self, tmp_path: Path) -> None:
+        write_artifact(tmp_path / "a", "one")
+        source = (
+            "import os, signal, sys\nfrom dlavm.support.atomic import atomic_directory\n"
+            "with atomic_directory(sys.argv[1]) as folder:\n"
+            "    (folder / 'half.bin').touch()\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+        )
+        killed = subprocess.run([sys.executable, "-c", source, str(tmp_path / "a")], check=False, timeout=60)
+        assert killed.returncode == -signal.SIGKILL
+        assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".a.new-")]
+        write_artifact(tmp_path / "a", "two")
+        assert (tmp_path / "a" / "manifest.json").read_text() == "two"
+        assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+    def test_an_artifact_that_stepped_aside_comes_back(self, tmp_path: Path) -> None:
+        gone = subprocess.Popen([sys.executable, "-c", ""])
+        gone.wait()
+        write_artifact(tmp_path / f".a.old-{gone.pid}-abcd_123" / "a", "one")
+        with pytest.raises(KeyError), atomic_directory(tmp_path / "a"):
+            raise KeyError
+        assert (tmp_path / "a" / "manifest.json").read_text() == "one"
+        assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+    def test_siblings_of_other_names_stay(self, tmp_path: Path) -> None:
+        gone = subprocess.Popen([sys.executable, "-c", ""])
+        gone.wait()
+        end = f"{gone.pid}-abcd1234"
+        kept = {f".b.new-{end}", f".a.new-b.new-{end}", ".a.new-abcd1234", f".a.tmp-{end}", f"a.new-{end}"}
+        for name in kept:
+            (tmp_path / name).mkdir()
+        (tmp_path / f".a.old-{end}").touch()  # a file is none of ours
+        write_artifact(tmp_path / "a", "one")
+        assert {path.name for path in tmp_path.iterdir()} == kept | {"a", f".a.old-{end}"}
+
+    def test_concurrent_writers_leave_each_other_alone(self, tmp_path: Path) -> None:
+        with atomic_directory(tmp_path / "a") as outer:
+            (outer / "manifest.json").write_text("outer")
+            write_artifact(tmp_path / "a", "inner")
+            assert (tmp_path / "a" / "manifest.json").read_text() == "inner"
+            assert (outer / "manifest.json").read_text() == "outer"
+        assert (tmp_path / "a" / "manifest.json").read_text() == "outer"
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda n: write_artifact(tmp_path / "a", str(n)), range(8)))
+        assert (tmp_path / "a" / "manifest.json").read_text() == (tmp_path / "a" / "weights" / "ch0.bin").read_text()
+        assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 def test_sha256_file(tmp_path: Path) -> None:
     data = bytes(range(256)) * 5000
     (tmp_path / "x").write_bytes(data)
     assert sha256_file(tmp_path / "x") == hashlib.sha256(data).hexdigest()
     with pytest.raises(OSError, match="nothing"):
         sha256_file(tmp_path / "nothing")
+
+
+def test_what_a_killed_process_left_is_put_away(tmp_path: Path) -> None:
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    pid = int(gone.stdout)
+    stale, alive = tmp_path / f".a.new-{pid}-xyz", tmp_path / f".a.new-{os.getpid()}-xyz"
+    foreign = tmp_path / ".a.newer"
+    for folder in (stale, alive, foreign):
+        folder.mkdir()
+    aside = tmp_path / f".a.old-{pid}-xyz" / "a"  # it had stepped aside when the process died
+    aside.mkdir(parents=True)
+    (aside / MANIFEST_NAME).write_text("old")
+    with pytest.raises(RuntimeError), atomic_directory(tmp_path / "a"):
+        raise RuntimeError
+    assert (tmp_path / "a" / MANIFEST_NAME).read_text() == "old"
+    assert not stale.exists() and not aside.parent.exists()
+    assert alive.exists() and foreign.exists()
