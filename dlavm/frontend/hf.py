@@ -36,7 +36,7 @@ def load(directory: Path, weights: Path | None = None) -> Model:
     """
     config = read_config(directory / "config.json")
     source = SafetensorsSource(weights or directory)
-    _check_depth(config, source, directory)
+    _check_depth(config, source, directory / "config.json")
     meta = model_meta(directory, config)
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", directory.resolve().name) or "model"
 
@@ -46,13 +46,13 @@ def load(directory: Path, weights: Path | None = None) -> Model:
     return Model(name, build, source, tokenizer_directory(directory), meta)
 
 
-def _check_depth(config: LlamaConfig, source: SafetensorsSource, directory: Path) -> None:
-    """Refuses a depth that the tensors do not have before a graph of that depth is built."""
+def _check_depth(config: LlamaConfig, source: SafetensorsSource, path: Path) -> None:
+    """Refuse a depth that the tensors do not have before a graph of that depth is built."""
     layers = {name.split(".")[2] for name in source.names() if name.startswith("model.layers.")}
-    if config.num_hidden_layers > max(len(layers), len(source.names())):  # a few too many are named one by one later
+    if config.num_hidden_layers > len(layers):
         raise DlavmError(
-            f"{directory / 'config.json'}: num_hidden_layers expected at most the {len(layers)} layers of the "
-            f"checkpoint's tensors, got {config.num_hidden_layers}"
+            f"{path}: num_hidden_layers expected at most {len(layers)}, the layers that the tensors of "
+            f"{source.place} name, got {config.num_hidden_layers}"
         )
 
 

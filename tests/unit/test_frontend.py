@@ -195,8 +195,9 @@ def test_weights_that_do_not_fit(tmp_path: Path, change: dict[str, Any], message
 
 
 def test_long_lists_are_counted(tmp_path: Path) -> None:
-    model = load_model(checkpoint(tmp_path, {NORM: np.ones(8, np.float32)}))
-    with pytest.raises(DlavmError, match=r"and 3 more, got 1 others"):
+    norms = {name: np.ones(8, np.float32) for name in (NORM, "model.layers.0.input_layernorm.weight")}
+    model = load_model(checkpoint(tmp_path, norms))
+    with pytest.raises(DlavmError, match=r"and 2 more, got 2 others"):
         model.graph(8, 2)
 
 
@@ -331,9 +332,11 @@ def test_python_model_takes_weights_and_tokens_from_its_directory(tmp_path: Path
         load_model(path, weights=tmp_path / "other").graph(8, 2)
 
 
-def test_an_absurd_depth_is_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(DlavmError, match=r"num_hidden_layers expected at most the 1 layers .*, got 1099511627776"):
-        load_model(checkpoint(tmp_path, tensors(), num_hidden_layers=2**40))
+@pytest.mark.parametrize("depth", [2, 20000, 2**40])
+def test_a_depth_beyond_the_tensors_is_refused_at_once(tmp_path: Path, depth: int) -> None:
+    message = rf"config.json: num_hidden_layers expected at most 1, the layers that .* name, got {depth}"
+    with pytest.raises(DlavmError, match=message):
+        load_model(checkpoint(tmp_path, None, num_hidden_layers=depth))
 
 
 def test_what_a_model_file_prints_goes_to_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
