@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import tokenizers
 
 from dlavm.pack.manifest import Manifest
+from dlavm.pack.places import check_places
 from dlavm.support.atomic import MANIFEST_NAME, atomic_directory, sha256_file
 from dlavm.support.errors import DlavmError
 from dlavm.support.progress import progress
@@ -104,6 +105,7 @@ class ArtifactWriter:
         """Writes the manifest, its `files` filled in, as the last file. Raises DlavmError if it disagrees with them."""
         complete = dataclasses.replace(manifest, files=self.files)
         text = complete.to_json()
+        check_places(complete, load_target(complete.target, complete.board), MANIFEST_NAME)
         folder = self._open_folder()
         for name, size in complete.sized_files():
             _check_size(folder / name, name, size, self.path)
@@ -136,15 +138,22 @@ class Artifact:
     def open(cls, path: Path | str, verify: bool = True) -> Artifact:
         """Opens the artifact at `path`. Raises DlavmError that names the file which is missing, too many or wrong.
 
-        Presence and stated sizes are always checked, hashes with `verify`. An artifact for another version of the
-        target than the installed one is refused.
+        The manifest, presence and stated sizes are always checked, hashes with `verify`. An artifact for another
+        version of the target than the installed one is refused.
         """
         folder = Path(path)
-        manifest = _read_manifest(folder)
+        text = _read_manifest(folder)
+        where = str(folder / MANIFEST_NAME)
+        manifest = Manifest.from_json(text, where)
+        target = _target_of(folder, manifest)
+        check_places(manifest, target, where)
+        if manifest.canonical().encode() != text:
+            raise DlavmError(f"{where}: expected the text as dlavm writes it, got another: it was changed or damaged; "
+                             "rebuild the artifact")
         _check_presence(folder, manifest)
         if verify:
             _check_hashes(folder, manifest)
-        return cls(folder, manifest, _target_of(folder, manifest))
+        return cls(folder, manifest, target)
 
     def file(self, name: str) -> Path:
         """Path of a file of the artifact. Raises DlavmError for a name that the manifest does not list."""
@@ -219,13 +228,12 @@ def _text(path: Path) -> str:
         raise DlavmError(f"{path}: expected a readable UTF-8 text, got {str(error)!r}") from None
 
 
-def _read_manifest(folder: Path) -> Manifest:
+def _read_manifest(folder: Path) -> bytes:
     path = folder / MANIFEST_NAME
     try:
-        text = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise DlavmError(f"{path}: expected the manifest of an artifact, got {error.strerror!r}") from None
-    return Manifest.from_json(text, str(path))
 
 
 def _check_presence(folder: Path, manifest: Manifest) -> None:

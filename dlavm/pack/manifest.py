@@ -158,14 +158,18 @@ class Manifest:
 
     def to_json(self) -> str:
         """The text of manifest.json: sorted keys, the same for equal manifests. Raises DlavmError if invalid."""
+        text = self.canonical()
+        Manifest.from_json(text)
+        return text
+
+    def canonical(self) -> str:
+        """`to_json` without its checks, for a manifest that was read."""
         plain = _plain(self)
         plain["model"] |= plain["model"].pop("extra")
         try:
-            text = json.dumps(plain, sort_keys=True, indent=1, allow_nan=False) + "\n"
+            return json.dumps(plain, sort_keys=True, indent=1, allow_nan=False) + "\n"
         except (TypeError, ValueError) as error:
             raise DlavmError(f"{MANIFEST_NAME}: expected only values of JSON, got {error}") from None
-        Manifest.from_json(text)
-        return text
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str = MANIFEST_NAME) -> Manifest:
@@ -296,7 +300,6 @@ def _problems(m: Manifest) -> Iterator[tuple[str, str]]:
             yield f"programs.{name}", f"expected an address in units of {ADDRESS_UNIT} and words, got {program}"
     for name, entry in m.entries.items():
         yield from ((f"entries.{name}.{key}", problem) for key, problem in _entry_problems(entry, m))
-    yield from _place_problems(m)
 
 
 def _file_problems(m: Manifest) -> Iterator[tuple[str, str]]:
@@ -325,34 +328,6 @@ def _model_problems(model: ModelInfo) -> Iterator[tuple[str, str]]:
     for token in ids:
         if token >= model.vocab_size:
             yield "model.eos_token_ids", f"expected ids below vocab_size {model.vocab_size}, got {token}"
-
-
-def _place_problems(m: Manifest) -> Iterator[tuple[str, str]]:
-    """Images share one range of offsets; what the host writes or reads lies apart; weights lie in the images."""
-    if len({(i.address, i.bytes) for i in m.images}) > 1 or len({i.channel for i in m.images}) < len(m.images):
-        yield "images", "expected one image a channel, all of one address and size"
-    images = (m.images[0].address, m.images[0].address + sum(i.bytes for i in m.images)) if m.images else (0, 0)
-    for tensor in m.tensors:
-        inside = images[0] <= tensor.address and tensor.address + tensor.bytes <= images[1]
-        if tensor.role == "weights" and not inside:
-            yield f"tensors.{tensor.name}", f"expected to lie in the images at {images[0]}..{images[1]}"
-    ranges = sorted(_ranges(m, images))
-    for (start, end, one), (begin, _, other) in zip(ranges, ranges[1:], strict=False):
-        if begin < end and one != other:
-            yield one, f"expected a place of its own, got {start}..{end}, which {other} at {begin} overlaps"
-
-
-def _ranges(m: Manifest, images: tuple[int, int]) -> Iterator[tuple[int, int, str]]:
-    """(first byte, end, key) of every range that the host maps, writes or reads; a file counts once."""
-    if m.images:
-        yield *images, "images"
-    files = {(b.file, b.address): (b.address, b.address + b.bytes) for b in m.blobs}
-    files |= {(p.file, p.address): (p.address, p.address + 4 * p.words) for p in m.programs.values()}
-    yield from ((*span, f"blobs.{file}") for (file, _), span in files.items())
-    yield from ((k.address, k.address + k.bytes, f"kv.{k.name}") for k in m.kv)
-    for name, entry in m.entries.items():
-        for label, port in {**entry.inputs, **entry.outputs}.items():
-            yield port.address, port.address + port.rows * port.stride, f"entries.{name}.{label}"
 
 
 def _entry_problems(entry: Entry, m: Manifest) -> Iterator[tuple[str, str]]:

@@ -35,8 +35,8 @@ def manifest(vocab: int = VOCAB, ctx: int = CTX, chunk: int = CHUNK, eos: tuple[
         name="tiny", target="v3", board="nano", target_hash=spec().hash, quant="int4g128",
         model=ModelInfo("llama", vocab, 64, 2, 4, 2, 16, ctx, chunk, 0, eos, {"rope_theta": 10000.0}),
         tensors=(TensorInfo("w", "weights", base, len(WEIGHTS), "int4g128", (8, 128)),),
-        images=(Image("weights/ch00.bin", 0, base, len(WEIGHTS)),),
-        blobs=(Blob("tables.bin", TABLES, 64),),
+        images=tuple(Image(f"weights/ch{c:02d}.bin", c, base, len(WEIGHTS)) for c in range(2)),
+        blobs=(Blob("tables.bin", TABLES, 64), Blob("program/step.bin", PROGRAM, 32)),
         programs={"step": Program("program/step.bin", PROGRAM, 8)},
         entries={"step": entry},
         kv=(KvRegion("kv", 0x20000, 4096),),
@@ -49,7 +49,8 @@ def write(
 ) -> Artifact:
     """An artifact at `path` (logits rows lie 8 bytes apart); `tokenizer` is a checkpoint directory."""
     with ArtifactWriter(path) as writer:
-        writer.add_file("weights/ch00.bin", lambda file: file.write(WEIGHTS))
+        for image in manifest().images:
+            writer.add_file(image.file, lambda file: file.write(WEIGHTS))
         writer.add_file("tables.bin", bytes(64))
         writer.add_file("program/step.bin", stream)
         if tokenizer is not None:

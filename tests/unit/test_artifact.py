@@ -12,10 +12,11 @@ import pytest
 import tokenizers
 
 from dlavm.pack.artifact import Artifact, ArtifactWriter
-from dlavm.pack.manifest import Blob, KvRegion, Manifest
+from dlavm.pack.manifest import Blob, KvRegion, Manifest, Program, TensorInfo
 from dlavm.support.errors import DlavmError
-from tests.unit.fake_runtime import PROGRAM, WEIGHTS_OFFSET, manifest, spec, write
+from tests.unit.fake_runtime import IDS, PROGRAM, WEIGHTS_OFFSET, manifest, spec, write
 
+CHANNELS = ["weights/ch00.bin", "weights/ch01.bin"]
 WEIGHTS_AT = spec().space("weights").base + WEIGHTS_OFFSET
 
 
@@ -41,7 +42,7 @@ def test_two_writes_are_byte_identical(tmp_path: Path) -> None:
     write(tmp_path / "a")
     write(tmp_path / "b")
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
-    assert set(contents(tmp_path / "a")) == {"manifest.json", "tables.bin", "program/step.bin", "weights/ch00.bin"}
+    assert set(contents(tmp_path / "a")) == {"manifest.json", "tables.bin", "program/step.bin", *CHANNELS}
 
 
 def test_manifest_text_reads_back(tmp_path: Path) -> None:
@@ -72,7 +73,8 @@ def test_names_that_a_writer_refuses(tmp_path: Path, name: str) -> None:
         writer.add_file("tables.bin", bytes(64))
         with pytest.raises(DlavmError, match="artifact"):
             writer.add_file(name, b"2")
-        writer.add_file("weights/ch00.bin", bytes(1024))
+        for file in CHANNELS:
+            writer.add_file(file, bytes(1024))
         writer.add_file("program/step.bin", bytes(32))
         writer.finish(manifest())
         with pytest.raises(DlavmError, match="open writer"):
@@ -81,7 +83,8 @@ def test_names_that_a_writer_refuses(tmp_path: Path, name: str) -> None:
 
 
 def test_a_writer_refuses_a_manifest_that_disagrees(tmp_path: Path) -> None:
-    files: dict[str, Any] = {"weights/ch00.bin": bytes(1024), "tables.bin": bytes(63), "program/step.bin": bytes(32)}
+    files: dict[str, Any] = {"tables.bin": bytes(63), "program/step.bin": bytes(32)}
+    files |= dict.fromkeys(CHANNELS, bytes(1024))
     with pytest.raises(DlavmError, match=r"tables\.bin: expected 64 bytes, got 63"):
         attempt(tmp_path / "a", files, manifest())
     with pytest.raises(DlavmError, match=r"weights/ch00\.bin"):
@@ -119,8 +122,8 @@ def test_extra_files_are_refused_but_in_host(tmp_path: Path) -> None:
     (tmp_path / "a" / "host").mkdir()
     (tmp_path / "a" / "host" / "build.ninja").touch()
     Artifact.open(tmp_path / "a")
-    (tmp_path / "a" / "weights" / "ch01.bin").touch()
-    with pytest.raises(DlavmError, match=r"weights/ch01\.bin"):
+    (tmp_path / "a" / "weights" / "ch02.bin").touch()
+    with pytest.raises(DlavmError, match=r"weights/ch02\.bin"):
         Artifact.open(tmp_path / "a")
 
 
@@ -207,18 +210,71 @@ def test_texts_that_are_no_manifest(text: str) -> None:
         Manifest.from_json(text, "somewhere")
 
 
+IMAGES, (TABLE, STEP) = manifest().images, manifest().blobs
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"images": ()}, "tensors.w: expected to lie in the images"),
-        ({"blobs": (Blob("tables.bin", WEIGHTS_AT + 64, 64),)}, "overlaps"),
+        ({"blobs": ()}, r"programs.step: expected program/step.bin to be one blob, .* got \[\]"),
+        ({"blobs": (TABLE, STEP, STEP)}, "programs.step: expected program/step.bin to be one blob"),
+        ({"blobs": (TABLE, Blob(STEP.file, STEP.address + 16, 32))}, "programs.step"),
+        ({"programs": {"step": Program(STEP.file, STEP.address + 32, 8)}}, "programs.step"),
+        ({"images": IMAGES[:1]}, r"images: expected one for each of 2 channels, got \[0\]"),
+        ({"images": (IMAGES[0], IMAGES[0])}, r"images: expected one for each of 2 channels, got \[0, 0\]"),
+        ({"images": (IMAGES[0], dataclasses.replace(IMAGES[1], address=0))}, "images: expected one address"),
+        ({"images": (IMAGES[0], dataclasses.replace(IMAGES[0], channel=1))}, "images: expected a file for each"),
+        ({"blobs": (Blob("tables.bin", WEIGHTS_AT + 64, 64), STEP)}, "images: .* blobs.tables.bin at .* overlaps"),
         ({"kv": (KvRegion("kv", PROGRAM, 64),)}, "overlaps"),
+        ({"kv": (KvRegion("a", 0x20000, 64), KvRegion("b", 0x20020, 64))}, "kv.a: expected a place of its own"),
+        ({"kv": (KvRegion("kv", IDS, 64),)}, "entries.step.ids.* overlaps"),
+        ({"kv": (KvRegion("kv", 0x900000000, 64),)}, "kv.kv: expected to lie in a memory of nano, hbm at 0x0"),
+        ({"kv": (KvRegion("kv", (128 << 20) - 32, 64),)}, "kv.kv: expected to lie in a memory of nano"),
+        ({"tensors": (TensorInfo("w", "weights", WEIGHTS_AT + 2000, 64, "f16", (1, 32)),)}, "tensors.w: .* the images"),
+        ({"tensors": (TensorInfo("t", "tables", 0x30000, 64, "f16", (1, 32)),)}, "tensors.t: .* a blob"),
+        ({"tensors": (TensorInfo("k", "kv", 0x30000, 64, "f16", (1, 32)),)}, "tensors.k: .* a KV region"),
+        ({"tensors": (TensorInfo("x", "activations", 0x20800, 64, "f16", (1, 32)),)}, "activations at .* overlaps"),
+        ({"tensors": (TensorInfo("x", "input", 1 << 40, 64, "f16", (1, 32)),)}, "tensors.x: .* a memory of nano"),
     ],
 )
-def test_places_that_overlap_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_places_that_cannot_be_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    wrong = dataclasses.replace(manifest(), **change)
     with pytest.raises(DlavmError, match=message):
-        write(tmp_path / "a", dataclasses.replace(manifest(), **change))
+        write(tmp_path / "a", wrong)
     assert not (tmp_path / "a").exists()
+    artifact = write(tmp_path / "a")
+    text = dataclasses.replace(wrong, files=artifact.manifest.files).to_json()
+    (tmp_path / "a" / "manifest.json").write_text(text)
+    with pytest.raises(DlavmError, match=rf"a/manifest\.json: .*{message}"):
+        Artifact.open(tmp_path / "a")
+
+
+def test_activations_may_share_a_place(tmp_path: Path) -> None:
+    places = (TensorInfo(name, "activations", at, 64, "f16", (32,)) for name, at in [("x", 0x30000), ("y", 0x30020)])
+    write(tmp_path / "a", dataclasses.replace(manifest(), tensors=(*manifest().tensors, *places)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text[:-1],
+        lambda text: text + b"\n",
+        lambda text: text + b"junk",
+        lambda text: b" " + text,
+        lambda text: text.replace(b"\n", b"\r\n"),
+        lambda text: text.replace(b'"chunk": 16', b'"chunk": 15, "chunk": 16'),
+        lambda text: json.dumps(json.loads(text)).encode(),
+    ],
+)
+def test_a_manifest_of_other_bytes_is_refused(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
+    write(tmp_path / "a")
+    path = tmp_path / "a" / "manifest.json"
+    text = path.read_bytes()
+    assert change(text) != text
+    path.write_bytes(change(text))
+    with pytest.raises(DlavmError, match=r"a/manifest\.json: expected"):
+        Artifact.open(tmp_path / "a")
 
 
 def with_extra(extra: dict[str, Any]) -> Manifest:

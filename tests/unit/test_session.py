@@ -57,7 +57,7 @@ class TestEngine:
         self.use(monkeypatch, device)
         with open_session(artifact, "fake") as session:
             assert session.device is device
-            assert device.mapped == [(WEIGHTS_OFFSET, 0, "ch00.bin", 1024)]
+            assert device.mapped == [(WEIGHTS_OFFSET, c, f"ch0{c}.bin", 1024) for c in range(2)]
             assert device.mem_read(PROGRAM, 8) == b"\x01\x02\x03\x04" * 2
             assert device.csr_read(device.registers["PROGRAM"].offset) == PROGRAM // 16
             assert device.csr_read(device.registers["PROGRAM_WORDS"].offset) == 8
@@ -72,7 +72,8 @@ class TestEngine:
         assert device.closed
 
     def test_what_does_not_fit(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        far = write(tmp_path / "b", dataclasses.replace(manifest(), blobs=(Blob("tables.bin", 1 << 30, 64),)))
+        far_table, program = Blob("tables.bin", 1 << 35, 64), manifest().blobs[1]
+        far = write(tmp_path / "b", dataclasses.replace(manifest(), blobs=(far_table, program)))
         device = FakeDevice(far)
         self.use(monkeypatch, device)
         with pytest.raises(DlavmError, match=r"tables\.bin: expected to fit"):

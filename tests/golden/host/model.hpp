@@ -39,8 +39,9 @@ struct Image {
 };
 
 // clang-format off
-inline constexpr std::array<Image, 1> kImages = {{
+inline constexpr std::array<Image, 2> kImages = {{
     {"weights/ch00.bin", 0, 0x80000, 1024},
+    {"weights/ch01.bin", 1, 0x80000, 1024},
 }};
 // clang-format on
 
