@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,10 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-import tokenizers
-
 from dlavm.pack.manifest import Manifest
 from dlavm.pack.places import check_places
+from dlavm.pack.tokenizer import TOKENIZER_FILES, check_tokenizer_file, read_object, read_text
 from dlavm.support.atomic import MANIFEST_NAME, atomic_directory, sha256_file
 from dlavm.support.errors import DlavmError
 from dlavm.support.progress import progress
@@ -23,13 +21,6 @@ from dlavm.target.spec import TargetSpec, load_target
 
 HOST = "host"  # people build the generated C++ project in place, so files may be added there
 TOKENIZER = "tokenizer"
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "generation_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-)
 
 Producer = Callable[[BinaryIO], object]
 
@@ -98,7 +89,7 @@ class ArtifactWriter:
         for name in TOKENIZER_FILES:
             source = Path(checkpoint) / name
             if source.is_file():
-                _check_tokenizer_file(source)
+                check_tokenizer_file(source)
                 self.add_file(f"{TOKENIZER}/{name}", source.read_bytes())
 
     def finish(self, manifest: Manifest) -> Manifest:
@@ -176,7 +167,7 @@ class Artifact:
         """The Jinja text of the chat template: chat_template.jinja, or the (default) one of tokenizer_config.json."""
         path = self._optional("chat_template.jinja")
         if path is not None:
-            return _text(path)
+            return read_text(path)
         template = self.tokenizer_config.get("chat_template")
         if isinstance(template, list):
             named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
@@ -194,38 +185,7 @@ class Artifact:
 
     def _object(self, name: str) -> Mapping[str, Any]:
         path = self._optional(name)
-        if path is None:
-            return {}
-        try:
-            value = json.loads(_text(path))
-        except (ValueError, RecursionError) as error:
-            raise DlavmError(f"{path}: expected JSON, got a text that is not ({error})") from None
-        if not isinstance(value, dict):
-            raise DlavmError(f"{path}: expected a JSON object, got {type(value).__name__!r}")
-        return value
-
-
-def _check_tokenizer_file(path: Path) -> None:
-    if path.name == "tokenizer.json":
-        try:
-            tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises Exception itself
-            text = " ".join(str(error).split())
-            raise DlavmError(f"{path}: expected a tokenizer that the tokenizers library loads, got {text!r}") from None
-    elif path.suffix == ".json":
-        try:
-            value = json.loads(_text(path))
-        except (ValueError, RecursionError) as error:
-            raise DlavmError(f"{path}: expected JSON, got a text that is not ({error})") from None
-        if not isinstance(value, dict):
-            raise DlavmError(f"{path}: expected a JSON object, got {type(value).__name__!r}")
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DlavmError(f"{path}: expected a readable UTF-8 text, got {str(error)!r}") from None
+        return {} if path is None else read_object(path)
 
 
 def _read_manifest(folder: Path) -> bytes:

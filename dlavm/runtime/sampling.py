@@ -6,7 +6,6 @@ The generator is SplitMix64 used by counter (Steele, Lea, Flood: Fast Splittable
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dlavm.pack.tokenizer import check_count, check_sampling
 from dlavm.support.errors import DlavmError
 
 MASK = (1 << 64) - 1
@@ -51,11 +51,9 @@ class Sampler:
     counter: int = 0
 
     def __post_init__(self) -> None:
-        _check_number("temperature", self.temperature, "a finite number of at least 0", lambda x: x >= 0)
-        _check_number("top_p", self.top_p, "a number above 0 and at most 1", lambda x: 0 < x <= 1)
-        _check_count("top_k", self.top_k, 1 << 31)
-        _check_count("seed", self.seed, 1 << 64)
-        _check_count("counter", self.counter, 1 << 64)
+        check_sampling({"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}, "sampler")
+        check_count("seed", self.seed, MASK, "sampler")
+        check_count("counter", self.counter, MASK, "sampler")
 
     @classmethod
     def from_defaults(cls, generation: Mapping[str, Any], **chosen: Any) -> Sampler:
@@ -89,14 +87,3 @@ class Sampler:
         # A product that rounds up to the whole sum must not reach tokens whose weight underflowed to zero.
         last = np.searchsorted(sums, sums[-1])
         return int(order[min(np.searchsorted(sums, draw, side="right"), last)])
-
-
-def _check_number(name: str, value: Any, expects: str, good: Any) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not good(value):
-        raise DlavmError(f"sampler: {name}: expected {expects}, got {value!r}")
-
-
-def _check_count(name: str, value: Any, limit: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < limit:
-        raise DlavmError(f"sampler: {name}: expected an integer in 0..{limit - 1}, got {value!r}")

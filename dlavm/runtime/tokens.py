@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import tokenizers
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from dlavm.pack.artifact import Artifact
+from dlavm.pack.tokenizer import load_core, read_text
 from dlavm.support.errors import DlavmError
 
 Message = Mapping[str, str]  # role, content
@@ -26,10 +26,7 @@ class Tokenizer:
         self.where = where
         self.config = config
         self.template = template
-        try:
-            self._core = tokenizers.Tokenizer.from_str(text)
-        except Exception as error:  # the library raises bare Exceptions
-            raise DlavmError(f"{where}: expected a tokenizer.json, got {error}") from None
+        self._core = load_core(text, where)
         self._core.no_truncation()
         self._core.no_padding()
 
@@ -130,11 +127,7 @@ def load_tokenizer(artifact: Artifact) -> Tokenizer | None:
     path = artifact.tokenizer_path
     if path is None:
         return None
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DlavmError(f"{path}: expected a readable UTF-8 text, got {str(error)!r}") from None
-    return Tokenizer(text, artifact.tokenizer_config, artifact.chat_template, str(path))
+    return Tokenizer(read_text(path), artifact.tokenizer_config, artifact.chat_template, str(path))
 
 
 def _token_text(value: Any) -> str:

@@ -324,9 +324,49 @@ class TestTokenizerFiles:
             write(tmp_path / "a", tokenizer=source)
         assert not (tmp_path / "a").exists()
 
-    def test_a_broken_tokenizer_is_not_built_in(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("text", [b"{", b"", b"{}", b"[" * 100_000, b"\xff", b'{"version": "1.0", "model": 3}'])
+    def test_a_broken_tokenizer_is_not_built_in(self, tmp_path: Path, text: bytes) -> None:
         source = self.source(tmp_path / "t")
-        (source / "tokenizer.json").write_text("{")
-        with pytest.raises(DlavmError, match=r"tokenizer\.json: expected a tokenizer that the"):
+        (source / "tokenizer.json").write_bytes(text)
+        with pytest.raises(DlavmError, match=r"t/tokenizer\.json: expected a ") as caught:
+            write(tmp_path / "a", tokenizer=source)
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "a").exists()
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ('{"temperature": "x"}', "temperature: expected a finite number of at least 0, got 'x'"),
+            ('{"temperature": -1}', "temperature: .* got -1"),
+            ('{"temperature": NaN}', "temperature: .* got nan"),
+            ('{"temperature": 1' + 400 * "0" + "}", "temperature: .* got 1"),
+            ('{"temperature": true}', "temperature: .* got True"),
+            ('{"top_p": 0}', "top_p: expected a number above 0 and at most 1, got 0"),
+            ('{"top_p": [0.5]}', "top_p: "),
+            ('{"top_k": 1.5}', "top_k: expected an integer in 0..2147483647, got 1.5"),
+            ('{"do_sample": "no"}', "do_sample: expected true or false, got 'no'"),
+            ("3", "expected a JSON object, got 'int'"),
+            ("{", "expected JSON"),
+        ],
+    )
+    def test_generation_defaults_that_no_run_could_use(self, tmp_path: Path, text: str, message: str) -> None:
+        source = self.source(tmp_path / "t")
+        (source / "generation_config.json").write_text(text)
+        with pytest.raises(DlavmError, match=rf"t/generation_config\.json: {message}"):
             write(tmp_path / "a", tokenizer=source)
         assert not (tmp_path / "a").exists()
+
+    def test_generation_defaults_are_named_when_read_too(self, tmp_path: Path) -> None:
+        artifact = write(tmp_path / "a", tokenizer=self.source(tmp_path / "t"))
+        path = tmp_path / "a" / "tokenizer" / "generation_config.json"
+        path.write_text('{"top_k": "many"}')
+        with pytest.raises(DlavmError, match=r"a/tokenizer/generation_config\.json: top_k: .* got 'many'"):
+            artifact.generation  # noqa: B018
+        path.write_text('{"temperature": null, "top_k": null, "other": "x"}')
+        assert artifact.generation["other"] == "x"
+
+    def test_other_files_must_be_readable(self, tmp_path: Path) -> None:
+        source = self.source(tmp_path / "t")
+        (source / "chat_template.jinja").write_bytes(b"\xff")
+        with pytest.raises(DlavmError, match=r"chat_template\.jinja: expected a readable UTF-8 text"):
+            write(tmp_path / "a", tokenizer=source)

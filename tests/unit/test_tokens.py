@@ -72,7 +72,7 @@ def test_text_that_is_none(tokenizer: Tokenizer) -> None:
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "nonsense"])
 def test_broken_tokenizer_files(text: str) -> None:
-    with pytest.raises(DlavmError, match=r"somewhere: expected a tokenizer\.json"):
+    with pytest.raises(DlavmError, match="somewhere: expected a tokenizer that the"):
         Tokenizer(text, {}, None, "somewhere")
 
 

@@ -1,0 +1,89 @@
+"""What an artifact carries of a model's tokenizer and generation defaults, and whether it can be used."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from dlavm.support.errors import DlavmError
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
+MAX_TOP_K = (1 << 31) - 1
+
+
+def read_text(path: Path) -> str:
+    """The text of a file. Raises DlavmError naming it if it is not readable or not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DlavmError(f"{path}: expected a readable UTF-8 text, got {str(error)!r}") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file, of generation_config.json with usable values. Raises DlavmError naming the file."""
+    try:
+        value = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise DlavmError(f"{path}: expected JSON, got a text that is not ({error})") from None
+    if not isinstance(value, dict):
+        raise DlavmError(f"{path}: expected a JSON object, got {type(value).__name__!r}")
+    if path.name == "generation_config.json":
+        check_sampling({k: v for k, v in value.items() if v is not None}, str(path))
+    return value
+
+
+def check_tokenizer_file(path: Path) -> None:
+    """Raises DlavmError naming the file, one of `TOKENIZER_FILES`, if a run could not use it."""
+    if path.name == "tokenizer.json":
+        load_core(read_text(path), str(path))
+    elif path.suffix == ".json":
+        read_object(path)
+    else:
+        read_text(path)
+
+
+def load_core(text: str, where: str) -> tokenizers.Tokenizer:
+    """The tokenizer of a tokenizer.json. Raises DlavmError that begins with `where`."""
+    try:
+        return tokenizers.Tokenizer.from_str(text)
+    except Exception as error:  # the library raises bare Exceptions
+        shown = " ".join(str(error).split())
+        raise DlavmError(f"{where}: expected a tokenizer that the tokenizers library loads, got {shown!r}") from None
+
+
+def check_sampling(values: Mapping[str, Any], where: str) -> None:
+    """Checks temperature, top_p, top_k and do_sample as far as `values` has them. Raises DlavmError naming the key."""
+    if "temperature" in values and not (_finite(values["temperature"]) and values["temperature"] >= 0):
+        raise DlavmError(f"{where}: temperature: expected a finite number of at least 0, got {values['temperature']!r}")
+    if "top_p" in values and not (_finite(values["top_p"]) and 0 < values["top_p"] <= 1):
+        raise DlavmError(f"{where}: top_p: expected a number above 0 and at most 1, got {values['top_p']!r}")
+    if "top_k" in values:
+        check_count("top_k", values["top_k"], MAX_TOP_K, where)
+    if not isinstance(values.get("do_sample", False), bool):
+        raise DlavmError(f"{where}: do_sample: expected true or false, got {values['do_sample']!r}")
+
+
+def check_count(name: str, value: Any, limit: int, where: str) -> None:
+    """Raises DlavmError unless `value` is an integer in 0..limit."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= limit:
+        raise DlavmError(f"{where}: {name}: expected an integer in 0..{limit}, got {value!r}")
+
+
+def _finite(value: Any) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond float64
+        return False
