@@ -167,9 +167,10 @@ class Repl:
         session, last = self.conversation.session, self.conversation.last
         self._say(f"context: {session.kv_len} of {session.model.ctx} tokens")
         if last:
-            megabytes = last.bytes_read_per_token / 1e6
+            # Only some engines count what they read.
+            traffic = f", {last.bytes_read_per_token / 1e6:.2f} MB each" if last.bytes_read_per_token else ""
             self._say(f"last answer: {last.prompt_tokens} tokens in, {len(last.tokens)} out ({last.stop_reason}); "
-                      f"first after {last.ttft_s:.3f} s, then {last.decode_tok_s:.1f} tok/s, {megabytes:.2f} MB each")
+                      f"first after {last.ttft_s:.3f} s, then {last.decode_tok_s:.1f} tok/s{traffic}")
 
     def _set(self, words: list[str]) -> None:
         if not words:

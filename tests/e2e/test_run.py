@@ -128,3 +128,13 @@ def test_chat_over_a_pipe(dlavm: Command, stories: Path, monkeypatch: pytest.Mon
     assert outcome.code == 0
     assert outcome.out.startswith("Once upon a time, there was a big dog named Max")
     assert "tokens in, 12 out" in outcome.err
+    assert "MB each" in outcome.err
+
+
+def test_stats_leave_out_what_the_reference_does_not_count(
+    dlavm: Command, stories: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("hi\n/stats\n"))
+    outcome = dlavm("chat", stories, "--engine", "reference", "--greedy", "--max-tokens", 2)
+    assert "2 out" in outcome.err and "tok/s" in outcome.err
+    assert "MB" not in outcome.err
