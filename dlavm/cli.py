@@ -35,8 +35,7 @@ class UsageError(DlavmError):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `dlavm ARGV` and returns the exit code; messages go to stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if sys.stdout is None:  # closed by the caller: `dlavm ... >&-`
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
+    _open_closed_streams()
     try:
         try:
             args = parser(arguments).parse_args(arguments)
@@ -51,7 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python flushes stdout again when it ends, which must not fail a second time.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except (OSError, MemoryError) as error:
+    except OSError as error:
+        named = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else ""
+        return _report(error, DlavmError.exit_code, named)
+    except MemoryError as error:
         return _report(error, DlavmError.exit_code)
     except Exception as error:
         kind = f"internal: {type(error).__name__}: {error}; DLAVM_DEBUG=1 shows where, please report it"
@@ -71,6 +73,16 @@ def parser(arguments: Sequence[str] = ()) -> Parser:
     for verb in chosen or VERBS:
         importlib.import_module(f"dlavm.verbs.{verb}").add_parser(sub)
     return top
+
+
+def _open_closed_streams() -> None:
+    """The null device for each standard stream that the caller closed (`dlavm ... >&-`), which Python shows as None.
+
+    In this order, so that each takes the descriptor that is free and no later file does.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - as long as the process
 
 
 def _report(error: BaseException, code: int, text: str = "") -> int:

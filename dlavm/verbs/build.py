@@ -8,8 +8,7 @@ from typing import Any
 
 from dlavm.compile import Options, build
 from dlavm.pack.artifact import HOST
-from dlavm.support.errors import DlavmError
-from dlavm.verbs.common import Subparsers, add_model, add_verb, model_of, print_json, size, target_of
+from dlavm.verbs.common import Subparsers, add_model, add_verb, model_of, print_json, size, target_of, text
 
 
 def add_parser(sub: Subparsers) -> None:
@@ -24,14 +23,14 @@ def add_parser(sub: Subparsers) -> None:
         dlavm build path/to/checkpoint --target v3 --board kv260 --ctx 512""",
     )
     add_model(parser)
-    parser.add_argument("-o", "--output", metavar="DIR", help="where the artifact goes (default output/NAME)")
+    parser.add_argument(
+        "-o", "--output", type=text, metavar="DIR", help="where the artifact goes (default output/NAME)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     spec = target_of(args)
     model = model_of(args.model, args.weights)
-    if args.output == "":
-        raise DlavmError("--output: expected a directory, got ''")
     out = Path(args.output or Path("output") / model.name)
     report = build(model, spec, options_of(args), out)
     if args.json:
@@ -66,4 +65,4 @@ def summary(report: dict[str, Any]) -> str:
                  f"{size(report['peak_rss_bytes'])} of memory"),
         *([("host", f"{host}: C++ driver and example, see README.md there")] if host.is_dir() else []),
     ]  # fmt: skip
-    return "\n".join(f"{name + ':':13} {text}" for name, text in lines)
+    return "\n".join(f"{name + ':':13} {value}" for name, value in lines)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
+from pathlib import Path
 
 from dlavm.compile import check
+from dlavm.support.errors import DlavmError
 from dlavm.verbs.build import options_of
 from dlavm.verbs.common import Subparsers, add_model, add_verb, model_of, print_json, target_of
+from dlavm.verbs.values import value_problems
 
 SHOWN = 3  # places that a line lists before it only counts
 
@@ -17,24 +21,46 @@ def add_parser(sub: Subparsers) -> None:
         "check",
         run,
         "name every op that cannot be compiled, with the place and the reason",
-        "Nothing is written. The exit code is 1 if there is any problem. Names and shapes of weights are checked;\n"
-        "their values are not read, so that a NaN is found by build.",
+        "Nothing is written. The exit code is 1 if there is any problem, 2 if the model cannot be read. Names and\n"
+        "shapes of weights are checked always, their values only with `--values`: without it, a NaN or a number that\n"
+        "fp16 cannot hold is found by build.",
         """dlavm check models/stories.py --target v3
+        dlavm check models/stories.py --target v3 --values
         dlavm check models/stories.py --target v1 --json""",
     )
     add_model(parser)
+    parser.add_argument("--values", action="store_true", help="read and quantise every weight too, as build does")
 
 
 def run(args: argparse.Namespace) -> int:
-    problems = check(model_of(args.model, args.weights), target_of(args), options_of(args))
+    spec = target_of(args)
+    try:
+        model = model_of(args.model, args.weights)
+    except DlavmError as error:
+        if not args.json:
+            raise
+        problem = {"where": args.model, "what": str(error), "hint": "mend the model or its weights"}
+        print_json({"ok": False, "problems": [placed(problem, args.model)]})
+        return error.exit_code
+    problems = check(model, spec, options_of(args))
+    if args.values and not problems:
+        problems = value_problems(model, spec, options_of(args))
+    problems = [placed(problem, args.model) for problem in problems]
     if args.json:
         print_json({"ok": not problems, "problems": problems})
     elif problems:
         print("\n".join(grouped(problems)))
         print(f"{len(problems)} problem{'s' if len(problems) > 1 else ''} on {args.target}, {args.board}")
     else:
-        print(f"no problems: {args.model} can be built for {args.target} on {args.board}")
+        rest = "" if args.values else "; the values of its weights were not read (--values)"
+        print(f"no problems: {args.model} can be built for {args.target} on {args.board}{rest}")
     return 1 if problems else 0
+
+
+def placed(problem: dict[str, str], model: str) -> dict[str, str]:
+    """The problem with the model's file, and the line if its text begins with one, as the place."""
+    found = re.fullmatch(rf"({re.escape(str(Path(model)))}[^:]*(?::\d+)?): (.+)", problem["what"], re.DOTALL)
+    return problem | {"where": found[1], "what": found[2]} if found else problem
 
 
 def grouped(problems: list[dict[str, str]]) -> list[str]:

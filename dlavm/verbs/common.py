@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +18,11 @@ from dlavm.target.spec import TargetSpec, load_target
 
 if TYPE_CHECKING:
     from dlavm.frontend import Model
+    from dlavm.graph import Graph
 
 Subparsers = Any  # argparse keeps the type of add_subparsers() to itself
 DEFAULT_BOARD = "vcu128"
+DEFAULT_QUANT = "int4g128"
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -48,14 +53,17 @@ def add_model(parser: argparse.ArgumentParser, required_target: bool = True) -> 
 
 
 def add_compilation(parser: argparse.ArgumentParser, required_target: bool) -> None:
-    """The options of a compilation."""
+    """The options of a compilation. Without `required_target` those that are not given stay None."""
+    board, quant = (DEFAULT_BOARD, DEFAULT_QUANT) if required_target else (None, None)
     parser.add_argument("--target", required=required_target, metavar="T", help="accelerator generation: v1, v2, v3")
-    parser.add_argument("--board", default=DEFAULT_BOARD, metavar="B", help="board (default %(default)s)")
-    parser.add_argument("--weights", metavar="DIR", help="directory of safetensors instead of the model's own")
+    parser.add_argument("--board", default=board, metavar="B", help=f"board (default {DEFAULT_BOARD})")
+    parser.add_argument(
+        "--weights", type=text, metavar="DIR", help="directory of safetensors instead of the model's own"
+    )
     parser.add_argument("--ctx", type=positive, metavar="N", help="positions in the KV cache (default: the model's)")
     parser.add_argument("--chunk", type=positive, metavar="N", help="tokens a prefill step takes at most")
     parser.add_argument(
-        "--quant", default="int4g128", metavar="FMT", help="format of the weights (default %(default)s)"
+        "--quant", default=quant, metavar="FMT", help=f"format of the weights (default {DEFAULT_QUANT})"
     )
 
 
@@ -108,6 +116,13 @@ def natural(text: str) -> int:
     return _integer(text, 0)
 
 
+def text(value: str) -> str:
+    """An argparse type: a path or a text that is not empty."""
+    if not value:
+        raise argparse.ArgumentTypeError(f"expected at least one character, got {value!r}")
+    return value
+
+
 def id_list(text: str) -> list[int]:
     """An argparse type: token ids, `1,2,3`."""
     return [natural(part) for part in text.split(",")]
@@ -134,12 +149,31 @@ def target_of(args: argparse.Namespace) -> TargetSpec:
 
 
 def model_of(path: str, weights: str | None = None) -> Model:
-    """The model that an argument names. Raises DlavmError as the front ends do, and for an artifact."""
+    """The model that an argument names. Raises DlavmError as the front ends do, and for an artifact.
+
+    What a model file prints goes to stderr, when it is loaded and when it builds: stdout belongs to the verb.
+    """
     from dlavm.frontend import load_model
 
     if is_artifact(path):
         raise DlavmError(f"model: expected a Python model file or a checkpoint directory, got the artifact {path!r}")
-    return load_model(path, weights)
+    with contextlib.redirect_stdout(sys.stderr):
+        model = load_model(path, weights)
+
+    def build(ctx: int, chunk: int) -> Graph:
+        with contextlib.redirect_stdout(sys.stderr):
+            return model.build(ctx, chunk)
+
+    return replace(model, build=build)
+
+
+def write_text(option: str, path: Path, content: str) -> None:
+    """Writes a file that an option names. Raises DlavmError naming option and path where it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise DlavmError(f"{option}: {path}: expected a file that can be written, got {error.strerror!r}") from None
 
 
 def is_artifact(path: str) -> bool:

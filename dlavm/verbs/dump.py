@@ -15,6 +15,8 @@ from dlavm.support.errors import DlavmError
 from dlavm.verbs.build import options_of
 from dlavm.verbs.checkpoint import write_checkpoint
 from dlavm.verbs.common import (
+    DEFAULT_BOARD,
+    DEFAULT_QUANT,
     Subparsers,
     add_compilation,
     add_verb,
@@ -24,6 +26,8 @@ from dlavm.verbs.common import (
     refuse_with_artifact,
     table,
     target_of,
+    text,
+    write_text,
 )
 
 TEXT_STAGES = ("graph", "task", "asm")
@@ -56,24 +60,25 @@ def add_parser(sub: Subparsers) -> None:
         dest="form",
         help="text (default); json for memory and weights; hf for weights",
     )
-    parser.add_argument("-o", "--output", metavar="PATH", help="file, or directory for hf (default: stdout)")
+    parser.add_argument("-o", "--output", type=text, metavar="PATH", help="file, or directory for hf (default: stdout)")
     add_compilation(parser, required_target=False)
-    parser.set_defaults(target=DEFAULT_TARGET)
 
 
 def run(args: argparse.Namespace) -> int:
     if args.stage not in FORMATS[args.form]:
         raise DlavmError(f"--format: expected text for the stage {args.stage}, got {args.form!r}")
     if is_artifact(args.source):
-        refuse_with_artifact(args, "ctx", "chunk", "weights")
+        refuse_with_artifact(args, "target", "board", "weights", "ctx", "chunk", "quant")
+    args.target, args.board = args.target or DEFAULT_TARGET, args.board or DEFAULT_BOARD
+    args.quant = args.quant or DEFAULT_QUANT
     if args.form == "hf":
         _write_hf(args)
         return 0
-    text = _text_stage(args) if args.stage in TEXT_STAGES else _table_stage(args)
+    content = _text_stage(args) if args.stage in TEXT_STAGES else _table_stage(args)
     if args.output:
-        Path(args.output).write_text(text, encoding="utf-8")
+        write_text("-o", Path(args.output), content)
     else:
-        print(text, end="")
+        print(content, end="")
     return 0
 
 
@@ -118,11 +123,11 @@ def _model_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
 def _memory_table(rows: Sequence[dict[str, Any]]) -> str:
     """A line a buffer by address, then the sums of the roles; activations share addresses over time."""
     cells = [(f"0x{r['address']:09x}", r["bytes"], r["role"], r["name"]) for r in rows]
-    text = table(("address", "bytes", "role", "name"), cells, right=(1,)) + "\n\n"
+    buffers = table(("address", "bytes", "role", "name"), cells, right=(1,)) + "\n\n"
     roles = sorted({r["role"] for r in rows})
     spans = [(role, *_extent([r for r in rows if r["role"] == role])) for role in roles]
     sums = [(role, f"0x{start:09x}", f"0x{end:09x}", end - start, count) for role, start, end, count in spans]
-    return text + table(("role", "from", "to", "bytes", "buffers"), sums, right=(3, 4)) + "\n"
+    return buffers + table(("role", "from", "to", "bytes", "buffers"), sums, right=(3, 4)) + "\n"
 
 
 def _extent(rows: Sequence[dict[str, Any]]) -> tuple[int, int, int]:

@@ -37,8 +37,10 @@ def read_documents(artifact: Artifact, path: Path, limit: int | None = None) -> 
         raise DlavmError(f"--ppl: {artifact.path}: expected a tokenizer in the artifact, got none")
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DlavmError(f"--ppl: {path}: expected a readable UTF-8 text, got {str(error)!r}") from None
+    except OSError as error:
+        raise DlavmError(f"--ppl: {path}: expected a readable text file, got {error.strerror!r}") from None
+    except UnicodeDecodeError:
+        raise DlavmError(f"--ppl: {path}: expected a text in UTF-8, got other bytes") from None
     found: list[list[int]] = []
     left = limit if limit is not None else math.inf
     for document in documents(text):

@@ -29,6 +29,7 @@ from dlavm.verbs.common import (
     print_json,
     refuse_with_artifact,
     sampling_of,
+    text,
 )
 
 FLOAT_ENGINE = "reference-float"
@@ -73,9 +74,13 @@ def add_parser(sub: Subparsers) -> None:
     parser.add_argument(
         "--float", action="store_true", dest="is_float", help="float32 evaluation, with --engine reference"
     )
-    parser.add_argument("--stop", action="append", default=[], metavar="STR", help="end before this text (repeatable)")
+    parser.add_argument(
+        "--stop", action="append", default=[], type=text, metavar="STR", help="end before this text (repeatable)"
+    )
     parser.add_argument("--ignore-eos", action="store_true", help="go on after an end-of-text token")
-    parser.add_argument("--weights", metavar="DIR", help="with MODEL: directory of safetensors instead of its own")
+    parser.add_argument(
+        "--weights", type=text, metavar="DIR", help="with MODEL: directory of safetensors instead of its own"
+    )
     parser.add_argument("--ctx", type=positive, metavar="N", help="with MODEL: positions in the cache")
     add_sampling(parser)
     add_engine(parser)
@@ -83,6 +88,8 @@ def add_parser(sub: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     with _source(args) as source:
+        if args.stop and source.tokenizer is None:
+            raise DlavmError(f"--stop {args.stop[0]!r}: expected a model with a tokenizer, got one without")
         ids = _prompt_ids(args, source.tokenizer)
         sampler = Sampler.from_defaults(source.defaults, **sampling_of(args))
         answer = generate(

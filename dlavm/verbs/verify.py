@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlavm.frontend import load_model
 from dlavm.pack.artifact import Artifact
 from dlavm.runtime.engine import engine_names
 from dlavm.runtime.sampling import Sampler
@@ -31,6 +31,7 @@ from dlavm.verbs.common import (
     positive,
     print_json,
     size,
+    text,
 )
 from dlavm.verbs.golden import check_golden, read_golden, update_golden
 from dlavm.verbs.lockstep import Lockstep, logits_hash
@@ -59,18 +60,23 @@ class Agreement:
     def problem(self) -> str:
         """What is wrong with the agreement, empty if nothing is."""
         bound = FLOAT_TOLERANCE * self.max_logit
-        if self.max_logit_error <= bound:
+        if self.max_logit_error <= bound < math.inf:
             return ""
         return f"logits: expected within {bound:.4g} of the float model, got an error of {self.max_logit_error:.4g}"
 
     def add(self, engine: NDArray[np.floating], wanted: NDArray[np.float32]) -> None:
         """Rows of logits at the same positions."""
         self.positions += len(engine)
-        self.max_logit = max(self.max_logit, float(np.abs(wanted).max(initial=0)))
+        self.max_logit = max(self.max_logit, _largest(wanted))
         self.agreeing += int((engine.argmax(axis=1) == wanted.argmax(axis=1)).sum())
-        self.max_logit_error = max(
-            self.max_logit_error, float(np.abs(engine.astype(np.float32) - wanted).max(initial=0))
-        )
+        with np.errstate(invalid="ignore"):
+            self.max_logit_error = max(self.max_logit_error, _largest(engine.astype(np.float32) - wanted))
+
+
+def _largest(values: NDArray[np.floating]) -> float:
+    """The largest magnitude; infinite if there is a NaN, which every comparison would pass over."""
+    largest = float(np.abs(values).max(initial=0))
+    return math.inf if math.isnan(largest) else largest
 
 
 def add_parser(sub: Subparsers) -> None:
@@ -96,19 +102,24 @@ def add_parser(sub: Subparsers) -> None:
         "--tokens", type=positive, metavar="N", help=f"decode steps a prompt (default {TOKENS}, or half the context)"
     )
     parser.add_argument(
-        "--prompts", type=length_list, metavar="N,M", help="lengths of the prompts (default 1,7,32,100)"
+        "--prompts", type=length_list, metavar="N,M", help="lengths of the prompts (default 1,7,32,100, those that fit)"
     )
     parser.add_argument("--no-float", action="store_true", help="without the float model, which takes 4 bytes a weight")
-    parser.add_argument("--golden", metavar="FILE", help="compare with the hashes in a file")
+    parser.add_argument("--golden", type=text, metavar="FILE", help="compare with the hashes in a file")
     parser.add_argument("--update", action="store_true", help="write the file of --golden instead")
     parser.add_argument(
-        "--ppl", metavar="FILE", help="perplexity of a text: documents between <|endoftext|> or blank lines"
+        "--ppl", type=text, metavar="FILE", help="perplexity of a text: documents between <|endoftext|> or blank lines"
     )
     parser.add_argument("--ppl-tokens", type=positive, metavar="N", help="tokens of it to predict at most")
     parser.add_argument(
-        "--model", metavar="MODEL", help="the model it was built from, for the perplexity of the original weights"
+        "--model",
+        type=text,
+        metavar="MODEL",
+        help="the model it was built from, for the perplexity of the original weights",
     )
-    parser.add_argument("--weights", metavar="DIR", help="with --model: directory of safetensors instead of its own")
+    parser.add_argument(
+        "--weights", type=text, metavar="DIR", help="with --model: directory of safetensors instead of its own"
+    )
     parser.add_argument("--threads", type=positive, metavar="N", help="threads of the engines (default: all cores)")
 
 
@@ -116,8 +127,6 @@ def run(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     artifact = open_artifact(args.artifact)
     engines = _engines(args)
-    if args.tokens is None:
-        args.tokens = max(1, min(TOKENS, artifact.manifest.model.ctx // 2))
     lengths = _lengths(args, artifact)
     if args.golden and not args.update:
         read_golden(Path(args.golden), artifact)
@@ -127,11 +136,11 @@ def run(args: argparse.Namespace) -> int:
     with Lockstep(artifact, engines, args.threads) as lockstep:
         prompt = sample_prompt(lockstep.fastest, max(*lengths, GOLDEN_PROMPT, CHUNKED_PROMPT))
         agreement = _compare(lockstep, yardstick, prompt, lengths, args.tokens)
-        golden = _golden(args, artifact, lockstep, prompt)
+        golden = _golden(args, artifact, lockstep, prompt[: max(lengths)])
         ppl = _perplexities(lockstep.fastest, yardstick, original, texts) if texts and yardstick else None
         report = _report(lockstep, agreement, golden, ppl)
     if args.json:
-        print_json(report)
+        print_json(_finite(report))
     else:
         print(summary(report, time.perf_counter() - start))
     return 0 if report["ok"] else 1
@@ -146,17 +155,22 @@ def _engines(args: argparse.Namespace) -> list[str]:
         raise DlavmError(f"--no-float: expected no --ppl beside it, which needs the float model, got {args.ppl!r}")
     if args.update and not args.golden:
         raise DlavmError("--update: expected --golden FILE beside it, got none")
-    if not args.ppl and (args.ppl_tokens or args.model or args.weights):
-        raise DlavmError("--ppl-tokens, --model, --weights: expected --ppl FILE beside them, got none")
+    for option in ("--ppl-tokens", "--model", "--weights"):
+        if not args.ppl and getattr(args, option[2:].replace("-", "_")):
+            raise DlavmError(f"{option}: expected --ppl FILE beside it, got none")
+    if args.weights and not args.model:
+        raise DlavmError("--weights: expected --model MODEL beside it, got none")
     return engines
 
 
 def _lengths(args: argparse.Namespace, artifact: Artifact) -> list[int]:
-    room = artifact.manifest.model.ctx - args.tokens
+    """Lengths of the prompts. Fills in --tokens where not given: half the context, or what the given prompts leave."""
+    ctx = artifact.manifest.model.ctx
+    if args.tokens is None:
+        args.tokens = min(TOKENS, max(ctx - max(args.prompts), 1) if args.prompts else ctx // 2)
+    room = ctx - args.tokens
     if room < 1:
-        raise DlavmError(
-            f"--tokens: expected less than the context of {artifact.manifest.model.ctx} positions, got {args.tokens}"
-        )
+        raise DlavmError(f"--tokens: expected less than the context of {ctx} positions, got {args.tokens}")
     too_long = [n for n in args.prompts or () if n > room]
     if too_long:
         raise DlavmError(f"--prompts: expected at most {room} tokens before {args.tokens} more, got {too_long[0]}")
@@ -250,7 +264,7 @@ def _original(args: argparse.Namespace, artifact: Artifact) -> floats.FloatSessi
     if not bundled.is_file():
         return None
     try:
-        return floats.original_session(load_model(bundled), artifact)
+        return floats.original_session(model_of(str(bundled)), artifact)
     except DlavmError:
         return None
 
@@ -292,6 +306,13 @@ def _report(
         "positions": agreement.positions, "problems": lockstep.problems, "float_problem": agreement.problem or None,
     }  # fmt: skip
     return report | ({"golden": golden} if golden else {}) | ({"ppl": ppl} if ppl else {})
+
+
+def _finite(value: Any) -> Any:
+    """The report as JSON can hold it: null for what is infinite or not a number."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def summary(report: dict[str, Any], seconds: float) -> str:

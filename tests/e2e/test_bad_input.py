@@ -101,6 +101,16 @@ def test_a_weight_that_is_not_finite(
 ) -> None:
     folder = weights(**{Q_PROJ.replace(".", "__"): np.full((256, 256), np.nan, np.float16)})
     build_refused(dlavm, stories_py, tmp_path / "out", "--weights", folder, words=(Q_PROJ, "finite"))
+    command = ("check", stories_py, "--target", "v3", "--weights", folder, "--json")
+    assert dlavm(*command).code == 0
+    outcome = dlavm(*command, "--values")
+    assert outcome.code == 1
+    assert [problem["where"] for problem in outcome.json["problems"]] == [Q_PROJ]
+
+
+def test_a_stop_string_needs_a_tokenizer(dlavm: Command, stories_py: Path, weights: Callable[..., Path]) -> None:
+    options = ("--weights", weights(), "--float", "--engine", "reference", "--prompt-ids", 1, "--stop", "x")
+    refused(dlavm("run", stories_py, *options), "--stop 'x': expected a model with a tokenizer")
 
 
 def test_a_truncated_checkpoint(

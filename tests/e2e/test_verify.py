@@ -68,7 +68,7 @@ def test_golden_run(dlavm: Command, stories: Path, request: pytest.FixtureReques
 
 @pytest.mark.parametrize(
     ("key", "step", "message"),
-    [("logits", 2, "decode step 2 (step 2): logits"), ("memory", 0, "prefill (step 0): memory")],
+    [("logits", 2, "step 2 (decode): logits differ"), ("memory", 0, "step 0 (prefill): memory differs")],
 )
 def test_a_moved_bit_names_the_first_step(
     key: str, step: int, message: str, dlavm: Command, stories: Path, tmp_path: Path
@@ -90,7 +90,12 @@ def test_a_moved_bit_names_the_first_step(
     [
         ({"board": "nano"}, "'nano'"),
         ({"ctx": 7}, "got 7"),
-        ({"steps": []}, "steps"),
+        ({"steps": []}, "steps: expected a list of at least one step, got []"),
+        ({"step_count": 17}, "step 16: expected 17 steps, got 16"),
+        ({"step_count": None}, "step_count"),
+        ({"prompt_ids": [0, "a"]}, "golden.json: prompt_ids: token 1: expected an id in 0..4095, got 'a'"),
+        ({"prompt_ids": [4096]}, "golden.json: prompt_ids: token 0: expected an id in 0..4095, got 4096"),
+        ({"prompt_ids": []}, "prompt_ids: expected a list of at least one token, got []"),
         ({"steps": [{"token": 1}]}, "step 0"),
         ({"format": 9}, "format"),
     ],
@@ -142,6 +147,34 @@ def test_one_flipped_bit_anywhere_is_found(
     assert not report["ok"]
     assert report["mismatches"] > 0
     assert any(tensor["name"] in problem.get("tensors", ()) for problem in report["problems"])
+
+
+def test_a_golden_file_that_lost_its_last_step(dlavm: Command, stories: Path, tmp_path: Path) -> None:
+    path = tmp_path / "golden.json"
+    golden = json.loads(GOLDEN.read_text())
+    path.write_text(json.dumps(golden | {"steps": golden["steps"][:-1]}))
+    outcome = dlavm("verify", stories, *QUICK, "--golden", path)
+    assert outcome.code == 2
+    assert "golden.json: step 15: expected 16 steps, got 15" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("verify", "--golden"), "--golden: {}: expected a file, got a directory"),
+        (("verify", *QUICK, "--update", "--golden"), "--golden: {}: expected a file that can be written"),
+        (("verify", "--ppl"), "--ppl: {}: expected a readable text file, got 'Is a directory'"),
+        (("dump", "--stage", "asm", "-o"), "-o: {}: expected a file that can be written, got 'Is a directory'"),
+    ],
+)
+def test_a_directory_where_a_file_belongs(
+    options: tuple[object, ...], words: str, dlavm: Command, stories: Path, tmp_path: Path
+) -> None:
+    verb, *rest = options
+    outcome = dlavm(verb, stories, *rest, tmp_path)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert words.format(tmp_path) in outcome.err
+    assert "Errno" not in outcome.err
 
 
 def test_perplexity(dlavm: Command, stories: Path, shared: Path) -> None:
@@ -205,6 +238,10 @@ def test_engines_that_agree_on_garbage_fail(dlavm: Command, stories: Path, tmp_p
 def test_defaults_fit_a_small_context(dlavm: Command, stories_py: Path, tmp_path: Path) -> None:
     assert dlavm("build", stories_py, "--target", "v3", "--board", "nano", "--ctx", 16, "-o", tmp_path / "s").code == 0
     assert dlavm("verify", tmp_path / "s", "--engines", "sim", "--json").code == 0
+    assert dlavm("verify", tmp_path / "s", *QUICK[:2], "--no-float", "--prompts", 12, "--json").code == 0
+    golden = ("verify", tmp_path / "s", *QUICK[:2], "--no-float", "--golden", tmp_path / "g.json", "--json")
+    assert dlavm(*golden, "--update").code == 0
+    assert dlavm(*golden).code == 0
     rows = dlavm("bench", tmp_path / "s", "--repeat", 1, "--json").json["rows"]
     assert [row["test"] for row in rows] == ["pp16", "tg16"]
 
@@ -212,8 +249,10 @@ def test_defaults_fit_a_small_context(dlavm: Command, stories_py: Path, tmp_path
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        (("--ppl-tokens", 5), "expected --ppl FILE"),
-        (("--model", "x"), "expected --ppl FILE"),
+        (("--ppl-tokens", 5), "--ppl-tokens: expected --ppl FILE"),
+        (("--model", "x"), "--model: expected --ppl FILE"),
+        (("--weights", "x"), "--weights: expected --ppl FILE"),
+        (("--weights", "x", "--ppl", "x"), "--weights: expected --model MODEL"),
     ],
 )
 def test_options_that_would_do_nothing(options: tuple[object, ...], word: str, dlavm: Command, stories: Path) -> None:
@@ -224,7 +263,9 @@ def test_options_that_would_do_nothing(options: tuple[object, ...], word: str, d
 @pytest.mark.parametrize(
     "command",
     [("run", "--prompt", "x", "--ctx", 5), ("run", "--prompt", "x", "--weights", "d"),
-     ("dump", "--stage", "memory", "--ctx", 5)],
+     *(("dump", "--stage", "memory", option, value) for option, value in (
+         ("--ctx", 5), ("--chunk", 5), ("--target", "v3"), ("--board", "vcu128"), ("--quant", "int4g128"),
+         ("--weights", "d")))],
 )  # fmt: skip
 def test_options_of_a_model_beside_an_artifact(command: tuple[object, ...], dlavm: Command, stories: Path) -> None:
     verb, *options = command

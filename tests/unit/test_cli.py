@@ -79,6 +79,10 @@ def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
         (["dump", "x", "--stage", "graph", "--format", "prototxt"], "prototxt"),
         (["verify", "x", "--prompts", "1,,2"], "''"),
         (["bench", "x", "-o", "xml"], "xml"),
+        (["build", "x.py", "--target", "v3", "-o", ""], "-o/--output: expected at least one character"),
+        (["dump", "x", "--stage", "asm", "-o", ""], "-o/--output: expected at least one character"),
+        (["run", "x", "--prompt", "a", "--stop", ""], "--stop: expected at least one character"),
+        (["verify", "x", "--golden", ""], "--golden: expected at least one character"),
     ],
 )
 def test_bad_usage_is_one_line_and_exit_2(arguments: list[str], word: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,7 +128,7 @@ def test_bad_input_is_one_line_and_exit_2(
     [
         (DlavmError("two\nlines"), 2, "dlavm: error: two lines\n"),
         (CheckFailed("no"), 1, "dlavm: error: no\n"),
-        (FileNotFoundError(2, "No such file", "x"), 2, "dlavm: error: [Errno 2] No such file: 'x'\n"),
+        (FileNotFoundError(2, "No such file", "x"), 2, "dlavm: error: x: No such file\n"),
         (MemoryError(), 2, "dlavm: error: MemoryError\n"),
     ],
 )
@@ -228,7 +232,65 @@ def read_json(capsys: pytest.CaptureFixture[str]) -> Callable[[], Any]:
     return read
 
 
-def test_a_closed_stdout_is_no_error() -> None:
-    command = f"{shlex.quote(sys.executable)} -m dlavm targets >&-"
+@pytest.mark.parametrize("closed", [">&-", "<&- >&-"])
+def test_a_closed_stream_is_no_error(closed: str) -> None:
+    command = f"{shlex.quote(sys.executable)} -m dlavm targets {closed}"
     done = subprocess.run(["/bin/sh", "-c", command], stderr=subprocess.PIPE, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_an_error_does_not_go_to_stdout_when_stderr_is_closed() -> None:
+    command = f"{shlex.quote(sys.executable)} -m dlavm run nowhere --prompt x 2>&-"
+    done = subprocess.run(["/bin/sh", "-c", command], stdout=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
+MODEL = """print("loaded")
+import dlavm.graph
+def build(ctx, chunk):
+    print("built")
+    raise ValueError("no graph today")
+"""
+
+
+def test_check_as_json_of_a_model_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One object with the line as the place, whether the file cannot be read (2) or its graph not be built (1)."""
+    monkeypatch.chdir(tmp_path)
+    for text, code, where in (("x = 1\ndef\n", 2, "m.py:2"), (MODEL, 1, "m.py:5")):
+        Path("m.py").write_text(text)
+        assert cli.main(["check", "./m.py", "--target", "v3", "--json"]) == code
+        report = json.loads(capsys.readouterr().out)
+        assert not report["ok"]
+        assert [problem["where"] for problem in report["problems"]] == [where]
+        assert set(report["problems"][0]) == {"where", "what", "hint"}
+    assert cli.main(["check", "m.py", "--target", "v3"]) == 1
+    assert capsys.readouterr().out.startswith("m.py:5: expected to run, got 'ValueError: no graph today'")
+
+
+def test_what_a_model_file_prints_is_not_on_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "m.py"
+    path.write_text(MODEL)
+    cli.main(["check", str(path), "--target", "v3", "--json"])
+    out, err = capsys.readouterr()
+    assert json.loads(out)["problems"]
+    assert err.startswith("loaded\nbuilt\n")
+
+
+def test_check_names_the_option_for_missing_weights(
+    repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "m.py"
+    path.write_text((repository / "models/stories.py").read_text().replace("WEIGHTS = ", "OTHER = "))
+    assert cli.main(["check", str(path), "--target", "v3"]) == 1
+    out = capsys.readouterr().out
+    assert "no weights" in out and "--weights" in out
+
+
+def test_check_says_whether_values_were_read(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["check", str(repository / "models/stories.py"), "--target", "v3"]
+    assert cli.main(arguments) == 0
+    assert "not read (--values)" in capsys.readouterr().out
+    assert cli.main([*arguments, "--values"]) == 0
+    assert "not read" not in capsys.readouterr().out

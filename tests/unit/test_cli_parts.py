@@ -13,7 +13,7 @@ from dlavm.verbs.bench import markdown
 from dlavm.verbs.check import grouped
 from dlavm.verbs.common import size, table
 from dlavm.verbs.perplexity import documents, perplexity
-from dlavm.verbs.verify import Agreement, _chunkings
+from dlavm.verbs.verify import Agreement, _chunkings, _finite
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,26 @@ def test_agreement() -> None:
     wanted = np.array([[1, 2, 3], [3, 2, 1]], np.float32)
     agreement.add(np.array([[1, 2, 3], [3, 4, 1]], np.float16), wanted)
     assert (agreement.positions, agreement.agreeing, agreement.max_logit_error) == (2, 1, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("engine", "is_good"),
+    [([10.0, 0.5], True), ([10.0, 0.51], False), ([math.nan, 0.0], False), ([math.inf, 0.0], False)],
+)
+def test_agreement_is_held_to_a_share_of_the_largest_logit(engine: list[float], is_good: bool) -> None:
+    agreement = Agreement()
+    agreement.add(np.array([engine], np.float16), np.array([[10, 0]], np.float32))
+    assert (agreement.problem == "") == is_good
+    assert is_good or "0.5 of the float model, got an error of" in agreement.problem
+
+
+def test_agreement_with_a_float_model_that_is_not_finite() -> None:
+    agreement = Agreement()
+    agreement.add(np.array([[1, 2]], np.float16), np.array([[math.inf, 2]], np.float32))
+    assert agreement.problem
+    assert _finite({"a": agreement.max_logit_error, "b": {"c": math.nan, "d": 1.5}}) == {
+        "a": None, "b": {"c": None, "d": 1.5}
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 32, 100])
