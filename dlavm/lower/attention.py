@@ -8,7 +8,7 @@ from dlavm.lower.rules import rule
 from dlavm.support.errors import DlavmError
 from dlavm.sym import IntoExpr
 from dlavm.target.isa import f32_bits
-from dlavm.target.layout import BLOCK, KV_UNIT_BYTES, ceildiv, row_bytes
+from dlavm.target.layout import BLOCK, ceildiv, row_bytes
 from dlavm.target.spec import ADDRESS_UNIT
 
 # The scores of a token tile lie in memory, heads x tile x ctx fp16: the largest activation of a long context.
@@ -74,6 +74,3 @@ def _token_tile(c: Context, node: Node, q: Rows, group: int) -> int:
     if tile == 0:
         raise DlavmError(f"{node}: {group} query heads of {q.dim} exceed the buffers of board {board.name}")
     return tile
-
-
-assert KV_UNIT_BYTES % ADDRESS_UNIT == 0

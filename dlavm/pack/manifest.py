@@ -18,12 +18,12 @@ from typing import Any, TypeVar
 
 from dlavm.support.atomic import MANIFEST_NAME
 from dlavm.support.errors import DlavmError
+from dlavm.target.spec import ADDRESS_UNIT
 
 T = TypeVar("T")
 
 FORMAT = 1
 ITEM_BYTES = {"u32": 4, "f16": 2}  # of the values that a host writes and reads
-ADDRESS_UNIT = 16
 MAX_ADDRESS = 1 << 48  # far above every board, low enough for 64-bit sums
 MAX_ARGS = 8
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")

@@ -8,9 +8,7 @@ from numpy.typing import NDArray
 
 from dlavm.sim.reference.memory import FlatMemory
 from dlavm.sim.reference.numerics import (
-    BLOCK,
     F32,
-    GROUP,
     I32,
     activation,
     add,
@@ -21,14 +19,11 @@ from dlavm.sim.reference.numerics import (
     quantize,
     rn16,
 )
+from dlavm.target.layout import BLOCK, GROUP, ceildiv
 from dlavm.target.spec import ADDRESS_UNIT, TargetSpec
 
 KEY_BITS = 12  # mantissas of keys and values, in either mode of the activations
 Fields = Mapping[str, int]
-
-
-def ceildiv(a: int, b: int) -> int:
-    return -(-a // b)
 
 
 class MatrixEngine:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from dlavm.target.layout import BLOCK
 from dlavm.target.tables import FLT_MAX, LOG2E_BITS, f32_from_bits, unit_tables
 
 F32 = NDArray[np.float32]
@@ -11,8 +12,6 @@ F16 = NDArray[np.float16]
 I32 = NDArray[np.int32]
 
 LANES = 128  # virtual lanes of a reduction, on every board
-BLOCK = 32  # elements that share an exponent
-GROUP = 128  # weights that share a scale
 ZERO_EXPONENT = -24  # of a block of zeros: the smallest exponent of fp16
 EXP_MIN = -40 << 16  # clamp of exp's fixed-point argument
 

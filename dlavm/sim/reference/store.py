@@ -6,12 +6,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from dlavm.sim.reference.memory import FlatMemory
-from dlavm.sim.reference.numerics import BLOCK, F32, load32
+from dlavm.sim.reference.numerics import F32, load32
+from dlavm.target.layout import BLOCK, KV_UNIT_BYTES, ceildiv
 from dlavm.target.spec import ADDRESS_UNIT
 from dlavm.target.tables import SEGMENTS
 
 Fields = Mapping[str, int]
-UNIT_BYTES = 2048  # of the KV cache: 32 tokens x 32 fp16
 
 
 class StoreEngine:
@@ -21,16 +21,16 @@ class StoreEngine:
     def kv_append(self, f: Fields) -> str:
         if not (f["rows_o"] and f["rows_i"] and f["dim"]):
             return ""
-        units = -(-f["dim"] // BLOCK)
+        units = ceildiv(f["dim"], BLOCK)
         strides = (f["src_so"] * ADDRESS_UNIT, f["src_si"] * ADDRESS_UNIT)
         src = self._memory.rows(f["src"] * ADDRESS_UNIT, (f["rows_o"], f["rows_i"]), strides, f["dim"]).copy()
         writes = []  # every address is checked before the first byte is written
         for o in range(f["rows_o"]):
             block, slot = divmod(f["pos"] + o, BLOCK)
-            base = f["cache"] * ADDRESS_UNIT + block * units * UNIT_BYTES + slot * 2 * BLOCK
+            base = f["cache"] * ADDRESS_UNIT + block * units * KV_UNIT_BYTES + slot * 2 * BLOCK
             for unit in range(units):
                 columns = slice(unit * BLOCK, min((unit + 1) * BLOCK, f["dim"]))
-                heads = self._memory.rows(base + unit * UNIT_BYTES, (f["rows_i"],),
+                heads = self._memory.rows(base + unit * KV_UNIT_BYTES, (f["rows_i"],),
                                           (f["cache_head"] * ADDRESS_UNIT,), columns.stop - columns.start)
                 writes.append((heads, src[o, :, columns]))
         for heads, values in writes:
