@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +15,6 @@ from dlavm.target.spec import TargetSpec, load_target
 
 if TYPE_CHECKING:
     from dlavm.frontend import Model
-    from dlavm.graph import Graph
 
 Subparsers = Any  # argparse keeps the type of add_subparsers() to itself
 DEFAULT_BOARD = "vcu128"
@@ -151,20 +147,13 @@ def target_of(args: argparse.Namespace) -> TargetSpec:
 def model_of(path: str, weights: str | None = None) -> Model:
     """The model that an argument names. Raises DlavmError as the front ends do, and for an artifact.
 
-    What a model file prints goes to stderr, when it is loaded and when it builds: stdout belongs to the verb.
+    What a model file prints goes to stderr (dlavm.frontend.python_model): stdout belongs to the verb.
     """
     from dlavm.frontend import load_model
 
     if is_artifact(path):
         raise DlavmError(f"model: expected a Python model file or a checkpoint directory, got the artifact {path!r}")
-    with contextlib.redirect_stdout(sys.stderr):
-        model = load_model(path, weights)
-
-    def build(ctx: int, chunk: int) -> Graph:
-        with contextlib.redirect_stdout(sys.stderr):
-            return model.build(ctx, chunk)
-
-    return replace(model, build=build)
+    return load_model(path, weights)
 
 
 def write_text(option: str, path: Path, content: str) -> None:
