@@ -28,8 +28,10 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
     What a killed process left of an earlier attempt is removed; concurrent writers do not disturb each other.
     """
     final = Path(os.path.realpath(path))
-    _refuse_foreign(final)
-    _clear_stale(final)
+    if final.parent.is_dir():
+        with _turn(final.parent):  # in the midst of another writer's two renames nothing, or half, stands there
+            _refuse_foreign(final)
+            _clear_stale(final)
     with _sibling(final, "new") as fresh:
         try:
             yield fresh
