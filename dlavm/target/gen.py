@@ -5,7 +5,6 @@ written and the exit code is 1 where a committed file differs from what would be
 """
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import jinja2
 import yaml
 
+from dlavm.support.generate import camel, generator_main, template_environment
 from dlavm.support.paths import data_root
 from dlavm.target.spec import (
     ADDRESS_UNIT,
@@ -25,10 +25,6 @@ from dlavm.target.spec import (
     load_target,
 )
 from dlavm.target.tables import LOG2E_BITS, unit_tables
-
-
-def camel(name: str) -> str:
-    return "".join(part.capitalize() for part in name.lower().split("_"))
 
 
 def dynamic_mask(command: Command) -> int:
@@ -66,11 +62,9 @@ def limited(f: Field) -> bool:
 
 
 def environment() -> jinja2.Environment:
-    env = jinja2.Environment(loader=jinja2.PackageLoader("dlavm.target", "templates"), trim_blocks=True,
-                             lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
-    env.filters.update(camel=camel, dynamic_mask=dynamic_mask, packed_mask=packed_mask, raw=raw, ctype=ctype,
-                       extract=extract, limited=limited,
-                       engine_number=lambda c: -1 if c.engine is None else engines()[c.engine],
+    env = template_environment("dlavm.target")
+    env.filters.update(dynamic_mask=dynamic_mask, packed_mask=packed_mask, raw=raw, ctype=ctype, extract=extract,
+                       limited=limited, engine_number=lambda c: -1 if c.engine is None else engines()[c.engine],
                        enum_bits=lambda values: max(1, max(values.values()).bit_length()))
     return env
 
@@ -107,21 +101,7 @@ def expanded_text(spec: TargetSpec, root: Path) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m dlavm.target.gen", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only compare; exit 1 where a file is not up to date")
-    check = parser.parse_args(argv).check
-    stale = []
-    for relative, text in render().items():
-        path = data_root() / relative
-        if path.is_file() and path.read_text() == text:
-            continue
-        stale.append(relative)
-        if not check:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-    for relative in stale:
-        print(f"{relative}: {'not up to date, regenerate with `make gen`' if check else 'written'}", file=sys.stderr)
-    return int(check and bool(stale))
+    return generator_main("dlavm.target.gen", __doc__, render, argv)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ COMPILER |= {"task", "lower", "memory", "codegen", "pack"}
 ALLOWED: dict[str, set[str]] = {
     "support": set(),
     "sym": {"support"},
+    "wire": {"support"},
     "target": {"support"},
     "graph": {"sym", "support"},
     "frontend": {"graph", "sym", "support"},
@@ -34,9 +35,9 @@ ALLOWED: dict[str, set[str]] = {
     "compile": COMPILER | {"describe", "report"},
     "sim": {"target", "support"},
     "rtl": {"target", "support"},
-    "runtime": {"sim", "rtl", "target", "pack", "support"},
-    "serve": {"runtime", "support"},
-    "verbs": COMPILER | {"compile", "describe", "sim", "rtl", "runtime", "serve"},
+    "runtime": {"sim", "rtl", "target", "pack", "wire", "support"},
+    "serve": {"runtime", "wire", "support"},
+    "verbs": COMPILER | {"compile", "describe", "sim", "rtl", "runtime", "serve", "wire"},
     "cli": {"verbs", "support"},
     "__main__": {"cli"},
 }
