@@ -35,6 +35,11 @@ def comment(text: str, indent: int) -> str:
                          break_on_hyphens=False)
 
 
+def letters(magic: int) -> str:
+    """The bytes of a magic number on the wire, as text."""
+    return magic.to_bytes(4, "little").decode("ascii")
+
+
 def cpp_type(field: Field) -> str:
     return CPP_TYPES[field.type]
 
@@ -50,7 +55,7 @@ def declaration(field: Field, protocol: Protocol) -> str:
 def render() -> dict[str, str]:
     """Path relative to the repository -> text, of every generated file."""
     env = template_environment("dlavm.wire")
-    env.filters.update(comment=comment, cpp_type=cpp_type, declaration=declaration)
+    env.filters.update(comment=comment, cpp_type=cpp_type, declaration=declaration, letters=letters)
     header = env.get_template("protocol.hpp.j2")
     files = {f"clib/include/dlavm/{p.name}_protocol.hpp": header.render(p=p) for p in (CHAT, DEVICE)}
     return {**files, "doc/protocol.md": env.get_template("protocol.md.j2").render(chat=CHAT, device=DEVICE)}

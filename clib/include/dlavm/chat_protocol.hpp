@@ -266,7 +266,8 @@ struct Save {
 };
 
 // From the client. Replaces the cache by one that was saved. Data until `bytes` are complete follow at once;
-// answer ok or error, after which no data may follow.
+// then the answer, ok or error. The data of a load that is refused are read and dropped, unless the error is
+// fatal.
 struct Load {
     static constexpr std::uint16_t kNumber = 6;
 

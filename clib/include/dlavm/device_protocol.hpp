@@ -25,7 +25,7 @@ struct Open {
 
     // that of the protocol
     std::uint32_t magic = 0;
-    // the client's
+    // highest version that the client speaks
     std::uint16_t version = 0;
     // shared secret, empty where there is none
     std::string secret;
@@ -332,7 +332,7 @@ struct Stop {
 struct Opened {
     static constexpr std::uint16_t kNumber = 64;
 
-    // the server's
+    // version that both speak from here on, at most the client's
     std::uint16_t version = 0;
     std::string engine;
     std::string simd;
