@@ -118,10 +118,15 @@ def _write(compiled: Compiled, model: Model, options: Options, out: Path) -> Man
     manifest = describe(compiled.graph, compiled.lowered, compiled.program, memory, spec, compiled.words,
                         name=model.name, quant=options.quant, images=images_of(spec.space("weights"), weights),
                         tables=tables)
-    texts = {**compiled.texts(), **_host(compiled, manifest)}
-    texts["report.html"] = render(manifest, compiled.program, memory, spec, compiled.words, [MANIFEST_NAME, *texts])
     return write_artifact(out, manifest, spec.space("weights"), weights, tables, list(_constants(compiled, model)),
-                          {ENTRY: compiled.words}, texts, model.tokenizer)
+                          {ENTRY: compiled.words}, partial(_texts, compiled), model.tokenizer)
+
+
+def _texts(compiled: Compiled, manifest: Manifest) -> dict[str, str]:
+    texts = {**compiled.texts(), **_host(compiled, manifest)}
+    texts["report.html"] = render(manifest, compiled.program, compiled.memory, compiled.spec, compiled.words,
+                                  [MANIFEST_NAME, *texts])
+    return texts
 
 
 def _host(compiled: Compiled, manifest: Manifest) -> dict[str, str]:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dlavm.codegen.host import HostContext, HostFile, HostPort, HostProgram
+from dlavm.codegen.host import HostCache, HostContext, HostFile, HostPort, HostProgram
 from dlavm.graph import Graph
 from dlavm.lower import Lowered, Rows
 from dlavm.memory import MemoryMap
+from dlavm.pack.artifact import TOKENIZER_FILE
 from dlavm.pack.emit import TABLES_FILE, Extent
 from dlavm.pack.manifest import (
     Blob,
@@ -20,6 +21,7 @@ from dlavm.pack.manifest import (
     MemoryUse,
     ModelInfo,
     Port,
+    Sequences,
     TensorInfo,
 )
 from dlavm.pack.manifest import Program as ProgramInfo
@@ -36,13 +38,15 @@ def describe(graph: Graph, lowered: Lowered, program: Program, memory: MemoryMap
              name: str, quant: str, images: tuple[Image, ...], tables: Extent) -> Manifest:
     """The manifest but for the hashes of the files."""
     stream = ProgramInfo(f"program/{ENTRY}.bin", memory.bases[f"stream.{program.name}"], len(words))
+    sequences = _sequences(memory, spec)
     blobs = (Blob(TABLES_FILE, tables.address, tables.bytes),) if tables.bytes else ()
     return Manifest(
         name=name, target=spec.name, board=spec.board.name, target_hash=spec.hash, quant=quant,
         model=model_info(graph), tensors=_tensors(graph, program, memory), images=images,
         blobs=(*blobs, Blob(stream.file, stream.address, 4 * stream.words)), programs={ENTRY: stream},
-        entries={ENTRY: _entry(graph, lowered, program, memory)},
-        kv=tuple(KvRegion(n, memory.bases[n], layout.bytes) for n, layout in lowered.kv.items()),
+        entries={ENTRY: _entry(graph, lowered, program, memory, sequences)},
+        kv=tuple(KvRegion(n, memory.bases[n], kv.heads, kv.head_bytes, kv.block_bytes) for n, kv in lowered.kv.items()),
+        sequences=sequences,
         memory=_memory_use(lowered, memory, spec, len(words)))
 
 
@@ -69,6 +73,12 @@ def model_info(graph: Graph) -> ModelInfo:
         extra={k: v for k, v in meta.items() if k not in known and v is not None})
 
 
+def _sequences(memory: MemoryMap, spec: TargetSpec) -> Sequences:
+    """As many caches as fit between the first one and the end of the memory."""
+    first, space = memory.region("kv"), spec.space("kv")
+    return Sequences((space.base + space.capacity - first.base) // first.bytes, first.bytes)
+
+
 def _tensors(graph: Graph, program: Program, memory: MemoryMap) -> tuple[TensorInfo, ...]:
     values = graph.values
     return tuple(
@@ -77,7 +87,7 @@ def _tensors(graph: Graph, program: Program, memory: MemoryMap) -> tuple[TensorI
         for b in program.buffers)
 
 
-def _entry(graph: Graph, lowered: Lowered, program: Program, memory: MemoryMap) -> Entry:
+def _entry(graph: Graph, lowered: Lowered, program: Program, memory: MemoryMap, sequences: Sequences) -> Entry:
     chunk = graph.variables["token"].hi
     inputs = {label: Port(memory.bases[buffer], "u32", chunk) for label, buffer in lowered.inputs.items()}
     outputs = {}
@@ -87,6 +97,7 @@ def _entry(graph: Graph, lowered: Lowered, program: Program, memory: MemoryMap) 
         outputs[label] = Port(address, "u32", chunk) if is_ids else _half_port(address, rows)
     args = tuple(v.name for v in program.args)
     bounds = {v.name: (v.lo, v.hi) for v in program.args}
+    bounds["kv_base"] = (0, (sequences.count - 1) * sequences.stride // ADDRESS_UNIT)
     return Entry(ENTRY, args, bounds, inputs, outputs)
 
 
@@ -109,7 +120,7 @@ def _memory_use(lowered: Lowered, memory: MemoryMap, spec: TargetSpec, words: in
 
 
 def host_context(manifest: Manifest, spec: TargetSpec, words: list[int]) -> HostContext:
-    """What the C++ driver states of the artifact. `words` are those of the step's program."""
+    """What the C++ project states of the artifact. `words` are those of the step's program."""
     model, entry = manifest.model, manifest.entries[ENTRY]
     program = manifest.programs[entry.program]
     following = entry.outputs.get("next")
@@ -121,7 +132,10 @@ def host_context(manifest: Manifest, spec: TargetSpec, words: list[int]) -> Host
         program=HostProgram(program.file, program.address, program.words,
                             zlib.crc32(np.array(words, dtype="<u4").tobytes())),
         arguments=entry.args, bounds=entry.bounds, ids=_host_port(entry.inputs["ids"]),
-        logits=_host_port(entry.outputs["logits"]), next=_host_port(following) if following else None)
+        logits=_host_port(entry.outputs["logits"]), next=_host_port(following) if following else None,
+        caches=tuple(HostCache(k.address, k.heads, k.head_bytes, k.block_bytes) for k in manifest.kv),
+        sequences=manifest.sequences.count, sequence_stride=manifest.sequences.stride,
+        model_id=manifest.model_id, tokenizer_id=manifest.files.get(TOKENIZER_FILE, ""))
 
 
 def _host_port(port: Port) -> HostPort:

@@ -14,9 +14,11 @@ import jinja2
 from dlavm.support.errors import DlavmError
 from dlavm.support.paths import data_root
 from dlavm.target import TargetSpec
+from dlavm.target.layout import BLOCK, KV_UNIT_BYTES
+from dlavm.target.spec import ADDRESS_UNIT
 
 NEEDS = ("stream", "scalars")  # the driver starts a stream and passes scalars; it patches nothing
-ARGUMENTS = ("token", "kv_len", "head_rows")  # what the driver knows to pass
+ARGUMENTS = ("token", "kv_len", "head_rows", "kv_base")  # what the driver knows to pass
 DEVICE_HEADER = "include/dlavm/device.h"
 
 
@@ -51,10 +53,21 @@ class HostPort:
 
 
 @dataclass(frozen=True)
+class HostCache:
+    """A KV cache of the first sequence: `heads` times `head_bytes`, of blocks of 32 tokens of `block_bytes`."""
+
+    address: int
+    heads: int
+    head_bytes: int
+    block_bytes: int
+
+
+@dataclass(frozen=True)
 class HostContext:
     """Everything that `model.hpp` states. `arguments` are those of a step in register order, `bounds` inclusive.
 
     Ports: `ids` u32 (token,), `logits` fp16 (head_rows, vocab_size), `next` u32 (head_rows,) where the device chooses.
+    The memory holds the caches of `sequences` sequences, `sequence_stride` bytes apart. `tokenizer_id` may be empty.
     """
 
     spec: TargetSpec
@@ -72,6 +85,11 @@ class HostContext:
     ids: HostPort
     logits: HostPort
     next: HostPort | None
+    caches: tuple[HostCache, ...]
+    sequences: int
+    sequence_stride: int
+    model_id: str
+    tokenizer_id: str
 
 
 def has_host(spec: TargetSpec) -> bool:
@@ -107,7 +125,9 @@ def _render(name: str, text: str, context: HostContext) -> str:
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
                                      undefined=jinja2.StrictUndefined)
     environment.filters.update(camel=_camel, hexadecimal=hex)
-    return environment.from_string(text).render(c=context, spec=context.spec, opcode_mask=_opcode_mask(context.spec))
+    return environment.from_string(text).render(
+        c=context, spec=context.spec, opcode_mask=_opcode_mask(context.spec), BLOCK=BLOCK, KV_UNIT_BYTES=KV_UNIT_BYTES,
+        ADDRESS_UNIT=ADDRESS_UNIT)
 
 
 def _camel(name: str) -> str:

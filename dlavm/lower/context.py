@@ -64,8 +64,11 @@ class Context:
     def __init__(self, graph: Graph, spec: TargetSpec) -> None:
         self.graph, self.spec = graph, spec
         token, kv_len, head_rows = (graph.variables[n] for n in ("token", "kv_len", "head_rows"))
-        self.tasks = TaskBuilder(graph.name, args=(v for v in (token, kv_len, head_rows) if v.op == "var"),
+        args = [v for v in (token, kv_len, head_rows) if v.op == "var"]
+        self.tasks = TaskBuilder(graph.name, args=args,
                                  assumptions=(le(head_rows, token), le(kv_len + token, int(str(graph.meta["ctx"])))))
+        # From the caches of the first sequence to those of this one, in address units.
+        self.kv_base = self.tasks.arg("kv_base", 0, spec.space("kv").capacity // ADDRESS_UNIT) if graph.kv else wrap(0)
         self.contents: dict[str, Content] = {}
         self.kv: dict[str, KvLayout] = {}
         self.act_slots: dict[str, int] = {}
@@ -140,10 +143,10 @@ class Context:
         return self.storage(value.name, "weights", packed.bytes, str(value.type)), packed
 
     def cache(self, value: Value) -> tuple[Expr, KvLayout]:
-        """The cache behind a kv value, one buffer for all of its SSA versions."""
+        """The cache behind a kv value, one buffer for all of its SSA versions; its base in the step's sequence."""
         heads, ctx, dim = (int(x) for x in value.type.shape)
         layout = self.kv.setdefault(value.source, KvLayout(heads, ctx, dim))
-        return self.storage(value.source, "kv", layout.bytes, str(value.type)), layout
+        return self.storage(value.source, "kv", layout.bytes, str(value.type)) + self.kv_base, layout
 
     def act_slot(self, fn: str, node: Node) -> int:
         """The table slot of an activation; its LOAD_TABLE stands at the start of the program."""

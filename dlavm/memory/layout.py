@@ -13,7 +13,7 @@ from dlavm.support.errors import DlavmError
 from dlavm.target.spec import Memory, TargetSpec
 from dlavm.task import Buffer, Program
 
-ORDER = ("weights", "tables", "program", "input", "output", "kv", "activations")
+ORDER = ("weights", "tables", "program", "input", "output", "activations", "kv")
 PAGE = 4096  # a channel's share of the weights is mapped from a file
 
 
@@ -55,9 +55,10 @@ class MemoryMap:
 def assign(program: Program, spec: TargetSpec, extra: Iterable[Buffer] = ()) -> MemoryMap:
     """Places the program's buffers and `extra` ones, such as the instruction stream.
 
-    Regions follow each other from the base of their space: weights, tables, program, input, output, kv, activations;
+    Regions follow each other from the base of their space: weights, tables, program, input, output, activations, kv;
     input and output lie in the space of the activations. Buffers start at multiples of the space's beat row, so that a
-    tensor begins at the same offset in each channel; the weights end where each channel's share is whole pages.
+    tensor begins at the same offset in each channel; the weights end where each channel's share is whole pages. The
+    caches come last, so that those of further sequences can follow.
 
     Raises DlavmError for a name that occurs twice, a role that the target has no space for, and a space too small.
     """

@@ -21,6 +21,7 @@ from dlavm.target.spec import TargetSpec, load_target
 
 HOST = "host"  # people build the generated C++ project in place, so files may be added there
 TOKENIZER = "tokenizer"
+TOKENIZER_FILE = f"{TOKENIZER}/tokenizer.json"
 
 Producer = Callable[[BinaryIO], object]
 

@@ -1,6 +1,7 @@
 """Writes an artifact: constants packed and striped over the channels, program, texts, manifest."""
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,9 +46,12 @@ def images_of(memory: Memory, weights: Extent) -> tuple[Image, ...]:
 
 
 def write_artifact(out: Path, manifest: Manifest, memory: Memory, weights: Extent, tables: Extent,
-                   constants: Sequence[Constant], programs: Mapping[str, list[int]], texts: Mapping[str, str],
-                   tokenizer: Path | None) -> Manifest:
-    """Writes the artifact, whole or not at all; the result has the hash of every file."""
+                   constants: Sequence[Constant], programs: Mapping[str, list[int]],
+                   texts: Callable[[Manifest], Mapping[str, str]], tokenizer: Path | None) -> Manifest:
+    """Writes the artifact, whole or not at all; the result has the hash of every file.
+
+    `texts` makes the last files, and is told the hashes of all others.
+    """
     with ArtifactWriter(out) as writer:
         _write_images(writer, manifest, memory, weights, [c for c in constants if _inside(c, weights)])
         linear = np.zeros(tables.bytes, dtype=np.uint8)
@@ -59,10 +63,10 @@ def write_artifact(out: Path, manifest: Manifest, memory: Memory, weights: Exten
             writer.add_file(TABLES_FILE, linear.tobytes())
         for name, words in programs.items():
             writer.add_file(manifest.programs[name].file, np.array(words, dtype="<u4").tobytes())
-        for name, text in texts.items():
-            writer.add_file(name, text.encode())
         if tokenizer is not None:
             writer.add_tokenizer(tokenizer)
+        for name, text in texts(dataclasses.replace(manifest, files=writer.files)).items():
+            writer.add_file(name, text.encode())
         return writer.finish(manifest)
 
 

@@ -7,6 +7,7 @@ others. An unknown key is an error too, except under `model`, which is open.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import re
 import types
@@ -18,11 +19,12 @@ from typing import Any, TypeVar
 
 from dlavm.support.atomic import MANIFEST_NAME
 from dlavm.support.errors import DlavmError
+from dlavm.target.layout import BLOCK, KV_UNIT_BYTES, ceildiv
 from dlavm.target.spec import ADDRESS_UNIT
 
 T = TypeVar("T")
 
-FORMAT = 1
+FORMAT = 2
 ITEM_BYTES = {"u32": 4, "f16": 2}  # of the values that a host writes and reads
 MAX_ADDRESS = 1 << 48  # far above every board, low enough for 64-bit sums
 MAX_ARGS = 8
@@ -117,11 +119,25 @@ class Entry:
 
 @dataclass(frozen=True)
 class KvRegion:
-    """A part of the KV cache."""
+    """A part of the first sequence's KV cache: `heads` times `head_bytes`, of blocks of 32 tokens of `block_bytes`."""
 
     name: str
     address: int
-    bytes: int
+    heads: int
+    head_bytes: int
+    block_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        return self.heads * self.head_bytes
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Whole KV caches that the memory holds: `count` of them, `stride` bytes from one to the next."""
+
+    count: int
+    stride: int
 
 
 @dataclass(frozen=True)
@@ -152,6 +168,7 @@ class Manifest:
     programs: Mapping[str, Program]
     entries: Mapping[str, Entry]
     kv: tuple[KvRegion, ...]
+    sequences: Sequences
     memory: MemoryUse
     files: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
@@ -184,6 +201,13 @@ class Manifest:
         for key, problem in _problems(manifest):
             raise DlavmError(f"{where}: {key}: {problem}")
         return manifest
+
+    @property
+    def model_id(self) -> str:
+        """SHA-256 over what the device holds of the model: saved caches belong to it. Needs `files` of these kinds."""
+        held = sorted(name for name, _ in self.sized_files())
+        parts = [self.target_hash, *(f"{name} {self.files[name]}" for name in held), *map(repr, self.kv)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def sized_files(self) -> Iterator[tuple[str, int]]:
         """Files whose length other keys of the manifest state, with that length."""
@@ -295,6 +319,9 @@ def _problems(m: Manifest) -> Iterator[tuple[str, str]]:
         yield "target_hash", f"expected 64 hexadecimal digits, got {_shown(m.target_hash)}"
     yield from _file_problems(m)
     yield from _model_problems(m.model)
+    for region in m.kv:
+        yield from ((f"kv.{region.name}", problem) for problem in _kv_problems(region, m.model.ctx))
+    yield from _sequence_problems(m)
     for name, program in m.programs.items():
         if program.address % ADDRESS_UNIT or not program.words:
             yield f"programs.{name}", f"expected an address in units of {ADDRESS_UNIT} and words, got {program}"
@@ -328,6 +355,21 @@ def _model_problems(model: ModelInfo) -> Iterator[tuple[str, str]]:
     for token in ids:
         if token >= model.vocab_size:
             yield "model.eos_token_ids", f"expected ids below vocab_size {model.vocab_size}, got {token}"
+
+
+def _kv_problems(region: KvRegion, ctx: int) -> Iterator[str]:
+    blocks = ceildiv(ctx, BLOCK)
+    if not region.heads or region.block_bytes % KV_UNIT_BYTES or not region.block_bytes:
+        yield f"expected heads and blocks of whole units of {KV_UNIT_BYTES} bytes, got {region}"
+    elif region.head_bytes != blocks * region.block_bytes:
+        yield f"head_bytes: expected {blocks} blocks for {ctx} positions, got {region.head_bytes}"
+
+
+def _sequence_problems(m: Manifest) -> Iterator[tuple[str, str]]:
+    span = max((k.address + k.bytes for k in m.kv), default=0) - min((k.address for k in m.kv), default=0)
+    if m.sequences.count < 1 or m.sequences.stride % ADDRESS_UNIT or m.sequences.stride < span:
+        yield "sequences", (f"expected at least one, apart by at least the {span} bytes of a cache in units of "
+                            f"{ADDRESS_UNIT}, got {m.sequences}")
 
 
 def _entry_problems(entry: Entry, m: Manifest) -> Iterator[tuple[str, str]]:

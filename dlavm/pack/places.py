@@ -41,7 +41,7 @@ def _problems(m: Manifest, spec: TargetSpec) -> Iterator[tuple[str, str]]:
     images, blobs = _images(m.images), [Span(b.address, b.address + b.bytes, f"blobs.{b.file}") for b in m.blobs]
     kv = [Span(k.address, k.address + k.bytes, f"kv.{k.name}") for k in m.kv]
     yield from _tensor_problems(m, {"weights": images, "tables": blobs, "kv": kv})
-    spans = sorted([*images, *blobs, *kv, *_ports(m), *_activations(m)])
+    spans = sorted([*images, *blobs, *kv, *_further(m, kv), *_ports(m), *_activations(m)])
     for one, other in zip(spans, spans[1:], strict=False):
         if other.start < one.end:
             yield one.key, f"expected a place of its own, got {one}, which {other.key} at {other} overlaps"
@@ -86,6 +86,13 @@ def _activations(m: Manifest) -> list[Span]:
     """One range: tensors that do not live at the same time share places in it."""
     spans = [s for t, s in zip(m.tensors, _tensors(m), strict=True) if t.role == "activations" and t.bytes]
     return [Span(min(s.start for s in spans), max(s.end for s in spans), "activations")] if spans else []
+
+
+def _further(m: Manifest, kv: list[Span]) -> list[Span]:
+    """One range: the caches of all sequences but the first."""
+    count, stride = m.sequences.count, m.sequences.stride
+    first = min((k.start for k in kv), default=0)
+    return [Span(first + stride, first + count * stride, "sequences")] if kv and count > 1 else []
 
 
 def _ports(m: Manifest) -> Iterator[Span]:

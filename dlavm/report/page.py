@@ -59,8 +59,8 @@ def render(manifest: Manifest, program: Program, memory: MemoryMap, spec: Target
 def step_args(model: ModelInfo) -> dict[str, Mapping[str, int]]:
     """The steps that the page shows: one token half way into the context, and a full chunk at its start."""
     depth = min(model.ctx // 2, model.ctx - 1)
-    return {"decode": {"token": 1, "kv_len": depth, "head_rows": 1},
-            "prefill": {"token": model.chunk, "kv_len": 0, "head_rows": 1}}  # fmt: skip
+    return {"decode": {"token": 1, "kv_len": depth, "head_rows": 1, "kv_base": 0},
+            "prefill": {"token": model.chunk, "kv_len": 0, "head_rows": 1, "kv_base": 0}}  # fmt: skip
 
 
 def _environment() -> jinja2.Environment:

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from dlavm.pack.artifact import Artifact
 from dlavm.pack.manifest import ITEM_BYTES, Entry, Port
 from dlavm.runtime.engine import open_engine, select_program
+from dlavm.runtime.state import StateLayout
 from dlavm.sim.device import Counters, Device, DeviceError
 from dlavm.support.errors import DlavmError
+from dlavm.target.spec import ADDRESS_UNIT
 
 ENTRY = "step"
-ARGS = ("token", "kv_len", "head_rows")
+ARGS = ("token", "kv_len", "head_rows", "kv_base")
 START = 1  # CONTROL
 DTYPES: dict[str, np.dtype[Any]] = {"f16": np.dtype("<f2"), "u32": np.dtype("<u4")}
 
@@ -32,14 +34,22 @@ class StepResult:
 
 
 class Session:
-    """One sequence on a device that holds the artifact. A context manager that closes the device."""
+    """One sequence on a device that holds the artifact. A context manager that closes the device.
 
-    def __init__(self, artifact: Artifact, device: Device) -> None:
+    `sequence` is the KV cache that it uses, one of `manifest.sequences.count`. Raises DlavmError for one past the last.
+    """
+
+    def __init__(self, artifact: Artifact, device: Device, sequence: int = 0) -> None:
+        count = artifact.manifest.sequences.count
+        if not 0 <= sequence < count:
+            raise DlavmError(f"session: sequence: expected 0..{count - 1}, got {sequence!r}")
         self.artifact = artifact
         self.device = device
         self.model = artifact.manifest.model
         self._entry = _step_entry(artifact)
         self._ids: list[int] = []
+        self._sequence = sequence
+        self._state = StateLayout(artifact.manifest)
         select_program(device, artifact, self._entry.program)
 
     def __enter__(self) -> Session:
@@ -79,18 +89,39 @@ class Session:
             raise DlavmError(f"session: rewind: expected 0..{self.kv_len} tokens, got {n!r}")
         del self._ids[self.kv_len - n :]
 
+    def state_bytes(self, kv_len: int) -> int:
+        """Length of a saved cache of `kv_len` tokens."""
+        return self._state.size(kv_len)
+
+    def save_state(self) -> bytes:
+        """The cache as bytes, the same for the same tokens."""
+        return self._state.read(self.device, self._sequence, self.kv_len)
+
+    def load_state(self, ids: Sequence[int], state: bytes) -> None:
+        """Makes the cache that of `ids`, as `save_state` gave it.
+
+        Raises DlavmError for ids or a state that this model cannot have; the session is then as it was.
+        """
+        plain = self._check_ids(ids, self.model.ctx, "state")
+        self._state.write(self.device, self._sequence, len(plain), state)
+        self._ids = plain
+
     def check_prompt(self, ids: Sequence[int]) -> list[int]:
         """The ids as a list, or DlavmError: none at all, an id out of range, or more than the context has room for."""
-        plain = [int(token) for token in ids]
+        plain = self._check_ids(ids, self.room, "prompt")
         if not plain:
             raise DlavmError("session: prompt: expected at least one token, got none")
+        return plain
+
+    def _check_ids(self, ids: Sequence[int], room: int, what: str) -> list[int]:
+        plain = [int(token) for token in ids]
         largest = self.model.vocab_size - 1
         for place, token in enumerate(plain):
             if not 0 <= token <= largest:
-                raise DlavmError(f"session: prompt: token {place}: expected an id in 0..{largest}, got {token}")
-        if len(plain) > self.room:
-            raise DlavmError(f"session: prompt: expected at most {self.room} tokens (context {self.model.ctx}, in the "
-                             f"cache {self.kv_len}), got {len(plain)}")
+                raise DlavmError(f"session: {what}: token {place}: expected an id in 0..{largest}, got {token}")
+        if len(plain) > room:
+            raise DlavmError(f"session: {what}: expected at most {room} tokens (context {self.model.ctx}, in the "
+                             f"cache {self.model.ctx - room}), got {len(plain)}")
         return plain
 
     def step(self, ids: Sequence[int], head_rows: int) -> StepResult:
@@ -143,7 +174,8 @@ class Session:
 
     def _run(self, ids: Sequence[int], head_rows: int) -> None:
         registers = self.artifact.target.registers
-        values = {"token": len(ids), "kv_len": self.kv_len, "head_rows": head_rows}
+        kv_base = self._sequence * self.artifact.manifest.sequences.stride // ADDRESS_UNIT
+        values = {"token": len(ids), "kv_len": self.kv_len, "head_rows": head_rows, "kv_base": kv_base}
         try:
             self.device.mem_write(self._entry.inputs["ids"].address, np.asarray(ids, "<u4").tobytes())
             for place, name in enumerate(self._entry.args):
@@ -200,7 +232,8 @@ def _step_entry(artifact: Artifact) -> Entry:
     unknown = set(entry.args) - set(ARGS)
     if unknown:
         raise DlavmError(f"{where}: args: expected some of {', '.join(ARGS)}, got {min(unknown)!r}")
-    ranges = {"token": manifest.model.chunk, "kv_len": manifest.model.ctx - 1, "head_rows": manifest.model.chunk}
+    ranges = {"token": manifest.model.chunk, "kv_len": manifest.model.ctx - 1, "head_rows": manifest.model.chunk,
+              "kv_base": (manifest.sequences.count - 1) * manifest.sequences.stride // ADDRESS_UNIT}
     for name, (_, high) in entry.bounds.items():
         if high < ranges[name]:
             raise DlavmError(f"{where}: bounds.{name}: expected to reach {ranges[name]}, got {high}")

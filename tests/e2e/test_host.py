@@ -20,11 +20,14 @@ from dlavm.support.paths import native_library
 Command = Callable[..., Any]
 Generate = Callable[..., subprocess.CompletedProcess[str]]
 CTX = 1024
+TOKENS = [0, 430, 263, *range(5, 40)]
 
 pytestmark = pytest.mark.skipif(shutil.which("cmake") is None or shutil.which("g++") is None, reason="needs cmake, g++")
 
 PROBE = r"""
+#include <algorithm>
 #include <cstdio>
+#include <cstring>
 #include <functional>
 #include <stdexcept>
 
@@ -40,22 +43,40 @@ static void refused(const std::function<void()>& call) {
     }
 }
 
+static const host::Tokens kTokens = {TOKENS};
+
 int main(int, char** argv) {
     for (unsigned half = 0; half < 65536; ++half) std::printf("%a ", host::to_float(half));
     std::puts("");
     host::Model model = host::Model::open("sim:", argv[1]);
     refused([&] { model.greedy_next(); });
-    refused([&] { model.step({}); });
-    refused([&] { model.step({1, 2}, 3); });
-    refused([&] { model.step(host::Tokens(model::kChunk + 1, 5)); });
-    refused([&] { model.prefill(host::Tokens(model::kContext + 1, 5)); });
-    model.prefill({9, 9});
-    model.reset();
-    model.step({0, 430, 263}, 2);
+    host::Sequence one, last = {model::kSequences - 1, 0}, past = {model::kSequences, 0};
+    refused([&] { model.step(one, {}); });
+    refused([&] { model.step(one, {1, 2}, 3); });
+    refused([&] { model.step(one, host::Tokens(model::kChunk + 1, 5)); });
+    refused([&] { model.prefill(one, host::Tokens(model::kContext + 1, 5)); });
+    refused([&] { model.step(past, {1}); });
+    refused([&] { model.read_state(one, 0, nullptr, 2); });
+    model.prefill(last, {9, 9});
+    one.cached = 40;  // behind it, the last sequence stays as it is
+    model.prefill(one, {9, 9});
+    one.cached = 0;
+    last.cached = 0;
+    model.prefill(last, host::Tokens(kTokens.begin(), kTokens.end() - 3));
+    std::vector<char> state(model.state_bytes(last.cached));
+    for (std::size_t at = 0; at < state.size(); at += 1000)  // pieces that end anywhere
+        model.read_state(last, at, &state[at], std::min<std::size_t>(1000, state.size() - at));
+    std::fwrite(state.data(), 1, state.size(), std::fopen(argv[2], "wb"));
+    one.cached = last.cached;
+    for (std::size_t at = 0; at < state.size(); at += 998)
+        model.write_state(one, at, &state[at], std::min<std::size_t>(998, state.size() - at));
+    std::memset(&state[0], 0xff, 2);
+    refused([&] { model.write_state(one, 0, &state[0], 2); });
+    model.step(one, host::Tokens(kTokens.end() - 3, kTokens.end()), 2);
     for (float value : model.logits()) std::printf("%a ", value);
     std::puts("");
     for (unsigned token : model.next_tokens()) std::printf("%u ", token);
-    std::printf("\n%u %u %d\n", model.cached(), model.room(), model.counters().commands > 0);
+    std::printf("\n%u %u %d\n", one.cached, model.room(one), model.counters().commands > 0);
 }
 """
 
@@ -207,7 +228,7 @@ def test_the_library_is_asked_for(stories: Path, tmp_path: Path) -> None:
 def test_the_driver_under_sanitizers(stories: Path, tmp_path: Path) -> None:
     """Logits equal those of a session; misuse is refused; numbers of every fp16; nothing leaks or overflows."""
     source = tmp_path / "probe.cpp"
-    source.write_text(PROBE)
+    source.write_text(PROBE.replace("TOKENS", ", ".join(map(str, TOKENS))))
     host, library = stories / "host", native_library()
     command = ["g++", "-std=c++17", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{host}",
                f"-I{host / 'include'}", str(host / "driver.cpp"), str(source), str(library),
@@ -221,6 +242,8 @@ def test_the_driver_under_sanitizers(stories: Path, tmp_path: Path) -> None:
         done = probe(tmp_path / "probe", stories, ASAN_OPTIONS="detect_leaks=0")
     assert done.returncode == 0, done.stderr
     every, *refused, logits, following, counts = done.stdout.splitlines()
+    artifact = Artifact.open(stories)
+    count = artifact.manifest.sequences.count
     halves = np.arange(65536, dtype=np.uint16).view(np.float16)
     np.testing.assert_array_equal(numbers(every), halves.astype(np.float32))
     assert refused == [
@@ -229,17 +252,23 @@ def test_the_driver_under_sanitizers(stories: Path, tmp_path: Path) -> None:
         "step: head_rows: expected 0..2, got 3",
         "step: expected 1..128 tokens, got 129",
         f"tokens: expected at most {CTX} (context {CTX}, in the cache 0), got {CTX + 1}",
+        f"sequence: expected a place in 0..{count - 1}, got {count}",
+        "state: expected whole numbers within 0 bytes, got 2 bytes at 0",
+        "state: expected finite numbers, got one that is not",
     ]
-    with open_session(Artifact.open(stories)) as session:
-        expected = session.step([0, 430, 263], 2)
+    with open_session(artifact) as session:
+        session.prefill(TOKENS[:-3])
+        assert (tmp_path / "state").read_bytes() == session.save_state()
+        expected = session.step(TOKENS[-3:], 2)
     np.testing.assert_array_equal(numbers(logits), expected.logits.astype(np.float32).reshape(-1))
     assert following.split() == [str(token) for token in expected.next_ids]
-    assert counts == f"3 {CTX - 3} 1"
+    assert counts == f"{len(TOKENS)} {CTX - len(TOKENS)} 1"
 
 
 def probe(program: Path, artifact: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **variables}
-    return subprocess.run([program, artifact], capture_output=True, text=True, timeout=60, env=environment)
+    command = [program, artifact, program.with_name("state")]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
 
 
 def numbers(line: str) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -9,12 +9,24 @@ from typing import Any
 import numpy as np
 
 from dlavm.pack.artifact import Artifact, ArtifactWriter
-from dlavm.pack.manifest import Blob, Entry, Image, KvRegion, Manifest, MemoryUse, ModelInfo, Port, Program, TensorInfo
+from dlavm.pack.manifest import (
+    Blob,
+    Entry,
+    Image,
+    KvRegion,
+    Manifest,
+    MemoryUse,
+    ModelInfo,
+    Port,
+    Program,
+    Sequences,
+    TensorInfo,
+)
 from dlavm.sim.device import Counters, DeviceError
 from dlavm.target.spec import TargetSpec, load_target
 
 VOCAB, CTX, CHUNK = 300, 64, 16
-IDS, LOGITS, NEXT, PROGRAM, TABLES = 0x100, 0x40000, 0x8000, 0x9000, 0xA000
+IDS, LOGITS, NEXT, PROGRAM, TABLES, KV = 0x100, 0x40000, 0x8000, 0x9000, 0xA000, 0x20000
 WEIGHTS, WEIGHTS_OFFSET = bytes(range(256)) * 4, 0x80000
 STREAM = b"\x01\x02\x03\x04" * 8
 
@@ -25,9 +37,11 @@ def spec() -> TargetSpec:
 
 def manifest(vocab: int = VOCAB, ctx: int = CTX, chunk: int = CHUNK, eos: tuple[int, ...] = (1,)) -> Manifest:
     base = spec().space("weights").base + WEIGHTS_OFFSET
+    head_bytes = -(-ctx // 32) * 2048
+    kv_bytes = 2 * head_bytes
     entry = Entry(
-        "step", ("token", "kv_len", "head_rows"),
-        {"token": (1, chunk), "kv_len": (0, ctx - 1), "head_rows": (0, chunk)},
+        "step", ("token", "kv_len", "head_rows", "kv_base"),
+        {"token": (1, chunk), "kv_len": (0, ctx - 1), "head_rows": (0, chunk), "kv_base": (0, kv_bytes // 16)},
         {"ids": Port(IDS, "u32", chunk)},
         {"logits": Port(LOGITS, "f16", chunk, vocab, 2 * vocab + 8), "next": Port(NEXT, "u32", chunk)},
     )  # fmt: skip
@@ -39,8 +53,9 @@ def manifest(vocab: int = VOCAB, ctx: int = CTX, chunk: int = CHUNK, eos: tuple[
         blobs=(Blob("tables.bin", TABLES, 64), Blob("program/step.bin", PROGRAM, 32)),
         programs={"step": Program("program/step.bin", PROGRAM, 8)},
         entries={"step": entry},
-        kv=(KvRegion("kv", 0x20000, 4096),),
-        memory=MemoryUse(1024, 4096, 512, 512, 32, 0x8000000),
+        kv=(KvRegion("kv", KV, 2, head_bytes, 2048),),
+        sequences=Sequences(2, kv_bytes),
+        memory=MemoryUse(1024, kv_bytes, 512, 512, 32, 0x8000000),
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import pytest
 import tokenizers
 
 from dlavm.pack.artifact import Artifact, ArtifactWriter
-from dlavm.pack.manifest import Blob, KvRegion, Manifest, Program, TensorInfo
+from dlavm.pack.manifest import Blob, KvRegion, Manifest, Program, Sequences, TensorInfo
 from dlavm.support.errors import DlavmError
 from tests.unit.fake_runtime import IDS, PROGRAM, WEIGHTS_OFFSET, manifest, spec, write
 
@@ -159,7 +159,7 @@ def put(*path: Any) -> Callable[[dict[str, Any]], object]:
 @pytest.mark.parametrize(
     ("change", "key"),
     [
-        (put("format", 2), "format: expected 1, got 2"),
+        (put("format", 1), "format: expected 2, got 1"),
         (put("format", ...), "format"),
         (put("quant", ...), "quant: expected a value"),
         (put("surprise", 1), "surprise: expected one of"),
@@ -201,7 +201,7 @@ def test_bad_manifests_name_file_and_key(tmp_path: Path, change: Callable[[dict[
     assert "manifest.json" in str(caught.value) or "unknown target" in str(caught.value)
 
 
-NO_MANIFESTS = ["", "[]", "null", "{", "[" * 100_000, '{"format": NaN}', '{"format": 1}', "\ud800", "9" * 5000]
+NO_MANIFESTS = ["", "[]", "null", "{", "[" * 100_000, '{"format": NaN}', '{"format": 2}', "\ud800", "9" * 5000]
 
 
 @pytest.mark.parametrize("text", NO_MANIFESTS)
@@ -211,6 +211,20 @@ def test_texts_that_are_no_manifest(text: str) -> None:
 
 
 IMAGES, (TABLE, STEP) = manifest().images, manifest().blobs
+
+
+def cache(name: str, address: int) -> KvRegion:
+    return dataclasses.replace(manifest().kv[0], name=name, address=address)
+
+
+def test_ids_of_models() -> None:
+    """The same for the same content, another one for each thing that a saved cache depends on."""
+    one = dataclasses.replace(manifest(), files={name: "0" * 64 for name, _ in manifest().sized_files()})
+    other_program, other_place = {**one.files, STEP.file: "1" * 64}, (cache("kv", 0x22000),)
+    changed = [{"files": other_program}, {"target_hash": "2" * 64}, {"kv": other_place}]
+    ids = {dataclasses.replace(one, **change).model_id for change in changed}  # type: ignore[arg-type]
+    assert len(ids | {one.model_id}) == 4
+    assert dataclasses.replace(one, name="other", files={**one.files, "task.txt": "3" * 64}).model_id == one.model_id
 
 
 @pytest.mark.parametrize(
@@ -226,11 +240,16 @@ IMAGES, (TABLE, STEP) = manifest().images, manifest().blobs
         ({"images": (IMAGES[0], dataclasses.replace(IMAGES[1], address=0))}, "images: expected one address"),
         ({"images": (IMAGES[0], dataclasses.replace(IMAGES[0], channel=1))}, "images: expected a file for each"),
         ({"blobs": (Blob("tables.bin", WEIGHTS_AT + 64, 64), STEP)}, "images: .* blobs.tables.bin at .* overlaps"),
-        ({"kv": (KvRegion("kv", PROGRAM, 64),)}, "overlaps"),
-        ({"kv": (KvRegion("a", 0x20000, 64), KvRegion("b", 0x20020, 64))}, "kv.a: expected a place of its own"),
-        ({"kv": (KvRegion("kv", IDS, 64),)}, "entries.step.ids.* overlaps"),
-        ({"kv": (KvRegion("kv", 0x900000000, 64),)}, "kv.kv: expected to lie in a memory of nano, hbm at 0x0"),
-        ({"kv": (KvRegion("kv", (128 << 20) - 32, 64),)}, "kv.kv: expected to lie in a memory of nano"),
+        ({"kv": (cache("kv", PROGRAM),)}, "overlaps"),
+        (
+            {"kv": (cache("a", 0x20000), cache("b", 0x20800)), "sequences": Sequences(1, 1 << 16)},
+            "kv.a: expected a place of its own",
+        ),
+        ({"kv": (cache("kv", IDS),)}, "entries.step.ids.* overlaps"),
+        ({"kv": (cache("kv", 0x900000000),)}, "kv.kv: expected to lie in a memory of nano, hbm at 0x0"),
+        ({"kv": (cache("kv", (128 << 20) - 32),)}, "kv.kv: expected to lie in a memory of nano"),
+        ({"sequences": Sequences(1 << 20, 8192)}, "sequences: .* overlaps|entries.* overlaps"),
+        ({"sequences": Sequences(1 << 14, 16384)}, "overlaps"),
         ({"tensors": (TensorInfo("w", "weights", WEIGHTS_AT + 2000, 64, "f16", (1, 32)),)}, "tensors.w: .* the images"),
         ({"tensors": (TensorInfo("t", "tables", 0x30000, 64, "f16", (1, 32)),)}, "tensors.t: .* a blob"),
         ({"tensors": (TensorInfo("k", "kv", 0x30000, 64, "f16", (1, 32)),)}, "tensors.k: .* a KV region"),

@@ -51,11 +51,13 @@ def complete(spec: TargetSpec, instr: Instr) -> tuple[str, dict[str, int]]:
 
 
 @pytest.mark.parametrize("spec", [NANO, with_buffers(256, 256), with_buffers(128, 64)], ids=["nano", "tiny", "k_tiles"])
-@pytest.mark.parametrize("args", [(1, 0, 1), (1, 63, 1), (40, 0, 0), (40, 24, 40), (33, 1, 2), (2, 5, 0)])
-def test_stream_runs_the_tasks(spec: TargetSpec, args: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize(
+    "args", [(1, 0, 1, 0), (1, 63, 1, 640), (40, 0, 0, 0), (40, 24, 40, 64), (33, 1, 2, 0), (2, 5, 0, 7)]
+)
+def test_stream_runs_the_tasks(spec: TargetSpec, args: tuple[int, ...]) -> None:
     program = simplify(lower(small_graph(hidden=256, ffn=160), spec).program)
     bases = dict(assign(program, spec).bases)
-    named = dict(zip(("token", "kv_len", "head_rows"), args, strict=True))
+    named = dict(zip(("token", "kv_len", "head_rows", "kv_base"), args, strict=True))
     expected = [complete(spec, i) for i in trace(program, named, bases)]
     assert [complete(spec, i) for i in executed(program, spec, bases, named)] == expected
     assert len(expected) > 15

@@ -169,7 +169,7 @@ EVERY_ROLE = [Buffer(role, role, 100) for role in ("kv", "input", "weights", "ou
 def test_regions_in_order_and_pages() -> None:
     memory = V3.space("weights")
     made = assign(program(*EVERY_ROLE), V3, [Buffer("stream", "program", 40)])
-    assert [r.role for r in made.regions] == ["weights", "tables", "program", "input", "output", "kv", "activations"]
+    assert [r.role for r in made.regions] == ["weights", "tables", "program", "input", "output", "activations", "kv"]
     assert made.bases["weights"] == memory.base
     assert made.region("weights").bytes == 4096 * memory.channels
     assert all(base % memory.beat_row == 0 for base in made.bases.values())

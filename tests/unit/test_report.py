@@ -149,7 +149,7 @@ def test_other_memories_do_not_count() -> None:
 def test_the_commands_are_those_of_the_trace(args: tuple[int, int, int]) -> None:
     program = lower(small_graph(), NANO).program
     memory = assign(program, NANO)
-    named = dict(zip(("token", "kv_len", "head_rows"), args, strict=True))
+    named = {**dict(zip(("token", "kv_len", "head_rows"), args, strict=True)), "kv_base": 0}
     step = measure(program, NANO, memory, named)
     seen = list(trace(program, named, memory.bases))
     assert step.total.launches == len(seen)
@@ -174,7 +174,7 @@ def test_bytes_are_those_of_the_simulator(repository: Path, tmp_path: Path) -> N
     with open_session(artifact) as session:
         for token, kv_len in ((40, 0), (37, 40), (1, 77)):
             counters = session.step(list(range(token)), 1).counters
-            args = {"token": token, "kv_len": kv_len, "head_rows": 1}
+            args = {"token": token, "kv_len": kv_len, "head_rows": 1, "kv_base": 0}
             total = measure(compiled.program, spec, compiled.memory, args).total
             assert (total.read, total.written) == (counters.bytes_read, counters.bytes_written)
     checked(artifact.file("report.html").read_text(encoding="utf-8"))
@@ -264,7 +264,7 @@ def test_no_number_is_broken() -> None:
 
 def test_steps_stay_inside_the_context() -> None:
     smallest = ModelInfo("custom", 50, 64, 1, 4, 2, 16, ctx=1, chunk=1, bos_token_id=None, eos_token_ids=())
-    assert step_args(smallest)["decode"] == {"token": 1, "kv_len": 0, "head_rows": 1}
+    assert step_args(smallest)["decode"] == {"token": 1, "kv_len": 0, "head_rows": 1, "kv_base": 0}
     larger = step_args(replace(smallest, ctx=2048, chunk=128))
     assert larger["decode"]["kv_len"] == 1024 and larger["prefill"]["token"] == 128
 

@@ -48,8 +48,10 @@ class TestEngine:
         monkeypatch.setattr(engine, "ENGINES", {"fake": lambda spec, threads: device})
 
     def test_unknown_names(self, artifact: Artifact) -> None:
-        with pytest.raises(DlavmError, match="one of sim, reference .to come: timed, rtl, xdma, tcp., got 'gpu'"):
-            engine.open_engine("gpu", artifact)
+        known = "sim, reference, tcp:HOST:PORT, xdma:/dev/xdma0 .to come: timed, rtl."
+        for name in ("gpu", "gpu:0", "tcp", "tcp:", "sim:"):
+            with pytest.raises(DlavmError, match=f"one of {known}, got '{name}'"):
+                engine.open_engine(name, artifact)
         assert engine.engine_names() == ["sim", "reference"]
 
     def test_upload(self, artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,12 +202,16 @@ def test_argmax_on_the_host_where_the_device_has_none(tmp_path: Path) -> None:
     assert Session(artifact, FakeDevice(artifact)).step([5], 1).next_ids.tolist() == [follow([5])]
 
 
+BOUNDS = {"token": (1, 16), "kv_len": (0, 63), "head_rows": (0, 16), "kv_base": (0, 512)}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"args": ("token", "kv_len", "seq"), "bounds": {"token": (1, 16), "kv_len": (0, 63), "seq": (0, 1)}}, "'seq'"),
-        ({"bounds": {"token": (1, 8), "kv_len": (0, 63), "head_rows": (0, 16)}}, "bounds.token: expected to reach 16"),
-        ({"bounds": {"token": (1, 16), "kv_len": (0, 62), "head_rows": (0, 16)}}, "bounds.kv_len"),
+        ({"bounds": {**BOUNDS, "token": (1, 8)}}, "bounds.token: expected to reach 16"),
+        ({"bounds": {**BOUNDS, "kv_len": (0, 62)}}, "bounds.kv_len"),
+        ({"bounds": {**BOUNDS, "kv_base": (0, 511)}}, "bounds.kv_base: expected to reach 512"),
         ({"inputs": {}}, "ids"),
         ({"outputs": {"logits": Port(LOGITS, "u32", 16, VOCAB)}}, "logits"),
         ({"outputs": {"logits": Port(LOGITS, "f16", 15, VOCAB)}}, "logits"),

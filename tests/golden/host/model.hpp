@@ -10,6 +10,12 @@
 namespace model {
 
 inline constexpr char kName[] = "tiny";
+// SHA-256 over what the device holds of the model: saved caches belong to it.
+inline constexpr char kModelId[] = "73eff4013f3eae3a0595cf88015602c49531421814798657026cb060390e4ec2";
+
+// SHA-256 of tokenizer.json, empty where there is none.
+inline constexpr char kTokenizerId[] = "";
+
 inline constexpr char kTarget[] = "v3 on nano";
 
 // SHA-256 of the expanded target and board; the register ID holds its first 32 bits.
@@ -83,8 +89,32 @@ inline constexpr Port kLogits = {0x40000, 16, 300, 608};
 // u32 (head_rows,): the likeliest token after each of them, where the device chooses.
 inline constexpr std::optional<Port> kNext = Port{0x8000, 16, 1, 4};
 
-// Tokens of a step; tokens in the cache before it; positions that want logits.
-enum class Argument { kToken, kKvLen, kHeadRows };
+// A KV cache of the first sequence: fp16 [heads][blocks of 32 tokens][units of 32 elements][32][32].
+struct Cache {
+    std::uint64_t address;
+    std::uint32_t heads;
+    std::uint64_t head_bytes;
+    std::uint64_t block_bytes;
+};
+
+// clang-format off
+inline constexpr std::array<Cache, 1> kCaches = {{
+    {0x20000, 2, 4096, 2048},
+}};
+// clang-format on
+
+inline constexpr std::uint32_t kBlockTokens = 32;
+inline constexpr std::uint32_t kUnitBytes = 2048;
+
+// Sequences whose caches the memory holds, and bytes from the caches of one to those of the next.
+inline constexpr std::uint32_t kSequences = 2;
+inline constexpr std::uint64_t kSequenceStride = 0x2000;
+
+// Tokens of a step; tokens in the cache before it; positions that want logits; from the caches of the first
+// sequence to those of this one, in units of kAddressUnit bytes.
+enum class Argument { kToken, kKvLen, kHeadRows, kKvBase };
+
+inline constexpr std::uint32_t kAddressUnit = 16;
 
 struct ArgumentRegister {
     Argument argument;
@@ -95,10 +125,11 @@ struct ArgumentRegister {
 };
 
 // The scalars of a step, their registers, and the values that the program is made for (inclusive).
-inline constexpr std::array<ArgumentRegister, 3> kArguments = {{
+inline constexpr std::array<ArgumentRegister, 4> kArguments = {{
     {Argument::kToken, "token", 0x20, 1, 16},
     {Argument::kKvLen, "kv_len", 0x24, 0, 63},
     {Argument::kHeadRows, "head_rows", 0x28, 0, 16},
+    {Argument::kKvBase, "kv_base", 0x2c, 0, 512},
 }};
 
 // Registers by byte offset.

@@ -16,8 +16,7 @@ namespace {
 using std::to_string;
 using std::filesystem::path;
 
-constexpr std::uint32_t kStart = 1;         // CONTROL
-constexpr std::uint32_t kAddressUnit = 16;  // bytes; PROGRAM counts these
+constexpr std::uint32_t kStart = 1;  // CONTROL
 
 [[noreturn]] void fail(const std::string& where, const std::string& expected, const std::string& got) {
     throw std::runtime_error(where + ": expected " + expected + ", got " + got);
@@ -71,6 +70,67 @@ std::vector<Number> dense(const std::vector<char>& raw, const model::Port& port)
     return numbers;
 }
 
+std::uint32_t blocks(std::uint32_t cached) {
+    return (cached + model::kBlockTokens - 1) / model::kBlockTokens;
+}
+
+// A head's part of a state: blocks of tokens, the first byte at `address` of the device.
+struct HeadPart {
+    std::uint64_t address;
+    std::uint64_t bytes;
+    std::uint64_t block_bytes;
+};
+
+// Calls `visit(part, begin, end)` for the bytes [begin, end) of each part that lie in [offset, offset +
+// bytes) of the state.
+template <class Visit>
+void for_parts(const Sequence& sequence, std::uint64_t offset, std::uint64_t bytes, Visit visit) {
+    const std::uint64_t base = sequence.place * model::kSequenceStride;
+    std::uint64_t start = 0;
+    for (const model::Cache& cache : model::kCaches) {
+        const std::uint64_t size = blocks(sequence.cached) * cache.block_bytes;
+        for (std::uint32_t head = 0; head < cache.heads; ++head, start += size) {
+            if (start + size <= offset || offset + bytes <= start) continue;
+            const HeadPart part = {base + cache.address + head * cache.head_bytes, size, cache.block_bytes};
+            visit(part, std::max(offset, start) - start, std::min(offset + bytes, start + size) - start);
+        }
+    }
+}
+
+// Zeroes what the bytes [begin, end) of a part hold behind the last token: rows of the units of its last
+// block.
+void clear_behind(std::uint32_t cached, const HeadPart& part, std::uint64_t begin, std::uint64_t end,
+                  char* out) {
+    const std::uint64_t rows = (cached - 1) % model::kBlockTokens + 1;
+    const std::uint64_t used = rows * (model::kUnitBytes / model::kBlockTokens);
+    for (std::uint64_t unit = part.bytes - part.block_bytes; unit < part.bytes; unit += model::kUnitBytes) {
+        const std::uint64_t from = std::max(begin, unit + used), to = std::min(end, unit + model::kUnitBytes);
+        if (from < to) std::memset(out + (from - begin), 0, to - from);
+    }
+}
+
+std::uint32_t argument(model::Argument which, const Sequence& sequence, std::uint32_t token,
+                       std::uint32_t head_rows) {
+    switch (which) {
+        case model::Argument::kToken:
+            return token;
+        case model::Argument::kKvLen:
+            return sequence.cached;
+        case model::Argument::kHeadRows:
+            return head_rows;
+        case model::Argument::kKvBase:
+            return static_cast<std::uint32_t>(sequence.place * model::kSequenceStride / model::kAddressUnit);
+    }
+    return 0;  // not reached
+}
+
+void check_place(const Sequence& sequence) {
+    if (sequence.place >= model::kSequences)
+        fail("sequence", "a place in 0.." + to_string(model::kSequences - 1), to_string(sequence.place));
+}
+
+bool is_finite(std::uint16_t half) { return (half & 0x7c00) != 0x7c00; }
+
 }  // namespace
 
 Model Model::open(const std::string& url, const path& artifact, const DeviceOptions& options) {
@@ -87,30 +147,27 @@ Model Model::open(const std::string& url, const path& artifact, const DeviceOpti
     return model;
 }
 
-std::uint32_t Model::room() const { return model::kContext - cached_; }
+std::uint32_t Model::room(const Sequence& sequence) { return model::kContext - sequence.cached; }
 
-void Model::reset() {
-    cached_ = 0;
-    head_rows_ = 0;
-}
-
-void Model::step(const Tokens& tokens, std::uint32_t head_rows) {
-    check_tokens(tokens);
+void Model::step(Sequence& sequence, const Tokens& tokens, std::uint32_t head_rows) {
+    check_tokens(sequence, tokens);
     if (tokens.size() > model::kChunk)
         fail("step", "1.." + to_string(model::kChunk) + " tokens", to_string(tokens.size()));
     if (head_rows > tokens.size())
         fail("step: head_rows", "0.." + to_string(tokens.size()), to_string(head_rows));
-    run(tokens, head_rows);
-    cached_ += static_cast<std::uint32_t>(tokens.size());
+    head_rows_ = 0;
+    run(sequence, tokens, head_rows);
+    sequence.cached += static_cast<std::uint32_t>(tokens.size());
     head_rows_ = head_rows;
 }
 
-void Model::prefill(const Tokens& tokens) {
-    check_tokens(tokens);
+void Model::prefill(Sequence& sequence, const Tokens& tokens) {
+    check_tokens(sequence, tokens);
     for (std::size_t begin = 0; begin < tokens.size(); begin += model::kChunk) {
         const std::size_t end = std::min<std::size_t>(begin + model::kChunk, tokens.size());
         const auto first = tokens.begin();
-        step(Tokens(first + static_cast<std::ptrdiff_t>(begin), first + static_cast<std::ptrdiff_t>(end)),
+        step(sequence,
+             Tokens(first + static_cast<std::ptrdiff_t>(begin), first + static_cast<std::ptrdiff_t>(end)),
              end == tokens.size() ? 1 : 0);
     }
 }
@@ -135,13 +192,45 @@ std::uint32_t Model::greedy_next() const {
     return next_tokens().back();
 }
 
-std::vector<float> Model::logits() const {
+std::vector<std::uint16_t> Model::half_logits() const {
     std::vector<char> raw(head_rows_ * model::kLogits.row_bytes);
     check_status(dlavm_mem_read(device_.get(), model::kLogits.address, raw.data(), raw.size()), "logits");
-    const std::vector<std::uint16_t> halves = dense<std::uint16_t>(raw, model::kLogits);
+    return dense<std::uint16_t>(raw, model::kLogits);
+}
+
+std::vector<float> Model::logits() const {
+    const std::vector<std::uint16_t> halves = half_logits();
     std::vector<float> values(halves.size());
     std::transform(halves.begin(), halves.end(), values.begin(), to_float);
     return values;
+}
+
+std::uint64_t Model::state_bytes(std::uint32_t cached) {
+    std::uint64_t bytes = 0;
+    for (const model::Cache& cache : model::kCaches) bytes += cache.heads * cache.block_bytes;
+    return blocks(cached) * bytes;
+}
+
+void Model::read_state(const Sequence& sequence, std::uint64_t offset, char* out, std::uint64_t bytes) const {
+    check_state(sequence, offset, bytes);
+    for_parts(sequence, offset, bytes, [&](const HeadPart& part, std::uint64_t begin, std::uint64_t end) {
+        check_status(dlavm_mem_read(device_.get(), part.address + begin, out, end - begin), "state");
+        clear_behind(sequence.cached, part, begin, end, out);
+        out += end - begin;
+    });
+}
+
+void Model::write_state(const Sequence& sequence, std::uint64_t offset, const char* in, std::uint64_t bytes) {
+    check_state(sequence, offset, bytes);
+    for (std::uint64_t i = 0; i < bytes; i += sizeof(std::uint16_t)) {
+        std::uint16_t half = 0;
+        std::memcpy(&half, in + i, sizeof half);
+        if (!is_finite(half)) fail("state", "finite numbers", "one that is not");
+    }
+    for_parts(sequence, offset, bytes, [&](const HeadPart& part, std::uint64_t begin, std::uint64_t end) {
+        check_status(dlavm_mem_write(device_.get(), part.address + begin, in, end - begin), "state");
+        in += end - begin;
+    });
 }
 
 dlavm_counters Model::counters() const {
@@ -182,36 +271,43 @@ void Model::upload_program(const path& artifact) const {
         fail(file.string(), "CRC-32 " + hex(program.crc32),
              hex(crc) + ": this driver was written for another artifact");
     check_status(dlavm_mem_write(device_.get(), program.address, content.data(), content.size()), file);
-    write_register(model::kRegisterProgram, static_cast<std::uint32_t>(program.address / kAddressUnit),
+    write_register(model::kRegisterProgram, static_cast<std::uint32_t>(program.address / model::kAddressUnit),
                    "PROGRAM");
     write_register(model::kRegisterProgramWords, program.words, "PROGRAM_WORDS");
 }
 
-void Model::check_tokens(const Tokens& tokens) const {
+void Model::check_tokens(const Sequence& sequence, const Tokens& tokens) {
+    check_place(sequence);
     if (tokens.empty()) fail("tokens", "at least one", "none");
     for (std::size_t i = 0; i < tokens.size(); ++i)
         if (tokens[i] >= model::kVocabulary)
             fail("token " + to_string(i), "an id in 0.." + to_string(model::kVocabulary - 1),
                  to_string(tokens[i]));
-    if (tokens.size() > room())
+    if (tokens.size() > room(sequence))
         fail("tokens",
-             "at most " + to_string(room()) + " (context " + to_string(model::kContext) + ", in the cache " +
-                 to_string(cached_) + ")",
+             "at most " + to_string(room(sequence)) + " (context " + to_string(model::kContext) +
+                 ", in the cache " + to_string(sequence.cached) + ")",
              to_string(tokens.size()));
 }
 
-void Model::run(const Tokens& tokens, std::uint32_t head_rows) const {
+void Model::check_state(const Sequence& sequence, std::uint64_t offset, std::uint64_t bytes) {
+    check_place(sequence);
+    const std::uint64_t size = state_bytes(sequence.cached);
+    if (offset > size || bytes > size - offset || (offset | bytes) % sizeof(std::uint16_t) != 0)
+        fail("state", "whole numbers within " + to_string(size) + " bytes",
+             to_string(bytes) + " bytes at " + to_string(offset));
+}
+
+void Model::run(const Sequence& sequence, const Tokens& tokens, std::uint32_t head_rows) const {
     const auto count = static_cast<std::uint32_t>(tokens.size());
     check_status(dlavm_mem_write(device_.get(), model::kIds.address, tokens.data(), 4 * count), "ids");
     for (const model::ArgumentRegister& scalar : model::kArguments) {
-        const std::uint32_t value = scalar.argument == model::Argument::kToken   ? count
-                                    : scalar.argument == model::Argument::kKvLen ? cached_
-                                                                                 : head_rows;
+        const std::uint32_t value = argument(scalar.argument, sequence, count, head_rows);
         if (value < scalar.low || value > scalar.high)
             fail(scalar.name, to_string(scalar.low) + ".." + to_string(scalar.high), to_string(value));
         write_register(scalar.offset, value, scalar.name);
     }
-    const std::string what = "step of " + to_string(count) + " tokens at " + to_string(cached_);
+    const std::string what = "step of " + to_string(count) + " tokens at " + to_string(sequence.cached);
     check_status(dlavm_csr_write(device_.get(), model::kRegisterControl, kStart), what);
     check_status(dlavm_run(device_.get(), 0, nullptr), what);
 }

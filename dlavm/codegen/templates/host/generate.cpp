@@ -113,7 +113,8 @@ Summary generate(host::Model& model, const Request& request) {
     using Clock = std::chrono::steady_clock;
     Summary summary;
     auto begin = Clock::now();
-    model.prefill(request.prompt);
+    host::Sequence sequence;
+    model.prefill(sequence, request.prompt);
     for (;;) {
         const std::uint32_t token = model.greedy_next();
         const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
@@ -124,11 +125,11 @@ Summary generate(host::Model& model, const Request& request) {
             summary.stop_reason = "eos";
         else if (summary.tokens >= request.max_tokens)
             summary.stop_reason = "length";
-        else if (model.room() == 0)
+        else if (host::Model::room(sequence) == 0)
             summary.stop_reason = "context";
         if (!summary.stop_reason.empty()) return summary;
         begin = Clock::now();
-        model.step({token});
+        model.step(sequence, {token});
     }
 }
 
