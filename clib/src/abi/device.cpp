@@ -1,12 +1,15 @@
 // The C interface: argument checks, one call at a time, exceptions turned into codes and texts.
 #include "dlavm/device.h"
 
+#include <cstring>
 #include <mutex>
 #include <new>
 #include <string>
 
 #include "abi/engine.h"
+#include "abi/registers.h"
 #include "sim/core.h"
+#include "xdma/card.h"
 
 struct dlavm_device {
     std::unique_ptr<dlavm::abi::Engine> engine;
@@ -17,10 +20,35 @@ struct dlavm_device {
 
 namespace dlavm::abi {
 
+namespace {
+
+struct Scheme {
+    const char* prefix;
+    std::unique_ptr<Engine> (*open)(const std::string& rest, const dlavm_config& config);
+};
+
+constexpr Scheme kSchemes[] = {
+    {"sim:",
+     [](const std::string&, const dlavm_config& config) -> std::unique_ptr<Engine> {
+         return std::make_unique<sim::Core>(config);
+     }},
+    {"xdma:",
+     [](const std::string& rest, const dlavm_config& config) -> std::unique_ptr<Engine> {
+         return std::make_unique<xdma::Card>(rest, config);
+     }},
+};
+
+}  // namespace
+
 std::unique_ptr<Engine> open_engine(const std::string& url, const dlavm_config& config) {
-    if (url.rfind("sim:", 0) == 0) return std::make_unique<sim::Core>(config);
-    throw sim::Misuse{DLAVM_NOT_FOUND,
-                      "open: expected a URL that starts with sim:, got '" + url.substr(0, 80) + "'"};
+    std::string known;
+    for (const Scheme& scheme : kSchemes) {
+        const size_t length = std::strlen(scheme.prefix);
+        if (url.compare(0, length, scheme.prefix) == 0) return scheme.open(url.substr(length), config);
+        known += (known.empty() ? "" : ", ") + std::string(scheme.prefix);
+    }
+    throw Misuse{DLAVM_NOT_FOUND, "open: expected a URL that starts with one of " + known + ", got '" +
+                                      url.substr(0, 80) + "'"};
 }
 
 namespace {
@@ -43,7 +71,7 @@ int guarded(dlavm_device* device, Call call) {
         std::string text;
         const int code = call(text);
         return code == 0 ? DLAVM_OK : failed(device, code, text);
-    } catch (const sim::Misuse& misuse) {
+    } catch (const Misuse& misuse) {
         return failed(device, misuse.status, misuse.text);
     } catch (const std::bad_alloc&) {
         return failed(device, DLAVM_SYSTEM, "out of memory");
@@ -141,8 +169,7 @@ int dlavm_csr_read(dlavm_device* device, uint32_t offset, uint32_t* value) {
 }
 
 int dlavm_csr_write(dlavm_device* device, uint32_t offset, uint32_t value) {
-    constexpr uint32_t reset = 2;
-    if (device != nullptr && offset == dlavm::isa::kRegControl && (value & reset) != 0)
+    if (device != nullptr && offset == dlavm::isa::kRegControl && (value & dlavm::abi::kReset) != 0)
         device->engine->request_stop();
     return on_device(device, true, [&](Engine& engine, std::string& text) {
         return engine.csr_write(offset, value, text);

@@ -1,12 +1,12 @@
 // What stands behind the C interface (include/dlavm/device.h), one class for each kind of engine. The
-// functions throw sim::Misuse where the call itself is wrong; a positive result is an error code of the
+// functions throw Misuse where the call itself is wrong; a positive result is an error code of the
 // instruction set, with its text.
 #pragma once
 
 #include <memory>
 #include <string>
 
-#include "dlavm/device.h"
+#include "abi/misuse.h"
 
 namespace dlavm::abi {
 
@@ -25,7 +25,7 @@ class Engine {
     virtual void request_stop() = 0;  // from any thread: run() returns soon
 };
 
-// By URL scheme; throws sim::Misuse for a scheme that is not there.
+// By URL scheme; throws Misuse for a scheme that is not there.
 std::unique_ptr<Engine> open_engine(const std::string& url, const dlavm_config& config);
 
 }  // namespace dlavm::abi

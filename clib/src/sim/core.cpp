@@ -9,9 +9,15 @@ namespace dlavm::sim {
 
 namespace {
 
-enum : uint32_t { kBusy = 1, kDone = 2, kFailed = 4 };    // STATUS
-enum : uint32_t { kStart = 1, kReset = 2 };               // CONTROL
-constexpr uint32_t kArgs = 8, kOps = 32, kArgScalar = 1;  // ARG[0] becomes s1
+using abi::kArgs;
+using abi::kBusy;
+using abi::kDone;
+using abi::kFailed;
+using abi::kOps;
+using abi::kReset;
+using abi::kStart;
+
+constexpr uint32_t kArgScalar = 1;  // ARG[0] becomes s1
 
 // The rounding and subnormal handling that the contract asks for, whatever the caller's thread has set.
 class FloatEnvironment {
@@ -38,12 +44,8 @@ const dlavm_config& checked(const dlavm_config& c) {
     return c;
 }
 
-[[noreturn]] void bad_register(uint32_t offset, const char* what) {
-    throw Misuse{DLAVM_BAD_REGISTER, format("register 0x%03x: %s", offset, what)};
-}
-
 bool within(uint32_t offset, uint32_t first, uint32_t count) {
-    return offset >= first && offset < first + 4 * count && offset % 4 == 0;
+    return offset >= first && offset < first + 4 * count;
 }
 
 uint32_t half_of(uint64_t value, uint32_t offset, uint32_t first) {
@@ -80,22 +82,12 @@ void Core::set_option(const std::string& name, const std::string& value) {
 }
 
 void Core::mem_read(uint64_t address, void* out, uint64_t bytes) {
-    if (machine_.memory.find(address, bytes) == nullptr) {
-        throw Misuse{
-            DLAVM_BAD_ADDRESS,
-            format("mem_read: %llu bytes at 0x%llx are outside every memory space",
-                   static_cast<unsigned long long>(bytes), static_cast<unsigned long long>(address))};
-    }
+    abi::find_or_throw(machine_.memory.spaces(), "mem_read", address, bytes);
     machine_.memory.read(address, out, bytes);
 }
 
 void Core::mem_write(uint64_t address, const void* in, uint64_t bytes) {
-    if (machine_.memory.find(address, bytes) == nullptr) {
-        throw Misuse{
-            DLAVM_BAD_ADDRESS,
-            format("mem_write: %llu bytes at 0x%llx are outside every memory space",
-                   static_cast<unsigned long long>(bytes), static_cast<unsigned long long>(address))};
-    }
+    abi::find_or_throw(machine_.memory.spaces(), "mem_write", address, bytes);
     machine_.memory.write(address, in, bytes);
 }
 
@@ -104,40 +96,36 @@ void Core::mem_map(uint64_t address, uint32_t channel, const char* path, uint64_
 }
 
 uint32_t Core::csr_read(uint32_t offset) {
+    abi::check_readable(config_, offset);
     if (offset == isa::kRegId) return config_.id;
     if (offset == isa::kRegStatus) return status_;
     if (offset == isa::kRegError) return error_;
-    if (offset == isa::kRegErrorPc && has_stream()) return error_pc_;
+    if (offset == isa::kRegErrorPc) return error_pc_;
     if (within(offset, isa::kRegCycles, 2)) return half_of(counters_.cycles, offset, isa::kRegCycles);
     if (within(offset, isa::kRegCommands, 2)) return half_of(counters_.commands, offset, isa::kRegCommands);
     if (within(offset, isa::kRegBytesRead, 2))
         return half_of(counters_.bytes_read, offset, isa::kRegBytesRead);
     if (within(offset, isa::kRegBytesWritten, 2))
         return half_of(counters_.bytes_written, offset, isa::kRegBytesWritten);
-    const uint32_t* value = writable(offset);
-    if (value == nullptr) bad_register(offset, "cannot be read on this target");
-    return *value;
+    return writable(offset);
 }
 
-uint32_t* Core::writable(uint32_t offset) {
-    if (has_stream() && offset == isa::kRegProgram) return &program_;
-    if (has_stream() && offset == isa::kRegProgramWords) return &program_words_;
-    if (config_.scalar_registers != 0 && within(offset, isa::kRegArg, kArgs))
-        return &args_[(offset - isa::kRegArg) / 4];
-    if (!has_stream() && within(offset, isa::kRegOp, kOps)) return &op_[(offset - isa::kRegOp) / 4];
-    return nullptr;
+uint32_t& Core::writable(uint32_t offset) {
+    if (offset == isa::kRegProgram) return program_;
+    if (offset == isa::kRegProgramWords) return program_words_;
+    if (within(offset, isa::kRegArg, kArgs)) return args_[(offset - isa::kRegArg) / 4];
+    return op_[(offset - isa::kRegOp) / 4];
 }
 
 int Core::csr_write(uint32_t offset, uint32_t value, std::string& error) {
+    abi::check_writable(config_, offset);
     if (offset == isa::kRegControl) {
         if (value & kReset) reset();
         if (value & kStart) start();
         return 0;
     }
-    if (offset == isa::kRegLaunch && !has_stream()) return launch(value, error);
-    uint32_t* const target = writable(offset);
-    if (target == nullptr) bad_register(offset, "cannot be written on this target");
-    *target = value;
+    if (offset == isa::kRegLaunch) return launch(value, error);
+    writable(offset) = value;
     return 0;
 }
 
@@ -164,7 +152,7 @@ void Core::start() {
     loops_.clear();
     calls_.clear();
     pc_ = 0;
-    status_ = has_stream() ? kBusy : kDone;
+    status_ = abi::has_stream(config_) ? kBusy : kDone;
 }
 
 int Core::stopped(const Fault& fault, const std::string& where, std::string& error) {

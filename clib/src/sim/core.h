@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "abi/engine.h"
+#include "abi/registers.h"
 #include "sim/fault.h"
 #include "sim/hazard.h"
 #include "sim/machine.h"
@@ -67,8 +68,7 @@ class Core final : public abi::Engine {
 
     template <class Command>
     void engine_command(const isa::CommandInfo& info, const uint32_t* words);
-    uint32_t* writable(uint32_t offset);
-    bool has_stream() const { return config_.header_words != 0; }
+    uint32_t& writable(uint32_t offset);  // checked before to be PROGRAM, PROGRAM_WORDS, ARG or OP
 
     dlavm_config config_;
     Machine machine_;
@@ -76,7 +76,7 @@ class Core final : public abi::Engine {
     bool check_hazards_ = true;
 
     uint32_t status_ = 0, error_ = 0, error_pc_ = 0, program_ = 0, program_words_ = 0;
-    uint32_t args_[8] = {}, op_[32] = {};
+    uint32_t args_[abi::kArgs] = {}, op_[abi::kOps] = {};
     std::string error_text_;
     dlavm_counters counters_ = {};
 

@@ -5,7 +5,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "dlavm/device.h"
+#include "abi/misuse.h"
 #include "dlavm_isa.h"
 
 namespace dlavm::sim {
@@ -16,12 +16,8 @@ struct Fault {
     std::string text;
 };
 
-struct Misuse {
-    dlavm_status status;
-    std::string text;
-};
-
-// printf into a string.
-std::string format(const char* pattern, ...) __attribute__((format(printf, 1, 2)));
+using abi::format;
+using abi::Misuse;
+using abi::system_text;
 
 }  // namespace dlavm::sim

@@ -1,23 +1,20 @@
-// The memory spaces of a board. A space is striped: beat i of its linear bytes stands in channel i %
-// channels.
+// The memory spaces of a board, each channel in one piece of host memory.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
-#include "dlavm/device.h"
+#include "abi/space.h"
 
 namespace dlavm::sim {
 
-struct Space {
-    uint64_t base, capacity, channel_bytes;
+struct Space : abi::Space {
     uint64_t pitch;  // from channel to channel in host memory
-    uint32_t channels, port_bytes;
-    uint8_t* data;  // untouched pages cost nothing
+    uint8_t* data;   // untouched pages cost nothing
 
     uint64_t host_bytes() const { return pitch * channels; }
-    uint64_t beat_row() const { return static_cast<uint64_t>(channels) * port_bytes; }
     uint8_t* channel(uint32_t c) const { return data + c * pitch; }
+    abi::Stripes stripes() const { return {data, pitch, channels, port_bytes}; }
 };
 
 class Memory {
@@ -28,7 +25,9 @@ class Memory {
     Memory& operator=(const Memory&) = delete;
 
     // The space that holds all of [address, address + bytes), or null.
-    const Space* find(uint64_t address, uint64_t bytes) const;
+    const Space* find(uint64_t address, uint64_t bytes) const { return abi::find(spaces_, address, bytes); }
+
+    const std::vector<Space>& spaces() const { return spaces_; }
 
     // Both need find(address, bytes) to have succeeded.
     void read(uint64_t address, void* out, uint64_t bytes) const;
