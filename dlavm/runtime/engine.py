@@ -1,4 +1,4 @@
-"""Engines by name, and putting an artifact into the memory of one.
+"""Engines by name or URL, and putting an artifact into the memory of one.
 
 An engine is a `Device`; which one it is makes no difference to anything that is above this module.
 """
@@ -32,24 +32,46 @@ def _open_reference(spec: TargetSpec, threads: int | None) -> Device:
     return ReferenceDevice(spec)
 
 
+def _open_url(url: str, spec: TargetSpec, threads: int | None) -> Device:
+    from dlavm.sim.native import NativeDevice
+
+    return NativeDevice(spec, url, threads)
+
+
 ENGINES: Mapping[str, Opener] = {"sim": _open_sim, "reference": _open_reference}
-PLANNED = ("timed", "rtl", "xdma", "tcp")
+# Devices elsewhere, by URL (doc/devices.md): the scheme, and what stands behind its colon.
+TRANSPORTS: Mapping[str, str] = {"tcp": "HOST:PORT", "xdma": "/dev/xdma0"}
+PLANNED = ("timed", "rtl")
 
 
 def engine_names() -> list[str]:
-    """The engines that `open_engine` knows."""
+    """The engines of this machine."""
     return list(ENGINES)
+
+
+def engine_forms() -> list[str]:
+    """What `open_engine` takes: names, and forms of URLs."""
+    return [*ENGINES, *(f"{scheme}:{rest}" for scheme, rest in TRANSPORTS.items())]
+
+
+def is_engine(name: str) -> bool:
+    """Whether `name` is an engine's, or a URL of a known scheme."""
+    scheme, _, rest = name.partition(":")
+    return name in ENGINES or (scheme in TRANSPORTS and rest != "")
 
 
 def open_engine(name: str, artifact: Artifact, threads: int | None = None) -> Device:
     """The engine `name` with the artifact's weights, tables and programs in its memory, ready for a session.
 
-    `threads` is for engines that run on this machine's cores (None: DLAVM_THREADS, or as many as it has). Raises
-    DlavmError for an unknown name, an engine of another target, or an artifact that does not fit its memory.
+    `name` is one of `engine_names()`, or the URL of a device. `threads` is for engines that run on a machine's cores
+    (None: DLAVM_THREADS, or as many as it has; a device elsewhere decides itself). Raises DlavmError for an unknown
+    name, a device that cannot be opened or is of another target, or an artifact that does not fit its memory.
     """
-    if name not in ENGINES:
-        raise DlavmError(f"engine: expected one of {', '.join(ENGINES)} (to come: {', '.join(PLANNED)}), got {name!r}")
-    device = ENGINES[name](artifact.target, threads)
+    if not is_engine(name):
+        known, planned = ", ".join(engine_forms()), ", ".join(PLANNED)
+        raise DlavmError(f"engine: expected one of {known} (to come: {planned}), got {name!r}")
+    opener = ENGINES.get(name) or partial(_open_url, name)
+    device = opener(artifact.target, threads)
     try:
         check_identity(device, artifact)
         upload(device, artifact)

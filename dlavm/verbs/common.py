@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlavm.pack.artifact import Artifact
+from dlavm.runtime.engine import engine_forms
 from dlavm.support.atomic import MANIFEST_NAME
 from dlavm.support.errors import DlavmError
 from dlavm.target.spec import TargetSpec, load_target
@@ -68,7 +69,9 @@ def add_artifact(parser: argparse.ArgumentParser) -> None:
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--engine", default="sim", metavar="E", help="sim (default) or reference")
+    parser.add_argument(
+        "--engine", default="sim", metavar="E", help=f"one of {', '.join(engine_forms())} (default %(default)s)"
+    )
     parser.add_argument("--threads", type=positive, metavar="N", help="threads of the engine (default: all cores)")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlavm.pack.artifact import Artifact
-from dlavm.runtime.engine import engine_names
+from dlavm.runtime.engine import engine_forms, is_engine
 from dlavm.runtime.sampling import Sampler
 from dlavm.runtime.session import Session
 from dlavm.support.errors import DlavmError
@@ -148,9 +148,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _engines(args: argparse.Namespace) -> list[str]:
     engines = args.engines.split(",")
-    unknown = [name for name in engines if name not in engine_names()]
+    unknown = [name for name in engines if not is_engine(name)]
     if unknown or len(set(engines)) < len(engines):
-        raise DlavmError(f"--engines: expected different ones of {', '.join(engine_names())}, got {args.engines!r}")
+        raise DlavmError(f"--engines: expected different ones of {', '.join(engine_forms())}, got {args.engines!r}")
     if args.no_float and args.ppl:
         raise DlavmError(f"--no-float: expected no --ppl beside it, which needs the float model, got {args.ppl!r}")
     if args.update and not args.golden:
