@@ -129,7 +129,7 @@ class Protocol:
                 return label
         raise DlavmError(f"{self.name}: expected a number of the enum {enum}, got {number!r}")
 
-    def encode(self, name: str, **values: Any) -> bytes:
+    def encode(self, name: str, /, **values: Any) -> bytes:
         """A whole frame. Raises DlavmError for a message or field that is not there, missing, or out of range."""
         message = self.messages.get(name)
         if message is None:
