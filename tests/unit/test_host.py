@@ -20,7 +20,9 @@ from dlavm.support.paths import data_root
 from dlavm.target import load_target
 from tests.unit.fake_runtime import CHUNK, LOGITS, NEXT, STREAM, VOCAB, manifest
 
-SOURCES = ("driver.cpp", "driver.hpp", "generate.cpp", "include/dlavm/device.h", "model.hpp")
+SOURCES = (
+    "driver.cpp", "driver.hpp", "generate.cpp", "include/dlavm/device.h", "model.hpp", "sampling.cpp", "sampling.hpp",
+)  # fmt: skip
 FILES = ("CMakeLists.txt", "README.md", *SOURCES)
 WORDS = [0x04030201] * 8
 
@@ -112,7 +114,7 @@ def test_it_compiles_without_warnings(case: str, context: HostContext, tmp_path:
         pytest.skip("needs a C++ compiler")
     folder = write(tmp_path, CASES[case](context))
     command = [compiler, "-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror",
-               f"-I{folder / 'include'}", str(folder / "driver.cpp"), str(folder / "generate.cpp")]
+               f"-I{folder / 'include'}", *(str(folder / name) for name in SOURCES if name.endswith(".cpp"))]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
 

@@ -1,13 +1,16 @@
-"""Sampling: the stated generator, the order of candidates, the ranges of the parameters."""
+"""Sampling: the stated generator and exp, the order of candidates, the ranges of the parameters."""
 
 from __future__ import annotations
 
+import hashlib
+import math
+from decimal import Decimal, localcontext
 from typing import Any
 
 import numpy as np
 import pytest
 
-from dlavm.runtime.sampling import Sampler, splitmix64, uniform
+from dlavm.runtime.sampling import LN2_HIGH, LN2_LOW, MASK, Sampler, descending, splitmix64, stated_exp, uniform
 from dlavm.support.errors import DlavmError
 
 LOGITS = (np.arange(50) * 7 % 50 / 10).astype(np.float16)
@@ -23,6 +26,56 @@ def test_uniform_is_in_the_half_open_interval() -> None:
     draws = [uniform(7, i) for i in range(2000)]
     assert all(0 <= u < 1 and u * 2**53 == int(u * 2**53) for u in draws)
     assert abs(np.mean(draws) - 0.5) < 0.02
+
+
+def test_the_largest_draw_is_below_the_sum() -> None:
+    sums = np.concatenate([1 + np.arange(4) * 2.0**-52, 2 - np.arange(1, 4) * 2.0**-52,
+                           np.random.default_rng(1).uniform(1, 2, 5000)])
+    assert ((1 - 2.0**-53) * sums < sums).all()
+
+
+def test_exp_is_within_one_and_a_quarter_units_in_the_last_place() -> None:
+    rng = np.random.default_rng(2)
+    middles = -(np.arange(57) + 0.5) * math.log(2)  # where the range reduction turns to the next power of two
+    near = (middles[:, None] + np.arange(-20, 21) * 2.0**-50).ravel()
+    x = np.concatenate([-np.arange(0, 40, 1 / 512), -rng.uniform(0, 40, 10000), -rng.uniform(0, 1, 5000), near])
+    with localcontext() as context:
+        context.prec = 40
+        pairs = zip(x.tolist(), stated_exp(x).tolist(), strict=True)
+        errors = [abs(Decimal(got) - Decimal(at).exp()) / Decimal(math.ulp(got)) for at, got in pairs]
+        assert abs(Decimal(2).ln() - Decimal(LN2_HIGH) - Decimal(LN2_LOW)) < Decimal(2) ** -86
+    assert 0.5 < max(errors) <= 1.25
+
+
+def test_exp_has_the_same_bits_on_every_machine() -> None:
+    values = stated_exp(-np.arange(40 * 1024 + 1) / 1024)
+    assert [float(v).hex() for v in values[[0, 1024, -1]]] == [
+        "0x1.0000000000000p+0", "0x1.78b56362cef38p-2", "0x1.39792499b1a24p-58",
+    ]  # fmt: skip
+    digest = hashlib.sha256(values.astype("<f8").tobytes()).hexdigest()
+    assert digest == "0345db0d16d657dcbfc8a7367ac45202fad4728e932bff4a73be876bb9c433c7"
+
+
+def test_every_half_has_its_place_in_the_order() -> None:
+    halves = np.arange(1 << 16).astype(np.uint16).view(np.float16)
+    finite = np.random.default_rng(3).permutation(halves[np.isfinite(halves)])
+    assert np.array_equal(descending(finite), np.argsort(-finite.astype(np.float64), kind="stable"))
+
+
+@pytest.mark.parametrize(("below", "chosen"), [(-30, 2), (-36, 2), (-37, 1), (-40, 1), (-40.03125, 1), (-50, 1)])
+def test_weights_that_the_sum_loses_are_never_chosen(
+    below: float, chosen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # exp(-36) is over half a unit of the sum 1, exp(-37) is under it: the limit at -40 changes no token.
+    monkeypatch.setattr("dlavm.runtime.sampling.uniform", lambda seed, counter: 1 - 2.0**-53)
+    assert Sampler(temperature=1.0).sample(np.array([-65504, 0, below], np.float16)) == chosen
+
+
+def test_the_counter_wraps() -> None:
+    sampler = Sampler(temperature=1.0, seed=4, counter=MASK)
+    tokens = [sampler.sample(LOGITS) for _ in range(2)]
+    assert sampler.counter == 1
+    assert tokens[1] == Sampler(temperature=1.0, seed=4).sample(LOGITS)
 
 
 def test_golden_sequence() -> None:
