@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from dlavm.pack.manifest import Manifest
 from dlavm.pack.places import check_places
-from dlavm.pack.tokenizer import TOKENIZER_FILES, check_tokenizer_file, read_object, read_text
+from dlavm.pack.tokenizer import TOKENIZER_FILES, check_tokenizer_file, read_object, read_text, template_of
 from dlavm.support.atomic import MANIFEST_NAME, atomic_directory, sha256_file
 from dlavm.support.errors import DlavmError
 from dlavm.support.progress import progress
@@ -169,11 +169,7 @@ class Artifact:
         path = self._optional("chat_template.jinja")
         if path is not None:
             return read_text(path)
-        template = self.tokenizer_config.get("chat_template")
-        if isinstance(template, list):
-            named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
-            template = named.get("default")
-        return template if isinstance(template, str) else None
+        return template_of(self.tokenizer_config)
 
     @property
     def generation(self) -> Mapping[str, Any]:

@@ -62,6 +62,15 @@ def load_core(text: str, where: str) -> tokenizers.Tokenizer:
         raise DlavmError(f"{where}: expected a tokenizer that the tokenizers library loads, got {shown!r}") from None
 
 
+def template_of(config: Mapping[str, Any]) -> str | None:
+    """The Jinja text of the (default) chat template in a tokenizer_config.json."""
+    template = config.get("chat_template")
+    if isinstance(template, list):
+        named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
+        template = named.get("default")
+    return template if isinstance(template, str) else None
+
+
 def check_sampling(values: Mapping[str, Any], where: str) -> None:
     """Checks temperature, top_p, top_k and do_sample as far as `values` has them. Raises DlavmError naming the key."""
     if "temperature" in values and not (_finite(values["temperature"]) and values["temperature"] >= 0):

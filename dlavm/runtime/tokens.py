@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from dlavm.pack.artifact import Artifact
-from dlavm.pack.tokenizer import load_core, read_text
+from dlavm.pack.artifact import TOKENIZER, Artifact
+from dlavm.pack.tokenizer import load_core, read_object, read_text, template_of
+from dlavm.support.atomic import sha256_file
 from dlavm.support.errors import DlavmError
 
 Message = Mapping[str, str]  # role, content
 
+TOKENIZER_JSON = "tokenizer.json"
+SEARCH = ("", "*/", "output/*/")  # folders of artifacts
 INCOMPLETE = "\ufffd"  # how a decoder shows bytes that are not (yet) a character
 
 
@@ -128,6 +132,48 @@ def load_tokenizer(artifact: Artifact) -> Tokenizer | None:
     if path is None:
         return None
     return Tokenizer(read_text(path), artifact.tokenizer_config, artifact.chat_template, str(path))
+
+
+def folder_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a folder with tokenizer.json and what belongs to it."""
+    config, template = _object(folder / "tokenizer_config.json"), folder / "chat_template.jinja"
+    text = read_text(template) if template.is_file() else template_of(config)
+    path = folder / TOKENIZER_JSON
+    return Tokenizer(read_text(path), config, text, str(path))
+
+
+def folder_defaults(folder: Path) -> Mapping[str, Any]:
+    """generation_config.json of such a folder; empty where there is none."""
+    return _object(folder / "generation_config.json")
+
+
+def find_tokenizer(tokenizer_id: str, folder: Path | None = None) -> Path:
+    """The folder whose tokenizer.json has the SHA-256 `tokenizer_id`.
+
+    It is looked for in `folder` (an artifact, or where tokenizer.json itself is), else in the artifacts here and in
+    ./output. Raises DlavmError if it is not there: with another one, the same tokens would be other texts.
+    """
+    if folder is not None:
+        found = next((p for p in (folder / TOKENIZER, folder) if (p / TOKENIZER_JSON).is_file()), None)
+        if found is None:
+            raise DlavmError(f"--tokenizer {folder}: expected an artifact or a folder with {TOKENIZER_JSON}, got none")
+        got = sha256_file(found / TOKENIZER_JSON)
+        if tokenizer_id and got != tokenizer_id:
+            raise DlavmError(f"--tokenizer {folder}: expected {TOKENIZER_JSON} with SHA-256 {tokenizer_id}, which the "
+                             f"server's model was built with, got {got!r}")
+        return found
+    if not tokenizer_id:
+        raise DlavmError("tokenizer: expected a server's model with one, got one without; --tokenizer DIR names one")
+    for pattern in SEARCH:
+        for path in sorted(Path().glob(f"{pattern}{TOKENIZER}/{TOKENIZER_JSON}")):
+            if sha256_file(path) == tokenizer_id:
+                return path.parent
+    raise DlavmError(f"tokenizer: expected the artifact of the server's model here or in ./output (tokenizer.json with "
+                     f"SHA-256 {tokenizer_id[:64]}), got none; --tokenizer DIR names it")
+
+
+def _object(path: Path) -> Mapping[str, Any]:
+    return read_object(path) if path.is_file() else {}
 
 
 def _token_text(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +86,7 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
         "--top-p", type=float, metavar="X", help="choose among the likeliest that sum to this probability"
     )
     parser.add_argument(
-        "--seed", type=natural, default=0, metavar="N", help="of the random numbers (default %(default)s)"
+        "--seed", type=natural, default=0, metavar="N", help="of the random numbers (default 0)"
     )
 
 
@@ -103,6 +103,12 @@ def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
         raise DlavmError(f"--greedy: expected no --temperature beside it, got {args.temperature!r}")
     temperature = 0.0 if args.greedy else args.temperature
     return {"temperature": temperature, "top_k": args.top_k, "top_p": args.top_p, "seed": args.seed}
+
+
+def default_limit(defaults: Mapping[str, Any], context: int) -> int:
+    """Tokens to generate at most where nobody says: what the model's authors state, else a whole context."""
+    stated = defaults.get("max_new_tokens")
+    return stated if isinstance(stated, int) and stated > 0 else context
 
 
 def positive(text: str) -> int:

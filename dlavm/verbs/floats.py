@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dlavm.compile import Options
 from dlavm.frontend import Model
-from dlavm.frontend.jsonfile import read_json
 from dlavm.graph import Graph, evaluate, new_state, parse_graph
 from dlavm.graph.opdef import Array
 from dlavm.pack.artifact import Artifact
 from dlavm.pack.unpack import read_weights
 from dlavm.runtime.session import StepResult
-from dlavm.runtime.tokens import Tokenizer
+from dlavm.runtime.tokens import Tokenizer, folder_defaults, folder_tokenizer
 from dlavm.sim.device import Counters
 from dlavm.support.errors import DlavmError
 
@@ -123,20 +122,9 @@ def original_weights(model: Model, graph: Graph) -> dict[str, NDArray[np.float32
 
 def model_tokenizer(model: Model) -> Tokenizer | None:
     """The tokenizer of a checkpoint directory."""
-    if model.tokenizer is None:
-        return None
-    config, template = model.tokenizer / "tokenizer_config.json", model.tokenizer / "chat_template.jinja"
-    values = read_json(config) if config.is_file() else {}
-    text = _text(template) if template.is_file() else values.get("chat_template")
-    path = model.tokenizer / "tokenizer.json"
-    return Tokenizer(_text(path), values, text if isinstance(text, str) else None, str(path))
+    return folder_tokenizer(model.tokenizer) if model.tokenizer is not None else None
 
 
-def model_defaults(model: Model) -> Mapping[str, object]:
+def model_defaults(model: Model) -> Mapping[str, Any]:
     """generation_config.json of a checkpoint directory; empty where there is none."""
-    path = (model.tokenizer or Path()) / "generation_config.json"
-    return read_json(path) if model.tokenizer is not None and path.is_file() else {}
-
-
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
+    return folder_defaults(model.tokenizer) if model.tokenizer is not None else {}

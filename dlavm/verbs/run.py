@@ -21,6 +21,7 @@ from dlavm.verbs.common import (
     add_engine,
     add_sampling,
     add_verb,
+    default_limit,
     id_list,
     is_artifact,
     model_of,
@@ -103,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         )
         interrupted = _stream(answer, silent=args.json, has_text=source.tokenizer is not None)
     if args.json:
-        print_json(report(answer.summary, source.engine))
+        print_json(answer.summary.report(source.engine))
     else:
         print(summary_line(answer.summary, source.engine), file=sys.stderr)
     return INTERRUPTED if interrupted else 0
@@ -123,16 +124,6 @@ def _stream(answer: Generation, silent: bool, has_text: bool) -> bool:
     finally:
         if not silent:
             print(flush=True)
-
-
-def report(summary: Summary, engine: str) -> dict[str, Any]:
-    """The object of `run --json`."""
-    timed = {"cycles": summary.cycles} if summary.cycles else {}
-    return {
-        "tokens": list(summary.tokens), "text": summary.text, "prompt_tokens": summary.prompt_tokens,
-        "ttft_s": summary.ttft_s, "decode_tok_s": summary.decode_tok_s, "engine": engine,
-        "stop_reason": summary.stop_reason, "bytes_read_per_token": summary.bytes_read_per_token, **timed,
-    }  # fmt: skip
 
 
 def summary_line(summary: Summary, engine: str) -> str:
@@ -170,7 +161,7 @@ def _source(args: argparse.Namespace) -> Iterator[Source]:
             load_tokenizer(artifact),
             model.eos_token_ids,
             artifact.generation,
-            _limit(artifact.generation, model.ctx),
+            default_limit(artifact.generation, model.ctx),
         )
 
 
@@ -183,7 +174,7 @@ def _float_artifact(args: argparse.Namespace) -> Source:
         load_tokenizer(artifact),
         model.eos_token_ids,
         artifact.generation,
-        _limit(artifact.generation, model.ctx),
+        default_limit(artifact.generation, model.ctx),
     )
 
 
@@ -199,10 +190,5 @@ def _float_model(args: argparse.Namespace) -> Source:
         floats.model_tokenizer(model),
         stop_ids,
         defaults,
-        _limit(defaults, session.ctx),
+        default_limit(defaults, session.ctx),
     )
-
-
-def _limit(defaults: Mapping[str, Any], ctx: int) -> int:
-    stated = defaults.get("max_new_tokens")
-    return stated if isinstance(stated, int) and stated > 0 else ctx
