@@ -1,4 +1,4 @@
-"""The C++ project in an artifact's `host/`: drives the model on any device behind the C interface, with an example.
+"""The C++ project in an artifact's `host/`: drives the model on any device behind the C interface, with a server.
 
 What is particular to a model stands in `model.hpp` alone; the other files are the same for every model, and only the
 README names it.
@@ -11,6 +11,7 @@ from importlib.resources import files
 
 import jinja2
 
+from dlavm import __version__
 from dlavm.support.errors import DlavmError
 from dlavm.support.paths import data_root
 from dlavm.target import TargetSpec
@@ -19,7 +20,7 @@ from dlavm.target.spec import ADDRESS_UNIT
 
 NEEDS = ("stream", "scalars")  # the driver starts a stream and passes scalars; it patches nothing
 ARGUMENTS = ("token", "kv_len", "head_rows", "kv_base")  # what the driver knows to pass
-DEVICE_HEADER = "include/dlavm/device.h"
+HEADERS = tuple(f"include/dlavm/{name}" for name in ("chat_protocol.hpp", "device.h", "wire.hpp"))  # as in clib
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def render_host(context: HostContext) -> dict[str, str]:
     if unknown:
         raise DlavmError(f"host: arguments: expected some of {', '.join(ARGUMENTS)}, got {unknown[0]!r}")
     rendered = {name.removesuffix(".j2"): _render(name, text, context) for name, text in _templates().items()}
-    return {**rendered, DEVICE_HEADER: (data_root() / "clib" / DEVICE_HEADER).read_text(encoding="utf-8")}
+    return rendered | {name: (data_root() / "clib" / name).read_text(encoding="utf-8") for name in HEADERS}
 
 
 def _templates() -> dict[str, str]:
@@ -127,7 +128,7 @@ def _render(name: str, text: str, context: HostContext) -> str:
     environment.filters.update(camel=_camel, hexadecimal=hex)
     return environment.from_string(text).render(
         c=context, spec=context.spec, opcode_mask=_opcode_mask(context.spec), BLOCK=BLOCK, KV_UNIT_BYTES=KV_UNIT_BYTES,
-        ADDRESS_UNIT=ADDRESS_UNIT)
+        ADDRESS_UNIT=ADDRESS_UNIT, version=__version__)
 
 
 def _camel(name: str) -> str:

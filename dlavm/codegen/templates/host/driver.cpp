@@ -225,7 +225,7 @@ void Model::write_state(const Sequence& sequence, std::uint64_t offset, const ch
     for (std::uint64_t i = 0; i < bytes; i += sizeof(std::uint16_t)) {
         std::uint16_t half = 0;
         std::memcpy(&half, in + i, sizeof half);
-        if (!is_finite(half)) fail("state", "finite numbers", "one that is not");
+        if (!is_finite(half)) throw BadState("state: expected finite numbers, got one that is not");
     }
     for_parts(sequence, offset, bytes, [&](const HeadPart& part, std::uint64_t begin, std::uint64_t end) {
         check_status(dlavm_mem_write(device_.get(), part.address + begin, in, end - begin), "state");

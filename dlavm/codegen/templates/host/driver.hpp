@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,6 +22,11 @@ using DeviceOptions = std::vector<std::pair<std::string, std::string>>;
 struct Sequence {
     std::uint32_t place = 0;
     std::uint32_t cached = 0;
+};
+
+// Bytes that cannot be the state of a sequence.
+struct BadState : std::runtime_error {
+    using std::runtime_error::runtime_error;
 };
 
 // A device that holds the model. What cannot be throws std::runtime_error with one line of text; a step that
@@ -62,7 +68,7 @@ class Model {
     void read_state(const Sequence& sequence, std::uint64_t offset, char* out, std::uint64_t bytes) const;
 
     // Puts bytes of a state where read_state found them, for a sequence of as many tokens. Whole fp16
-    // numbers; one that is not finite is refused.
+    // numbers; throws BadState for one that is not finite.
     void write_state(const Sequence& sequence, std::uint64_t offset, const char* in, std::uint64_t bytes);
 
     // Of the last step.

@@ -1,6 +1,5 @@
 // Prompt in, tokens out, as ids on standard output. The loop of `generate` is where an application begins.
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <iomanip>
@@ -10,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "arguments.hpp"
 #include "driver.hpp"
 #include "model.hpp"
 
@@ -48,32 +48,15 @@ struct Summary {
     std::string stop_reason;
 };
 
-std::uint32_t number(const std::string& option, const std::string& text, std::uint32_t low) {
-    std::uint32_t value = 0;
-    const char* end = text.data() + text.size();
-    const auto [stop, error] = std::from_chars(text.data(), end, value);
-    if (error != std::errc() || stop != end || value < low)
-        throw std::runtime_error(option + ": expected an integer of at least " + std::to_string(low) +
-                                 ", got '" + text + "'");
-    return value;
-}
-
 host::Tokens id_list(const std::string& option, const std::string& text) {
     host::Tokens ids;
     std::size_t begin = 0;
     while (begin <= text.size()) {
         const std::size_t end = std::min(text.find(',', begin), text.size());
-        ids.push_back(number(option, text.substr(begin, end - begin), 0));
+        ids.push_back(host::integer(option, text.substr(begin, end - begin), 0));
         begin = end + 1;
     }
     return ids;
-}
-
-std::pair<std::string, std::string> device_option(const std::string& option, const std::string& text) {
-    const std::size_t place = text.find('=');
-    if (place == std::string::npos)
-        throw std::runtime_error(option + ": expected NAME=VALUE, got '" + text + "'");
-    return {text.substr(0, place), text.substr(place + 1)};
 }
 
 // What the command line asks for; nothing where it asks for help.
@@ -93,11 +76,11 @@ std::optional<Request> parse(const std::vector<std::string>& arguments) {
         else if (option == "--prompt-ids")
             request.prompt = id_list(option, value());
         else if (option == "--max-tokens")
-            request.max_tokens = number(option, value(), 1);
+            request.max_tokens = host::integer(option, value(), 1);
         else if (option == "--ignore-eos")
             request.ignore_end = true;
         else if (option == "--option")
-            request.options.push_back(device_option(option, value()));
+            request.options.push_back(host::device_option(option, value()));
         else
             throw std::runtime_error("expected an option that --help lists, got '" + option + "'");
     }
