@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dlavm import __version__
 from dlavm.codegen.host import HostContext, HostFile, HostPort, has_host, render_host
 from dlavm.describe import host_context
 from dlavm.pack.manifest import Manifest
@@ -20,10 +21,12 @@ from dlavm.support.paths import data_root
 from dlavm.target import load_target
 from tests.unit.fake_runtime import CHUNK, LOGITS, NEXT, STREAM, VOCAB, manifest
 
-SOURCES = (
-    "driver.cpp", "driver.hpp", "generate.cpp", "include/dlavm/device.h", "model.hpp", "sampling.cpp", "sampling.hpp",
-)  # fmt: skip
-FILES = ("CMakeLists.txt", "README.md", *SOURCES)
+PAIRS = ("arguments", "connection", "driver", "net", "options", "sampling", "service", "turn")  # .cpp and .hpp
+SINGLE = ("conversation.hpp", "generate.cpp", "messages.cpp", "model.hpp", "server.cpp", "turns.cpp", "version.hpp")
+HEADERS = tuple(f"include/dlavm/{name}" for name in ("chat_protocol.hpp", "device.h", "wire.hpp"))
+SOURCES = (*(f"{name}.{kind}" for name in PAIRS for kind in ("cpp", "hpp")), *SINGLE, *HEADERS)
+FILES = ("CMakeLists.txt", "README.md", "dlavm-server.service", *SOURCES)
+USE_MODEL = ("driver.cpp", "messages.cpp", "options.cpp", "turns.cpp")  # what a model lacks can break these
 WORDS = [0x04030201] * 8
 
 
@@ -84,7 +87,8 @@ def test_files(context: HostContext) -> None:
     files = render_host(context)
     assert sorted(files) == sorted(FILES)
     assert files == render_host(replace(context))
-    assert files["include/dlavm/device.h"] == (data_root() / "clib/include/dlavm/device.h").read_text()
+    assert all(files[name] == (data_root() / "clib" / name).read_text() for name in HEADERS)
+    assert f'"{__version__}"' in files["version.hpp"]
     assert all(text.endswith("\n") and str(data_root()) not in text for text in files.values())
 
 
@@ -113,8 +117,9 @@ def test_it_compiles_without_warnings(case: str, context: HostContext, tmp_path:
     if compiler is None:
         pytest.skip("needs a C++ compiler")
     folder = write(tmp_path, CASES[case](context))
-    command = [compiler, "-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror",
-               f"-I{folder / 'include'}", *(str(folder / name) for name in SOURCES if name.endswith(".cpp"))]
+    sources = [name for name in SOURCES if name.endswith(".cpp")] if case == "plain" else USE_MODEL
+    command = [compiler, "-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion",
+               "-Werror", f"-I{folder / 'include'}", *(str(folder / name) for name in sources)]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
 
