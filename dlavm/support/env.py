@@ -63,6 +63,16 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _path_unless_off(text: str) -> Path | None:
+    return None if text == "off" else Path(text)
+
+
+def _state_home() -> Path:
+    """The user's directory for what programs keep between runs (XDG Base Directory Specification)."""
+    stated = os.environ.get("XDG_STATE_HOME", "")
+    return Path(stated) if os.path.isabs(stated) else Path("~/.local/state")
+
+
 DEBUG = Variable("DLAVM_DEBUG", _flag, False, "0 or 1", "show the traceback of an error")
 VERIFY = Variable("DLAVM_VERIFY", _flag, False, "0 or 1", "run the verifiers before and after every pass")
 DUMP: Variable[Path | None] = Variable(
@@ -75,6 +85,10 @@ SIMD = Variable(
     "DLAVM_SIMD", _one_of(*SIMD_LEVELS), "auto", "one of " + ", ".join(SIMD_LEVELS),
     "highest SIMD level that the native engines use; the bits are the same on each",
 )  # fmt: skip
+HISTORY: Variable[Path | None] = Variable(
+    "DLAVM_HISTORY", _path_unless_off, _state_home() / "dlavm" / "chat_history", "a file or off",
+    "where chat keeps what was typed, from run to run",
+)  # fmt: skip
 
 VARIABLES: tuple[Variable[bool] | Variable[Path | None] | Variable[int] | Variable[str], ...] = (
     DEBUG,
@@ -82,4 +96,5 @@ VARIABLES: tuple[Variable[bool] | Variable[Path | None] | Variable[int] | Variab
     DUMP,
     THREADS,
     SIMD,
+    HISTORY,
 )

@@ -28,6 +28,7 @@ from dlavm.target.spec import TargetSpec, load_target
 VOCAB, CTX, CHUNK = 300, 64, 16
 IDS, LOGITS, NEXT, PROGRAM, TABLES, KV = 0x100, 0x40000, 0x8000, 0x9000, 0xA000, 0x20000
 WEIGHTS, WEIGHTS_OFFSET = bytes(range(256)) * 4, 0x80000
+CACHED = 0x3C00  # 1.0
 STREAM = b"\x01\x02\x03\x04" * 8
 
 
@@ -79,8 +80,18 @@ def follow(ids: Sequence[int]) -> int:
     return int(sum((place + 1) * token for place, token in enumerate(ids)) * 7 % VOCAB)
 
 
+def logits_for(chosen: int, vocab: int = VOCAB) -> np.ndarray[Any, np.dtype[np.float16]]:
+    """5 at `chosen`, a slope below 1 elsewhere."""
+    logits = (np.arange(vocab) / vocab).astype(np.float16)
+    logits[chosen] = 5
+    return logits
+
+
 class FakeDevice:
-    """Runs any program as: append the ids to the cache, logits 5 at the next token, a slope below 1 elsewhere."""
+    """Runs any program as: append the ids to the cache, logits 5 at the next token, a slope below 1 elsewhere.
+
+    The cache is the first head's rows of KV memory: the id and a mark, as the bits of fp16 numbers.
+    """
 
     def __init__(self, artifact: Artifact, next_of: Callable[[Sequence[int]], int] = follow) -> None:
         self.model = artifact.manifest.model
@@ -123,11 +134,15 @@ class FakeDevice:
         if len(self.steps) == self.fail_at:
             raise DeviceError("illegal_opcode", "word 3: opcode 0xff")
         assert self.csr.pop(self.registers["CONTROL"].offset) == 1
-        token, kv_len, head_rows = (self.csr[self.registers["ARG"].offset + 4 * i] for i in range(3))
+        token, kv_len, head_rows, kv_base = (self.csr[self.registers["ARG"].offset + 4 * i] for i in range(4))
         self.steps.append(token)
-        assert kv_len <= len(self.cache)
         fresh = self.memory[IDS : IDS + 4 * token].view(np.uint32).tolist()
-        self.cache = self.cache[:kv_len] + fresh
+        places = [KV + 16 * kv_base + place // 32 * 2048 + place % 32 * 64 for place in range(kv_len + token)]
+        for place, value in zip(places[kv_len:], fresh, strict=True):
+            self.mem_write(place, np.uint16([value, CACHED]).tobytes())
+        rows = [self.memory[place : place + 4].view(np.uint16).tolist() for place in places]
+        assert all(mark == CACHED for _, mark in rows)
+        self.cache = [value for value, _ in rows]
         for row in range(head_rows):
             seen = self.cache[: len(self.cache) - head_rows + row + 1]
             self._write_row(row, self.next_of(seen))
@@ -135,8 +150,7 @@ class FakeDevice:
 
     def _write_row(self, row: int, chosen: int) -> None:
         vocab = self.model.vocab_size
-        logits = (np.arange(vocab) / vocab).astype(np.float16)
-        logits[chosen] = 5
+        logits = logits_for(chosen, vocab)
         self.mem_write(LOGITS + row * (2 * vocab + 8), logits.tobytes())
         self.mem_write(NEXT + 4 * row, np.uint32(chosen).tobytes())
 

@@ -103,7 +103,7 @@ def test_bad_usage_is_one_line_and_exit_2(arguments: list[str], word: str, capsy
         (["run", "models/stories.py", "--prompt", "x"], ["dlavm build"]),
         (["run", "models/stories.py", "--prompt", "x", "--float"], ["--engine reference"]),
         (["run", "models/stories.py", "--float", "--engine", "reference", "--prompt-ids", "5000"], ["5000", "4095"]),
-        (["chat", "localhost:8123"], ["localhost:8123", "comes with"]),
+        (["chat", "127.0.0.1:1"], ["127.0.0.1:1", "Connection refused"]),
         (["dump", "models/stories.py", "--stage", "asm", "--format", "json"], ["--format", "'json'"]),
         (["dump", "models/stories.py", "--stage", "weights", "--format", "hf"], ["-o DIR"]),
         (["dump", "models/stories.py", "--stage", "weights", "--format", "hf", "-o", "x"], ["artifact"]),
