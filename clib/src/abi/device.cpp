@@ -3,11 +3,12 @@
 
 #include <cstring>
 #include <mutex>
-#include <new>
 #include <string>
 
 #include "abi/engine.h"
+#include "abi/guard.h"
 #include "abi/registers.h"
+#include "remote/engine.h"
 #include "sim/core.h"
 #include "xdma/card.h"
 
@@ -32,60 +33,59 @@ constexpr Scheme kSchemes[] = {
      [](const std::string&, const dlavm_config& config) -> std::unique_ptr<Engine> {
          return std::make_unique<sim::Core>(config);
      }},
+    {"tcp:",
+     [](const std::string& rest, const dlavm_config& config) -> std::unique_ptr<Engine> {
+         return std::make_unique<remote::RemoteEngine>(rest, config);
+     }},
     {"xdma:",
      [](const std::string& rest, const dlavm_config& config) -> std::unique_ptr<Engine> {
          return std::make_unique<xdma::Card>(rest, config);
      }},
 };
 
-}  // namespace
-
-std::unique_ptr<Engine> open_engine(const std::string& url, const dlavm_config& config) {
+const Scheme& scheme_of(const std::string& url) {
     std::string known;
     for (const Scheme& scheme : kSchemes) {
-        const size_t length = std::strlen(scheme.prefix);
-        if (url.compare(0, length, scheme.prefix) == 0) return scheme.open(url.substr(length), config);
+        if (url.compare(0, std::strlen(scheme.prefix), scheme.prefix) == 0) return scheme;
         known += (known.empty() ? "" : ", ") + std::string(scheme.prefix);
     }
     throw Misuse{DLAVM_NOT_FOUND, "open: expected a URL that starts with one of " + known + ", got '" +
                                       url.substr(0, 80) + "'"};
 }
 
-namespace {
-
 thread_local std::string last_error;
 
-int failed(dlavm_device* device, int status, const std::string& text) {
+}  // namespace
+
+std::unique_ptr<Engine> open_engine(const std::string& url, const dlavm_config& config) {
+    const Scheme& scheme = scheme_of(url);
+    return scheme.open(url.substr(std::strlen(scheme.prefix)), config);
+}
+
+void check_scheme(const std::string& url) { scheme_of(url); }
+
+int failed(int status, const std::string& text) {
     last_error = text;
+    return status;
+}
+
+namespace {
+
+int failed_on(dlavm_device* device, int status, const std::string& text) {
     if (device != nullptr) {
         const std::lock_guard<std::mutex> lock(device->text_mutex);
         device->error = text;
     }
-    return status;
-}
-
-// Runs `call`, which returns 0 or a positive code and sets the text then.
-template <class Call>
-int guarded(dlavm_device* device, Call call) {
-    try {
-        std::string text;
-        const int code = call(text);
-        return code == 0 ? DLAVM_OK : failed(device, code, text);
-    } catch (const Misuse& misuse) {
-        return failed(device, misuse.status, misuse.text);
-    } catch (const std::bad_alloc&) {
-        return failed(device, DLAVM_SYSTEM, "out of memory");
-    } catch (const std::exception& e) {
-        return failed(device, DLAVM_SYSTEM, e.what());
-    }
+    return failed(status, text);
 }
 
 template <class Call>
 int on_device(dlavm_device* device, bool arguments, Call call) {
     if (device == nullptr || !arguments)
-        return failed(device, DLAVM_BAD_ARGUMENT, "a null pointer was passed");
+        return failed_on(device, DLAVM_BAD_ARGUMENT, "a null pointer was passed");
     const std::lock_guard<std::mutex> lock(device->mutex);
-    return guarded(device, [&](std::string& text) { return call(*device->engine, text); });
+    return guarded([&](std::string& text) { return call(*device->engine, text); },
+                   [&](int status, const std::string& text) { return failed_on(device, status, text); });
 }
 
 }  // namespace
@@ -99,19 +99,19 @@ using dlavm::abi::on_device;
 int dlavm_open(const char* url, const dlavm_config* config, dlavm_device** out) {
     if (out != nullptr) *out = nullptr;
     if (url == nullptr || config == nullptr || out == nullptr) {
-        return failed(nullptr, DLAVM_BAD_ARGUMENT, "open: a null pointer was passed");
+        return failed(DLAVM_BAD_ARGUMENT, "open: a null pointer was passed");
     }
     if (config->abi_version != DLAVM_ABI_VERSION) {
-        return failed(nullptr, DLAVM_BAD_ARGUMENT,
-                      "open: expected ABI version " + std::to_string(DLAVM_ABI_VERSION) + ", got " +
-                          std::to_string(config->abi_version));
+        return failed(DLAVM_BAD_ARGUMENT, "open: expected ABI version " + std::to_string(DLAVM_ABI_VERSION) +
+                                              ", got " + std::to_string(config->abi_version));
     }
-    return dlavm::abi::guarded(nullptr, [&](std::string&) {
+    const auto open = [&](std::string&) {
         auto device = std::make_unique<dlavm_device>();
         device->engine = dlavm::abi::open_engine(url, *config);
         *out = device.release();
         return 0;
-    });
+    };
+    return dlavm::abi::guarded(open, failed);
 }
 
 void dlavm_close(dlavm_device* device) { delete device; }

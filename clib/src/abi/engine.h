@@ -22,10 +22,11 @@ class Engine {
     virtual int csr_write(uint32_t offset, uint32_t value, std::string& error) = 0;
     virtual int run(uint64_t max_commands, uint64_t& executed, std::string& error) = 0;
     virtual dlavm_counters counters() const = 0;
-    virtual void request_stop() = 0;  // from any thread: run() returns soon
+    virtual void request_stop() noexcept = 0;  // from any thread: run() returns soon
 };
 
-// By URL scheme; throws Misuse for a scheme that is not there.
+// By URL scheme; both throw Misuse for a scheme that is not there.
 std::unique_ptr<Engine> open_engine(const std::string& url, const dlavm_config& config);
+void check_scheme(const std::string& url);
 
 }  // namespace dlavm::abi

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <utility>
 
@@ -28,5 +29,10 @@ Descriptor open_device(const std::string& path, int flags);
 
 // The file of mem_map, opened to be read. Throws Misuse where it is not there or has less than `bytes`.
 Descriptor open_image(const std::string& path, uint64_t bytes);
+
+// The first `bytes` of such a file, for engines that cannot map it: piece(offset, data, length) of at most
+// `most` bytes at a time. Throws as open_image.
+void read_image(const std::string& path, uint64_t bytes, uint64_t most,
+                const std::function<void(uint64_t, const uint8_t*, uint64_t)>& piece);
 
 }  // namespace dlavm::abi

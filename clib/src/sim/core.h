@@ -26,7 +26,7 @@ class Core final : public abi::Engine {
     int csr_write(uint32_t offset, uint32_t value, std::string& error) override;
     int run(uint64_t max_commands, uint64_t& executed, std::string& error) override;
     dlavm_counters counters() const override { return counters_; }
-    void request_stop() override { machine_.stop = true; }
+    void request_stop() noexcept override { machine_.stop = true; }
 
   private:
     struct Fetched {

@@ -1,9 +1,6 @@
 #include "xdma/card.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cstdlib>
 #include <thread>
 
@@ -107,21 +104,9 @@ void Card::mem_map(uint64_t address, uint32_t channel, const char* path, uint64_
     const Space* space = abi::find(spaces_, address, bytes);
     const uint64_t offset = abi::image_offset(space, address, channel, bytes);
     if (bytes == 0) return;
-    const abi::Descriptor file = abi::open_image(path, bytes);
-    const uint64_t size = std::min(bytes, kPiece);
-    if (buffer_.size() < size) buffer_.resize(size);
-    for (uint64_t done = 0; done < bytes;) {
-        const ssize_t got =
-            pread(file.get(), buffer_.data(), std::min(size, bytes - done), static_cast<off_t>(done));
-        if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) {
-            throw Misuse{DLAVM_SYSTEM, std::string("mem_map: ") + path + ": " +
-                                           (got < 0 ? abi::system_text(errno) : "it became shorter")};
-        }
-        dma_.write(physical_address(*space, channel, offset + done), buffer_.data(),
-                   static_cast<uint64_t>(got));
-        done += static_cast<uint64_t>(got);
-    }
+    abi::read_image(path, bytes, kPiece, [&](uint64_t done, const uint8_t* data, uint64_t length) {
+        dma_.write(physical_address(*space, channel, offset + done), data, length);
+    });
 }
 
 uint32_t Card::csr_read(uint32_t offset) {
@@ -163,7 +148,7 @@ dlavm_counters Card::counters() const {
             registers_.read_pair(isa::kRegBytesRead), registers_.read_pair(isa::kRegBytesWritten)};
 }
 
-void Card::request_stop() {
+void Card::request_stop() noexcept {
     stop_ = true;
     registers_.write(isa::kRegControl, abi::kReset);
 }

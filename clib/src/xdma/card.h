@@ -28,7 +28,7 @@ class Card final : public abi::Engine {
     int csr_write(uint32_t offset, uint32_t value, std::string& error) override;
     int run(uint64_t max_commands, uint64_t& executed, std::string& error) override;
     dlavm_counters counters() const override;
-    void request_stop() override;
+    void request_stop() noexcept override;
 
   private:
     template <class Piece>
