@@ -18,7 +18,7 @@ from dlavm.support import env
 from dlavm.support.errors import DlavmError
 from dlavm.verbs import BROKEN_PIPE, INTERRUPTED
 
-VERBS = ("build", "check", "run", "chat", "verify", "bench", "dump", "targets", "doctor")
+VERBS = ("build", "check", "run", "chat", "verify", "bench", "dump", "targets", "doctor", "device-server")
 
 
 class Parser(argparse.ArgumentParser):
@@ -71,7 +71,7 @@ def parser(arguments: Sequence[str] = ()) -> Parser:
     sub = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     chosen = [v for v in VERBS if list(arguments[:1]) == [v]]
     for verb in chosen or VERBS:
-        importlib.import_module(f"dlavm.verbs.{verb}").add_parser(sub)
+        importlib.import_module(f"dlavm.verbs.{verb.replace('-', '_')}").add_parser(sub)
     return top
 
 

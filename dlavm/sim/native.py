@@ -1,10 +1,12 @@
-"""NativeDevice: the engines behind the C interface (clib/include/dlavm/device.h) over cffi, without a compiler."""
+"""The C++ library over cffi, without a compiler: NativeDevice (clib/include/dlavm/device.h), DeviceServer
+(device_server.h)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 import numpy as np
@@ -43,6 +45,14 @@ int dlavm_csr_read(dlavm_device *device, uint32_t offset, uint32_t *value);
 int dlavm_csr_write(dlavm_device *device, uint32_t offset, uint32_t value);
 int dlavm_run(dlavm_device *device, uint64_t max_commands, uint64_t *executed);
 int dlavm_counters_read(dlavm_device *device, dlavm_counters *out);
+typedef struct dlavm_server dlavm_server;
+typedef struct { const char *secret_file; uint64_t max_memory; uint32_t greeting_ms, stall_ms; } dlavm_server_options;
+int dlavm_server_open(const char *device_url, const char *listen, const dlavm_server_options *options,
+                      dlavm_server **out);
+uint16_t dlavm_server_port(const dlavm_server *server);
+int dlavm_server_poll(dlavm_server *server, uint32_t timeout_ms);
+const char *dlavm_server_log(dlavm_server *server);
+void dlavm_server_close(dlavm_server *server);
 const char *dlavm_build_info(void);
 """
 
@@ -68,7 +78,7 @@ def build_info() -> str:
 
 
 class NativeDevice:
-    """A device of the native library; see the Device protocol. `threads` None: one per processor.
+    """A device of the native library by URL (doc/devices.md); see the Device protocol. `threads` None: the engine decides.
 
     Raises DeviceError with a name of the ISA's error enum where the core stopped, and with bad_argument, bad_address,
     bad_register, not_found or system where the call itself was wrong.
@@ -133,7 +143,7 @@ class NativeDevice:
         return {**text, "threads": int(info.threads)}
 
     def set_option(self, name: str, value: str | int) -> None:
-        """threads (0: one per processor), simd (auto, portable, avx2, avx512), check_hazards (0, 1)."""
+        """The options of the engine (doc/devices.md)."""
         self._check(self._lib.dlavm_set_option(self._open(), name.encode(), str(value).encode()))
 
     def close(self) -> None:
@@ -158,9 +168,59 @@ class NativeDevice:
         return self._handle
 
     def _check(self, status: int) -> None:
-        if status != 0:
-            text = self._ffi.string(self._lib.dlavm_error(self._ffi.NULL)).decode(errors="replace")
-            raise DeviceError(_MISUSE.get(status) or self._errors.get(status, str(status)), text)
+        _raise_if(status, self._errors)
+
+
+class DeviceServer:
+    """Serves a device of this machine to `tcp:` engines, one client at a time (doc/devices.md). A context manager.
+
+    Listens from the start at `listen`, HOST:PORT; port 0 is a free one. `secret_file`: its text is what clients have to
+    know. Limits of 0 have the defaults of device_server.h. Raises DeviceError as NativeDevice does.
+    """
+
+    def __init__(self, device: str = "sim:", listen: str = "127.0.0.1:0", secret_file: str | Path | None = None,
+                 max_memory: int = 0, greeting_ms: int = 0, stall_ms: int = 0) -> None:
+        self._handle: Any = None
+        ffi, self._lib = _library()
+        secret = ffi.NULL if secret_file is None else ffi.new("char[]", str(secret_file).encode())
+        options = ffi.new("dlavm_server_options *", (secret, _u64(max_memory), _u32(greeting_ms), _u32(stall_ms)))
+        out = ffi.new("dlavm_server **")
+        _raise_if(self._lib.dlavm_server_open(device.encode(), listen.encode(), options, out))
+        self._handle = out[0]
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._lib.dlavm_server_port(self._handle))
+
+    def poll(self, timeout_ms: int) -> list[str]:
+        """Handles what comes, at most for this time; returns earlier after a signal. What there is to log."""
+        _raise_if(self._lib.dlavm_server_poll(self._handle, _u32(timeout_ms)))
+        ffi, lines = _library()[0], []
+        while line := self._lib.dlavm_server_log(self._handle):
+            lines.append(ffi.string(line).decode(errors="replace"))
+        return lines
+
+    def close(self) -> None:
+        """Stops what runs, closes the device and every connection."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            self._lib.dlavm_server_close(handle)
+
+    def __enter__(self) -> DeviceServer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _raise_if(status: int, core_errors: Mapping[int, str] = MappingProxyType({})) -> None:
+    """Raises the DeviceError of the thread's last call if `status` is not 0; `core_errors` names positive codes."""
+    if status != 0:
+        ffi, lib = _library()
+        text = ffi.string(lib.dlavm_error(ffi.NULL)).decode(errors="replace")
+        raise DeviceError(_MISUSE.get(status) or core_errors.get(status, str(status)), text)
 
 
 def _config(ffi: FFI, spec: TargetSpec) -> Any:
