@@ -19,7 +19,7 @@ from dlavm.frontend import Model, WeightSource
 from dlavm.graph import Graph, print_graph
 from dlavm.graph.constants import constant_array
 from dlavm.lower import Lowered, lower, lowering_problems
-from dlavm.memory import MemoryMap, assign
+from dlavm.memory import MemoryMap, alignments, assign
 from dlavm.pack.artifact import HOST
 from dlavm.pack.emit import Constant, Extent, images_of, write_artifact
 from dlavm.pack.manifest import Manifest
@@ -30,7 +30,7 @@ from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec
 from dlavm.target.isa import disassemble
 from dlavm.target.tables import table_bytes
-from dlavm.task import Buffer, Program, print_program, simplify, verify
+from dlavm.task import Buffer, Program, Rolled, print_program, roll, share_in_place, simplify, verify
 
 DEFAULT_CHUNK = 128  # tokens of one prefill step at most
 DEFAULT_CTX = 2048  # where neither user nor model says
@@ -39,11 +39,12 @@ DEFAULT_CTX = 2048  # where neither user nor model says
 @dataclass(frozen=True)
 class Options:
     """What the user may choose. `ctx`: cached positions (default: what the model was trained for, up to 2048 unless
-    asked for more); `chunk`: tokens a step at most."""
+    asked for more); `chunk`: tokens a step at most; `rolls`: equal layers become a loop."""
 
     ctx: int | None = None
     chunk: int | None = None
     quant: str = "int4g128"
+    rolls: bool = True
 
     def sizes(self, model: Model) -> tuple[int, int]:
         ctx = self.ctx if self.ctx is not None else min(model.max_ctx or DEFAULT_CTX, DEFAULT_CTX)
@@ -68,7 +69,7 @@ class Compiled:
     graph: Graph
     lowered: Lowered
     program: Program
-    memory: MemoryMap
+    memory: MemoryMap  # also of the buffers that `program` has copies for
     words: list[int]
 
     def texts(self) -> dict[str, str]:
@@ -84,13 +85,16 @@ def compile_model(model: Model, spec: TargetSpec, options: Options) -> Compiled:
     """Compiles without touching weights or files. Raises DlavmError naming op or tensor, expectation and finding."""
     graph = run(pipeline(options), model.graph(*options.sizes(model)))
     lowered = lower(graph, spec)
-    program = simplify(lowered.program)
+    shared = share_in_place(lowered.program, spec)
+    rolled = roll(shared, alignments(spec)) if options.rolls and spec.has("loops") else Rolled(shared)
+    program = simplify(rolled.program)
     verify(program, spec)
     # Addresses never make a stream longer than it is with all bases apart from zero.
     sized = generate(program, spec, {b.name: 16 * (i + 1) for i, b in enumerate(program.buffers)})
     stream = Buffer(f"stream.{program.name}", "program", 4 * len(sized), f"u32[{len(sized)}]")
     memory = assign(program, spec, [stream])
-    return Compiled(spec, graph, lowered, program, memory, generate(program, spec, memory.bases))
+    words = generate(program, spec, memory.bases)
+    return Compiled(spec, graph, lowered, program, memory.with_copies(program, rolled.copies), words)
 
 
 def build(model: Model, spec: TargetSpec, options: Options, out: Path) -> dict[str, Any]:

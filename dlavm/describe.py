@@ -42,7 +42,7 @@ def describe(graph: Graph, lowered: Lowered, program: Program, memory: MemoryMap
     blobs = (Blob(TABLES_FILE, tables.address, tables.bytes),) if tables.bytes else ()
     return Manifest(
         name=name, target=spec.name, board=spec.board.name, target_hash=spec.hash, quant=quant,
-        model=model_info(graph), tensors=_tensors(graph, program, memory), images=images,
+        model=model_info(graph), tensors=tensors(graph, lowered, program, memory), images=images,
         blobs=(*blobs, Blob(stream.file, stream.address, 4 * stream.words)), programs={ENTRY: stream},
         entries={ENTRY: _entry(graph, lowered, program, memory, sequences)},
         kv=tuple(KvRegion(n, memory.bases[n], kv.heads, kv.head_bytes, kv.block_bytes) for n, kv in lowered.kv.items()),
@@ -79,12 +79,15 @@ def _sequences(memory: MemoryMap, spec: TargetSpec) -> Sequences:
     return Sequences((space.base + space.capacity - first.base) // first.bytes, first.bytes)
 
 
-def _tensors(graph: Graph, program: Program, memory: MemoryMap) -> tuple[TensorInfo, ...]:
+def tensors(graph: Graph, lowered: Lowered, program: Program, memory: MemoryMap) -> tuple[TensorInfo, ...]:
+    """The buffers as they were lowered, layer by layer, and what layers share once they are rolled."""
     values = graph.values
+    apart = [b for b in lowered.program.buffers if b.name in memory.bases]
+    shared = [b for b in program.buffers if b.copies == 1 and b.name not in lowered.program.buffer]
     return tuple(
         TensorInfo(b.name, b.role, memory.bases[b.name], b.bytes, b.dtype,
                    tuple(x.hi for x in values[b.name].type.shape) if b.name in values else ())
-        for b in program.buffers)
+        for b in (*apart, *shared))
 
 
 def _entry(graph: Graph, lowered: Lowered, program: Program, memory: MemoryMap, sequences: Sequences) -> Entry:

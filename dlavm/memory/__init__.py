@@ -1,6 +1,6 @@
 """Memory: when buffers live, where they lie, and an independent check of both."""
 
-from dlavm.memory.layout import MemoryMap, Region, assign
+from dlavm.memory.layout import MemoryMap, Region, alignments, assign
 from dlavm.memory.liveness import Interval, liveness
 from dlavm.memory.plan import Plan, lower_bound, plan
 from dlavm.memory.validate import validate
@@ -10,6 +10,7 @@ __all__ = [
     "MemoryMap",
     "Plan",
     "Region",
+    "alignments",
     "assign",
     "liveness",
     "lower_bound",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import lcm
 
 from dlavm.memory.liveness import Interval, liveness
@@ -40,6 +40,12 @@ class MemoryMap:
     intervals: tuple[Interval, ...]
     activations: Plan
 
+    def with_copies(self, program: Program, copies: Mapping[str, tuple[str, ...]]) -> MemoryMap:
+        """Also the addresses of the buffers that `copies` says are the copies of one."""
+        strides = {name: program.buffer[name].stride for name in copies}
+        more = {n: self.bases[name] + i * strides[name] for name, names in copies.items() for i, n in enumerate(names)}
+        return replace(self, bases={**self.bases, **more})
+
     def bytes(self, role: str) -> int:
         """Bytes of a role's region, zero if it has none."""
         return sum(r.bytes for r in self.regions if r.role == role)
@@ -65,7 +71,7 @@ def assign(program: Program, spec: TargetSpec, extra: Iterable[Buffer] = ()) -> 
     buffers = _by_role([*program.buffers, *extra])
     spaces = {role: _space(spec, role) for role in buffers}
     memories = {memory.name: memory for memory in spaces.values()}
-    intervals = _rounded(liveness(program), spaces["activations"]) if "activations" in spaces else ()
+    intervals = _rounded(liveness(program, spec), spaces["activations"]) if "activations" in spaces else ()
     align = spaces["activations"].beat_row if "activations" in spaces else 1
     activations = plan(intervals, align)
     validate(intervals, activations.offsets, align)
@@ -91,6 +97,11 @@ def assign(program: Program, spec: TargetSpec, extra: Iterable[Buffer] = ()) -> 
     return MemoryMap(bases, tuple(regions), tuple(intervals), activations)
 
 
+def alignments(spec: TargetSpec) -> dict[str, int]:
+    """Bytes that the first buffer of a role and those behind it are aligned to."""
+    return {role: spec.space(role).beat_row for role in spec.roles}
+
+
 def _by_role(buffers: list[Buffer]) -> dict[str, list[Buffer]]:
     """Buffers of each role that occurs, roles in the order of their regions."""
     seen: set[str] = set()
@@ -114,12 +125,23 @@ def _rounded(intervals: Iterable[Interval], memory: Memory) -> tuple[Interval, .
 
 
 def _stack(buffers: Iterable[Buffer], memory: Memory) -> tuple[dict[str, int], int]:
-    """Offsets one behind the other, and their end."""
+    """Offsets one behind the other, and their end. The first copies of a record stand together, at its beginning."""
     offsets: dict[str, int] = {}
+    records: dict[tuple[int, int], tuple[int, int]] = {}  # by copies and stride: the next free place, the record's end
     end = 0
     for buffer in buffers:
-        offsets[buffer.name] = end
-        end = _up(end + buffer.bytes, memory.beat_row)
+        size = _up(buffer.bytes, memory.beat_row)
+        if buffer.copies == 1:
+            offsets[buffer.name] = end
+            end += size
+            continue
+        key = (buffer.copies, buffer.stride)
+        place, limit = records.get(key, (0, 0))
+        if place + size > limit:
+            place, limit = end, end + buffer.stride
+            end += _up(buffer.copies * buffer.stride, memory.beat_row)
+        offsets[buffer.name] = place
+        records[key] = (place + size, limit)
     return offsets, end
 
 

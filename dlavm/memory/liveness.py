@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from dlavm.support.errors import DlavmError
-from dlavm.task import Call, Copy, For, Launch, Program, Stmt, body_of, touched
+from dlavm.target.spec import TargetSpec
+from dlavm.task import Call, Copy, For, If, Launch, Program, Stmt
+from dlavm.task.ir import buffers_in, exprs_of
 
 
 @dataclass(frozen=True)
@@ -19,58 +21,78 @@ class Interval:
     size: int
 
 
-def liveness(program: Program, role: str = "activations") -> list[Interval]:
+@dataclass(frozen=True)
+class _Use:
+    """Touches of a buffer in a body: from `first` to `last`, or from `outer_first` to `outer_last` if the buffer is
+    touched outside of that body too. `defined`: whatever is read there was written there before."""
+
+    first: int
+    last: int
+    outer_first: int
+    outer_last: int
+    defined: bool
+
+    def joined(self, later: _Use) -> _Use:
+        first, last = min(self.outer_first, later.outer_first), max(self.outer_last, later.outer_last)
+        return _Use(first, last, first, last, self.defined)
+
+
+def liveness(program: Program, spec: TargetSpec, role: str = "activations") -> list[Interval]:
     """An interval for each touched buffer of the role, in order of declaration; time counts launches and copies.
 
-    A touch inside a loop keeps the buffer for the outermost loop around it: another trip may read what this one
-    wrote, and which touches write is not known here. Functions count where they are called.
+    A buffer that every turn of a loop writes before it reads it lives within a turn, if nothing outside touches it; any
+    other is needed for the whole loop: another turn may read what this one wrote. A write counts for the whole
+    buffer, functions where they are called.
     """
-    first: dict[str, int] = {}
-    last: dict[str, int] = {}
-    pending: list[tuple[int, set[str]]] = []  # the outermost loop that is open: where it began, what it touched
-    time = 0
-    for event, depth in _events(program):
-        if event is None:
-            if depth == 0:
-                _, names = pending.pop()
-                last |= dict.fromkeys(names, time)
-        elif isinstance(event, For):
-            if depth == 0:
-                pending.append((time, set()))
-        else:
-            names = set(touched(event, program))
-            start = pending[0][0] if pending else time
-            time += 1
-            for name in names:
-                first.setdefault(name, start)
-            last |= dict.fromkeys(names, time)
-            if pending:
-                pending[0][1].update(names)
-    wanted = [b for b in program.buffers if b.role == role and b.name in first]
-    return [Interval(b.name, first[b.name], last[b.name], b.bytes) for b in wanted]
+    uses, _ = _Scan(program, spec).body(program.body, 0, ())
+    wanted = [b for b in program.buffers if b.role == role and b.name in uses]
+    return [Interval(b.name, uses[b.name].first, uses[b.name].last, b.bytes) for b in wanted]
 
 
-def _events(program: Program) -> Iterator[tuple[Stmt | None, int]]:
-    """Launches and copies in order, calls followed; a For when it begins, None when it ends; the loops around each."""
-    frames: list[tuple[Iterator[Stmt], bool, str]] = [(iter(program.body), False, "")]
-    loops = 0
-    while frames:
-        rest, is_loop, _ = frames[-1]
-        stmt = next(rest, None)
-        if stmt is None:
-            frames.pop()
-            loops -= is_loop
-            if is_loop:
-                yield None, loops
-        elif isinstance(stmt, For):
-            yield stmt, loops
-            loops += 1
-            frames.append((iter(stmt.body), True, ""))
-        elif isinstance(stmt, Call):
-            if stmt.name not in program.function or any(called == stmt.name for _, _, called in frames):
-                raise DlavmError(f"call: expected a function that is not running already, got {stmt.name!r}")
-            frames.append((iter(program.function[stmt.name].body), False, stmt.name))
-        elif isinstance(stmt, Launch | Copy):
-            yield stmt, loops
-        elif inner := body_of(stmt):
-            frames.append((iter(inner), False, ""))
+class _Scan:
+    """Recursive in the nesting of blocks and calls, which is small, and a loop over statements, which are many."""
+
+    def __init__(self, program: Program, spec: TargetSpec) -> None:
+        self._program, self._spec = program, spec
+
+    def body(self, stmts: Iterable[Stmt], time: int, calls: tuple[str, ...]) -> tuple[dict[str, _Use], int]:
+        """The uses of a body that begins at `time`, and when it ends."""
+        uses: dict[str, _Use] = {}
+        for stmt in stmts:
+            found, time = self._statement(stmt, time, calls)
+            for name, use in found.items():
+                uses[name] = uses[name].joined(use) if name in uses else use
+        return uses, time
+
+    def _statement(self, stmt: Stmt, time: int, calls: tuple[str, ...]) -> tuple[dict[str, _Use], int]:
+        match stmt:
+            case For(count=count, body=body):
+                found, end = self.body(body, time, calls)
+                return {name: _in_loop(use, time, end, count.lo >= 1) for name, use in found.items()}, end
+            case If(body=body):
+                found, end = self.body(body, time, calls)
+                return {name: replace(use, defined=False) for name, use in found.items()}, end
+            case Call(name=name):
+                if name not in self._program.function or name in calls:
+                    raise DlavmError(f"call: expected a function that is not running already, got {name!r}")
+                return self.body(self._program.function[name].body, time, (*calls, name))
+            case Launch() | Copy():
+                return self._accesses(stmt, time), time + 1
+        return {}, time
+
+    def _accesses(self, stmt: Launch | Copy, time: int) -> dict[str, _Use]:
+        written = {"dst"}
+        if isinstance(stmt, Launch):
+            command = self._spec.commands.get(stmt.op)
+            written = {f.name for f in command.fields if f.write} if command else set()
+        names: dict[bool, set[str]] = {True: set(), False: set()}
+        for field, expr in exprs_of(stmt):
+            names[field in written] |= buffers_in((expr,), self._program.pointers)
+        touched = names[True] | names[False]
+        return {name: _Use(time, time + 1, time, time + 1, name not in names[False]) for name in touched}
+
+
+def _in_loop(use: _Use, start: int, end: int, runs: bool) -> _Use:
+    """What a use in a loop's body is for the body around the loop."""
+    first, last = (use.first, use.last) if use.defined else (start, end)
+    return _Use(first, last, start, end, use.defined and runs)

@@ -31,6 +31,7 @@ class Field:
     doc: str
     enum: str = ""
     values: Mapping[str, int] = field(default_factory=dict)
+    write: bool = False  # an address that the command writes at
 
     @property
     def dynamic(self) -> bool:
@@ -52,6 +53,7 @@ class Command:
     doc: str
     fields: tuple[Field, ...]
     predicate: bool = True  # whether the header's predicate may be used
+    in_place: tuple[str, ...] = ()  # operands whose rows may be those of dst
 
     @cached_property
     def by_name(self) -> dict[str, Field]:
@@ -226,7 +228,7 @@ class IsaTables:
             raise DlavmError(f"targets: command {name!r} is not in targets/isa")
         raw = self.raw_commands[name]
         return Command(name, raw["opcode"], raw.get("engine"), raw["doc"].strip(), self._layout(name, raw["fields"]),
-                       raw.get("predicate", True))
+                       raw.get("predicate", True), tuple(raw.get("in_place", ())))
 
     def register(self, name: str) -> Register:
         if name not in self.raw_registers:
@@ -247,7 +249,7 @@ class IsaTables:
                 fields.append(Field(raw["name"], raw["kind"], bits, 0, lsb, raw["doc"], raw.get("enum", ""), values))
                 lsb += bits
             else:
-                fields.append(Field(raw["name"], raw["kind"], bits, word, 0, raw["doc"]))
+                fields.append(Field(raw["name"], raw["kind"], bits, word, 0, raw["doc"], write=raw.get("write", False)))
                 word += 1
         if lsb > 32 or word - packed_word > 32:
             raise DlavmError(f"targets: {command} needs {lsb} packed bits and {word} words; at most 32 of each")

@@ -26,6 +26,8 @@ from dlavm.task.ir import (
     walk,
     walk_body,
 )
+from dlavm.task.roll import Rolled, roll
+from dlavm.task.share import share_in_place
 from dlavm.task.simplify import simplify
 from dlavm.task.text import parse_program, print_program
 from dlavm.task.verify import problems, verify
@@ -43,6 +45,7 @@ __all__ = [
     "Program",
     "RegRead",
     "RegWrite",
+    "Rolled",
     "Signal",
     "Stmt",
     "TaskBuilder",
@@ -54,7 +57,9 @@ __all__ = [
     "parse_program",
     "print_program",
     "problems",
+    "roll",
     "run",
+    "share_in_place",
     "simplify",
     "touched",
     "trace",

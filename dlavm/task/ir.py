@@ -11,8 +11,8 @@ and buffers, nothing of its caller.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 
@@ -34,6 +34,9 @@ class Buffer:
     """Storage of one tensor: `bytes` is its size for the largest arguments.
 
     `shape_text` is the type for people, such as `f16[token, 256]`; a bare `token, 256` is completed with `dtype`.
+
+    A buffer may have `copies`, one for each turn of a loop, `stride` bytes apart. Buffers of a role with the same
+    copies and stride form records: the stride is the size of a record.
     """
 
     name: str
@@ -41,8 +44,13 @@ class Buffer:
     bytes: int
     shape_text: str = ""
     dtype: str = "f16"
+    copies: int = 1
+    stride: int = 0
 
     def __post_init__(self) -> None:
+        if self.copies < 1 or (self.copies > 1 and self.stride < self.bytes):
+            raise DlavmError(f"buffer {self.name}: expected copies at least {self.bytes} bytes apart, got "
+                             f"{self.copies} every {self.stride}")
         if not re.fullmatch(BUFFER_NAME, self.name):
             raise DlavmError(f"buffer name: expected letters, digits and any of _.-, got {self.name!r}")
         if self.role not in ROLES:
@@ -226,7 +234,7 @@ class Program:
         """
         found: dict[Expr, frozenset[str]] = {}
         for _, stmt in walk(self):
-            if isinstance(stmt, Let) and (names := _buffers_in((stmt.value,), found)):
+            if isinstance(stmt, Let) and (names := buffers_in((stmt.value,), found)):
                 found[stmt.var] = found.get(stmt.var, frozenset()) | names
         return found
 
@@ -280,6 +288,19 @@ def exprs_of(stmt: Stmt) -> tuple[tuple[str, Expr], ...]:
     return ()
 
 
+def map_exprs(stmt: Stmt, change: Callable[[Expr], Expr]) -> Stmt:
+    """The statement with `change` applied to every expression in it, those of its body included."""
+    match stmt:
+        case For(var=var, count=count, body=body):
+            return For(var, change(count), tuple(map_exprs(inner, change) for inner in body))
+        case If(cond=cond, body=body):
+            return If(change(cond), tuple(map_exprs(inner, change) for inner in body))
+        case Launch(op=op, fields=fields, where=where):
+            return Launch(op, {name: change(value) for name, value in fields.items()}, where)
+    values = {name: change(value) for name, value in exprs_of(stmt)}
+    return replace(stmt, **values) if values else stmt  # type: ignore[arg-type]
+
+
 def variable_of(stmt: Stmt) -> Expr | None:
     """The variable that a statement defines, None if it does not."""
     return stmt.var if isinstance(stmt, Let | For | RegRead) else None
@@ -297,10 +318,11 @@ def value_bounds(value: Expr) -> tuple[int, int]:
 
 def touched(stmt: Stmt, program: Program) -> frozenset[str]:
     """Names of the buffers whose bases the statement's own expressions contain, also through `Let` variables."""
-    return _buffers_in(tuple(expr for _, expr in exprs_of(stmt)), program.pointers)
+    return buffers_in(tuple(expr for _, expr in exprs_of(stmt)), program.pointers)
 
 
-def _buffers_in(exprs: tuple[Expr, ...], pointers: Mapping[Expr, frozenset[str]]) -> frozenset[str]:
+def buffers_in(exprs: tuple[Expr, ...], pointers: Mapping[Expr, frozenset[str]]) -> frozenset[str]:
+    """Names of the buffers whose bases the expressions contain, also through `pointers`."""
     names: set[str] = set()
     for var in free_vars(*(e for e in exprs if not e.is_const)):
         if var.name.startswith("@"):

@@ -63,10 +63,15 @@ def print_program(program: Program, spec: TargetSpec | None = None) -> str:
     args = ", ".join(f"{a.name}: {a.lo}..{a.hi}" for a in program.args)
     lines = [f"program {program.name}({args})"]
     lines += [f"assume {condition}" for condition in program.assumptions]
-    lines += [f"buffer {b.name}: {b.role} {b.bytes} bytes {b.shape_text or b.dtype}" for b in program.buffers]
+    lines += [_buffer_text(buffer) for buffer in program.buffers]
     for function in program.functions:
         lines += [f"function {function.name}:", *_body_lines(function.body, spec, 1)]
     return "\n".join([*lines, *_body_lines(program.body, spec, 0)]) + "\n"
+
+
+def _buffer_text(b: Buffer) -> str:
+    copies = f" copies {b.copies} every {b.stride}" if b.copies > 1 else ""
+    return f"buffer {b.name}: {b.role} {b.bytes} bytes {b.shape_text or b.dtype}{copies}"
 
 
 def _body_lines(body: tuple[Stmt, ...], spec: TargetSpec | None, depth: int) -> list[str]:
@@ -138,7 +143,7 @@ _GRAMMAR = (
 start: statement [COMMENT]
 ?statement: "program" PATHNAME "(" [arg ("," arg)*] ")" -> program
     | "assume" expr -> assume
-    | "buffer" PATHNAME ":" NAME INT "bytes" TYPE -> buffer
+    | "buffer" PATHNAME ":" NAME INT "bytes" TYPE ["copies" INT "every" INT] -> buffer
     | "function" PATHNAME ":" -> function
     | "for" NAME [":" RANGE] "in" expr ":" -> loop
     | "if" expr ":" -> condition
@@ -275,10 +280,11 @@ class _Reader:
     def read_assume(self, tree: Tree[Token]) -> None:
         self.assumptions.append(self._expr(tree))
 
-    def read_buffer(self, name: Token, role: Token, size: Token, type_: Token) -> None:
+    def read_buffer(self, name: Token, role: Token, size: Token, type_: Token, *copies: Token) -> None:
         self._fresh(self.buffers, str(name))
         dtype, bracket, _ = type_.partition("[")
-        self.buffers[str(name)] = Buffer(str(name), str(role), int(size), str(type_) if bracket else "", str(dtype))
+        text = str(type_) if bracket else ""
+        self.buffers[str(name)] = Buffer(str(name), str(role), int(size), text, str(dtype), *map(int, copies))
         self.bases[f"@{name}"] = base_of(str(name))
 
     def read_function(self, name: Token) -> None:

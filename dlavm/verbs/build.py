@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
 def options_of(args: argparse.Namespace) -> Options:
     """The compiler's options among the arguments."""
-    return Options(ctx=args.ctx, chunk=args.chunk, quant=args.quant)
+    return Options(ctx=args.ctx, chunk=args.chunk, quant=args.quant, rolls=not args.unroll)
 
 
 def summary(report: dict[str, Any]) -> str:

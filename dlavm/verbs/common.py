@@ -62,6 +62,9 @@ def add_compilation(parser: argparse.ArgumentParser, required_target: bool) -> N
     parser.add_argument(
         "--quant", default=quant, metavar="FMT", help=f"format of the weights (default {DEFAULT_QUANT})"
     )
+    parser.add_argument(
+        "--unroll", action="store_true", default=None, help="write every layer out instead of a loop; the same bits"
+    )
 
 
 def add_artifact(parser: argparse.ArgumentParser) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from dlavm.compile import compile_model
+from dlavm.describe import tensors
 from dlavm.pack.artifact import Artifact
+from dlavm.pack.manifest import TensorInfo
 from dlavm.support.errors import DlavmError
 from dlavm.verbs.build import options_of
 from dlavm.verbs.checkpoint import write_checkpoint
@@ -68,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     if args.stage not in FORMATS[args.form]:
         raise DlavmError(f"--format: expected text for the stage {args.stage}, got {args.form!r}")
     if is_artifact(args.source):
-        refuse_with_artifact(args, "target", "board", "weights", "ctx", "chunk", "quant")
+        refuse_with_artifact(args, "target", "board", "weights", "ctx", "chunk", "quant", "unroll")
     args.target, args.board = args.target or DEFAULT_TARGET, args.board or DEFAULT_BOARD
     args.quant = args.quant or DEFAULT_QUANT
     if args.form == "hf":
@@ -107,16 +109,16 @@ def _table_stage(args: argparse.Namespace) -> str:
 
 
 def _artifact_rows(artifact: Artifact) -> list[dict[str, Any]]:
-    rows = [asdict(tensor) | {"shape": list(tensor.shape)} for tensor in artifact.manifest.tensors]
-    return sorted(rows, key=lambda row: (row["address"], row["name"]))
+    return _rows(artifact.manifest.tensors)
 
 
 def _model_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
     compiled = compile_model(model_of(args.source, args.weights), target_of(args), options_of(args))
-    values = compiled.graph.values
-    rows = [{"name": b.name, "role": b.role, "address": compiled.memory.bases[b.name], "bytes": b.bytes,
-             "dtype": b.dtype, "shape": [x.hi for x in values[b.name].type.shape] if b.name in values else []}
-            for b in compiled.program.buffers]  # fmt: skip
+    return _rows(tensors(compiled.graph, compiled.lowered, compiled.program, compiled.memory))
+
+
+def _rows(found: Iterable[TensorInfo]) -> list[dict[str, Any]]:
+    rows = [asdict(tensor) | {"shape": list(tensor.shape)} for tensor in found]
     return sorted(rows, key=lambda row: (row["address"], row["name"]))
 
 

@@ -11,6 +11,7 @@ from dlavm.pack.artifact import Artifact
 from dlavm.runtime.engine import open_engine
 from dlavm.runtime.session import Session, open_session
 from dlavm.support.errors import DlavmError
+from tests.e2e.conftest import run_command
 
 PROMPTS = [list(range(3, 40)), [430, 263], list(range(100, 164))]
 
@@ -82,3 +83,17 @@ def test_states_that_cannot_be(artifact: Artifact) -> None:
     for place in (-1, count):
         with open_engine("sim", artifact) as device, pytest.raises(DlavmError, match=f"expected 0..{count - 1}, got"):
             Session(artifact, device, place)
+
+
+def test_layers_written_out_give_the_same_bits(artifact: Artifact, stories_py: Path, tmp_path: Path) -> None:
+    outcome = run_command("build", stories_py, "--target", "v3", "--unroll", "-o", tmp_path / "unrolled", "--json")
+    assert outcome.code == 0, outcome.err
+    unrolled = Artifact.open(tmp_path / "unrolled")
+    words = [a.manifest.programs["step"].words for a in (artifact, unrolled)]
+    assert 5 * words[0] < words[1]
+    results = []
+    for one in (artifact, unrolled):
+        with open_session(one) as session:
+            logits = [session.prefill(PROMPTS[2], logits_all=True).logits, session.step([9], 1).logits]
+            results.append((*(x.tobytes() for x in logits), session.save_state()))
+    assert results[0] == results[1]

@@ -142,8 +142,11 @@ def _packed(spec: TargetSpec, rng: Rng, outer: int, inner: int) -> dict[str, int
     wgt = WEIGHTS + int(rng.integers(0, max(1, room))) * memory.beat_row
     src = _batched(rng, batch, _rows(rng, "src", READ, outer, inner, k), "src", outer, inner, k)
     dst = _batched(rng, batch, _rows(rng, "dst", WRITE, outer, inner, n), "dst", outer, inner, n)
+    flags = _linear_flags(spec, rng, outer, inner, n, batch)
+    if "aux" in flags and rng.random() < 0.3:  # in place
+        flags |= {"aux" + part: dst["dst" + part] for part in ("", "_so", "_si")}
     return {"batch": batch, "k": k, "n": n, "wgt": _unit(wgt), "wgt_tile": _unit(packed.tile_bytes),
-            "wgt_b": _unit(packed.bytes), **src, **dst, **_linear_flags(spec, rng, outer, inner, n, batch)}
+            "wgt_b": _unit(packed.bytes), **src, **dst, **flags}
 
 
 def norm(spec: TargetSpec, rng: Rng) -> dict[str, int]:

@@ -31,8 +31,9 @@ def bodies(draw: st.DrawFn, env: dict[str, Expr], depth: int, calls: bool) -> tu
         kind = draw(st.sampled_from(["launch", "launch", "let", "call"] + ["for", "if"] * (depth > 0)))
         free = [name for name in ("x", "y", "z", "w", "v") if name not in env]
         if kind == "launch" or (kind in ("let", "for") and not free):
-            base = draw(st.sampled_from(BUFFERS)).base
-            fields = {"src": base + draw(expressions(env)), "rows_o": draw(expressions(env))}
+            fields = {"rows_o": draw(expressions(env))}
+            for field in draw(st.sampled_from([["src"], ["dst"], ["src", "dst"]])):
+                fields[field] = draw(st.sampled_from(BUFFERS)).base + draw(expressions(env))
             body.append(Launch("COPY", fields, draw(st.sampled_from(["", "layer 1 / #x"]))))
         elif kind == "let":
             value = draw(expressions(env))

@@ -17,7 +17,7 @@ HEAD = "program p(token: 1..8)\n" + "".join(f"buffer {n}: activations 64 bytes f
 
 
 def lives(text: str) -> dict[str, tuple[int, int]]:
-    return {i.name: (i.lower, i.upper) for i in liveness(parse_program(HEAD + text))}
+    return {i.name: (i.lower, i.upper) for i in liveness(parse_program(HEAD + text), V3)}
 
 
 def program(*buffers: Buffer) -> Program:
@@ -28,35 +28,63 @@ def program(*buffers: Buffer) -> Program:
 
 
 def test_straight_line() -> None:
-    text = "launch C src=@a dst=@b\nlaunch C src=@b dst=@c\nlaunch C src=@c dst=@b"
+    text = "launch COPY src=@a dst=@b\nlaunch COPY src=@b dst=@c\nlaunch COPY src=@c dst=@b"
     assert lives(text) == {"a": (0, 1), "b": (0, 3), "c": (1, 3)}
 
 
-def test_a_loop_keeps_what_it_touches_for_all_of_it() -> None:
+def test_a_loop_keeps_what_comes_from_outside_or_goes_there() -> None:
     text = """\
-launch C dst=@a
+launch COPY dst=@a
 for t in token:
-  launch C src=@a dst=@b
+  launch COPY src=@a dst=@b
   for u in token:
-    launch C src=@b dst=@c
-launch C src=@c dst=@d
+    launch COPY src=@b dst=@c
+launch COPY src=@c dst=@d
 """
     assert lives(text) == {"a": (0, 3), "b": (1, 3), "c": (1, 4), "d": (3, 4)}
 
 
+def test_what_every_turn_writes_first_lives_within_a_turn() -> None:
+    text = """\
+for t in token:
+  launch COPY dst=@a
+  launch COPY src=@a dst=@b
+  launch COPY src=@b dst=@c
+  launch COPY src=@c dst=@d
+"""
+    assert lives(text) == {"a": (0, 2), "b": (1, 3), "c": (2, 4), "d": (3, 4)}
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("  launch COPY src=@a\n  launch COPY dst=@a\n  launch COPY", (0, 3)),  # read first: of the turn before
+        ("  launch COPY\n  launch COPY src=@a dst=@a\n  launch COPY", (0, 3)),
+        ("  launch COPY\n  launch KV_APPEND cache=@a\n  launch COPY src=@a\n  launch COPY", (1, 3)),
+        ("  launch COPY\n  if lt(3, t):\n    launch COPY dst=@a\n  launch COPY src=@a", (0, 3)),  # not every turn writes
+        ("  launch COPY\n  for u in t:\n    launch COPY dst=@a\n  launch COPY src=@a", (0, 3)),  # perhaps no turn
+        ("  launch COPY\n  for u in token:\n    launch COPY dst=@a\n  launch COPY src=@a", (1, 3)),
+        ("  launch COPY\n  let p: 0..4294967295 = @a + 16\n  launch COPY dst=p\n  launch COPY src=@a", (1, 3)),
+    ],
+)
+def test_what_a_turn_hands_on_is_needed_for_the_whole_loop(body: str, expected: tuple[int, int]) -> None:
+    assert lives(f"for t in token:\n{body}\n")["a"] == expected
+
+
 def test_two_loops_one_behind_the_other_share_nothing() -> None:
-    text = "for t in token:\n  launch C dst=@a\nfor t in token:\n  launch C dst=@b\n"
+    text = "for t in token:\n  launch COPY dst=@a\nfor t in token:\n  launch COPY dst=@b\n"
     assert lives(text) == {"a": (0, 1), "b": (1, 2)}
 
 
 def test_calls_count_where_they_are() -> None:
-    text = "function f:\n  launch C src=@a\nlaunch C src=@b\ncall f\nlaunch C src=@b\n"
-    text += "for t in token:\n  call f\n  launch C"
+    text = "function f:\n  launch COPY src=@a\nlaunch COPY src=@b\ncall f\nlaunch COPY src=@b\n"
+    text += "for t in token:\n  call f\n  launch COPY"
     assert lives(text) == {"a": (1, 5), "b": (0, 3)}
 
 
 def test_host_copies_and_conditions_count() -> None:
-    assert lives("copy dst=@a src=@b bytes=16\nif lt(3, token):\n  launch C src=@a") == {"a": (0, 2), "b": (0, 1)}
+    text = "copy dst=@a src=@b bytes=16\nif lt(3, token):\n  launch COPY src=@a"
+    assert lives(text) == {"a": (0, 2), "b": (0, 1)}
 
 
 def test_recursion_is_refused() -> None:
