@@ -17,6 +17,7 @@ from dlavm.support.errors import DlavmError
 from dlavm.wire import CHAT, FrameReader, Message, WireError
 from dlavm.wire.protocol import HEADER
 
+MAX_ROUNDS = 16  # of reading what came while nobody asked
 READ_BYTES = 1 << 16
 POLL_S = 0.1  # how long Ctrl-C may take to be seen
 MAX_SHOWN = 200  # characters of what a server says about itself
@@ -128,11 +129,12 @@ class Connection:
 
     def lost(self) -> str:
         """`end`, after a look at what came; for times when no message is due."""
-        if not self._end:
-            self._pump(0)
-        if self._inbox and not self._end:
+        rounds = 0
+        while not self._end and rounds < MAX_ROUNDS and self._pump(0):
+            rounds += 1
+        if self._inbox:
             message = self._inbox.popleft()
-            self._over(_parting(message) or f"is out of step: expected no message, got {message.name!r}")
+            self._end = _parting(message) or f"is out of step: expected no message, got {message.name!r}"
         return self._end
 
     def close(self) -> None:
@@ -164,15 +166,18 @@ class Connection:
                 self._pings += 1
                 self.send("ping", nonce=self._pings)
 
-    def _pump(self, timeout: float, count_sent: bool = False) -> None:
-        """Sends and receives what is possible, waiting for the first byte for at most `timeout` seconds."""
+    def _pump(self, timeout: float, count_sent: bool = False) -> bool:
+        """Sends and receives what is possible, waiting for at most `timeout` seconds; whether something came."""
         wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._outgoing else 0)
         self._selector.modify(self._socket, wanted)
+        came = 0
         for _, events in self._selector.select(timeout):
-            if events & selectors.EVENT_READ:
+            came = events & selectors.EVENT_READ
+            if came:
                 self._fill()
             if events & selectors.EVENT_WRITE and self._drain() and count_sent:
                 self._life = time.monotonic()
+        return bool(came)
 
     def _fill(self) -> None:
         while True:

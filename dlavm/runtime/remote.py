@@ -18,6 +18,7 @@ from dlavm.wire import CHAT, Message
 T = TypeVar("T")
 
 MIN_RETRY_S = 0.05
+LASTING = ("model", "model_id", "tokenizer_id", "vocab_size", "context")  # of a welcome, as long as a conversation
 ANSWER = ("progress", "token", "done")
 
 
@@ -43,6 +44,11 @@ class RemoteBackend:
     def ids(self) -> Sequence[int]:
         """The tokens in the cache."""
         return tuple(self._ids)
+
+    @property
+    def tokenizer_id(self) -> str:
+        """SHA-256 of the tokenizer.json that the model was built with; empty for a model without one."""
+        return shown(self.welcome["tokenizer_id"])
 
     @property
     def end_tokens(self) -> Sequence[int]:
@@ -100,7 +106,7 @@ class RemoteBackend:
 
     def close(self) -> None:
         """Says goodbye."""
-        self._drop()
+        self.drop()
 
     # What follows is for RemoteTokens too.
 
@@ -112,8 +118,8 @@ class RemoteBackend:
         """A living connection, perhaps a new one. Raises DlavmError where there is none to have."""
         if not self._is_connected():
             self._connection, welcome = self._connect()
-            if _facts(welcome) != self.model or welcome["tokenizer_id"] != self.welcome["tokenizer_id"]:
-                self._drop()
+            if any(welcome[key] != self.welcome[key] for key in LASTING):
+                self.drop()
                 raise DlavmError(f"the server at {self.place}: expected the model {self.model.name} "
                                  f"({self.model.model_id[:12]}) as before, got {shown(welcome['model'])} "
                                  f"({shown(welcome['model_id'])[:12]}); start again")  # fmt: skip
@@ -121,6 +127,14 @@ class RemoteBackend:
             self._note(f"connected to {self.place} again, where the cache is empty now (the server {self._end})")
         assert self._connection is not None
         return self._connection
+
+    def drop(self, why: str = "was left") -> None:
+        """Closes the connection; what the server had in the cache is gone."""
+        if self._connection is not None:
+            self._end = self._connection.end or why
+            self._connection.close()
+        self._connection = None
+        self._ids = []
 
     @contextlib.contextmanager
     def exchange(self) -> Iterator[Connection]:
@@ -140,13 +154,13 @@ class RemoteBackend:
                 yield
             except ServerRefused as refusal:
                 if refusal.is_fatal:
-                    self._drop()
+                    self.drop()
                 elif refusal.code != "busy":
                     self._ids = []  # what the server has may be another thing than it was; nothing is always right
                 raise
             except BaseException as error:
                 if not (is_resumable and isinstance(error, KeyboardInterrupt)):
-                    self._drop()
+                    self.drop()
                 raise
 
     def patiently(self, attempt: Callable[[], T]) -> T:
@@ -157,26 +171,19 @@ class RemoteBackend:
             try:
                 return attempt()
             except ServerRefused as refusal:
-                pause = max(refusal.retry_ms / 1000, MIN_RETRY_S)
-                if refusal.code != "busy" or time.monotonic() + pause > deadline:
+                left = deadline - time.monotonic()
+                if refusal.code != "busy" or left <= 0:
                     raise
                 if not is_said:
                     self._note(f"{refusal}; trying again for {self._patience.busy_s:g} s, Ctrl-C ends that")
                 is_said = True
-                time.sleep(pause)
+                time.sleep(min(left, max(refusal.retry_ms / 1000, MIN_RETRY_S)))
 
     def _is_connected(self) -> bool:
         with held_interrupts():
             if self._connection is not None and self._connection.lost():
-                self._drop()
+                self.drop()
         return self._connection is not None
-
-    def _drop(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._end = self._connection.end
-        self._connection = None
-        self._ids = []
 
     def _connect(self) -> tuple[Connection, Message]:
         return connect(self._address, self._patience)
@@ -189,7 +196,7 @@ class RemoteBackend:
                 ok = connection.receive("ok")
             finally:
                 if not is_sent:  # the rest may not follow now
-                    self._drop()
+                    self.drop()
             if ok["kv_len"] != len(ids):
                 raise connection.broken(f"expected {len(ids)} cached tokens, got {ok['kv_len']}")
         self._ids = list(ids)
@@ -303,6 +310,8 @@ class RemoteTokens:
         self.cost = Cost(done["prefill_us"] / 1e6, done["decode_us"] / 1e6, max(count - 1, 0), done["bytes_read"],
                          done["cycles"])  # fmt: skip
         self.stop_reason = CHAT.label("stop_reason", done["reason"])
+        if self.stop_reason == "shutdown":
+            self._server.drop("went down")  # which it does as soon as nobody is connected
 
     def _give_up(self) -> None:
         self._is_answering = False

@@ -124,7 +124,7 @@ def _partner(args: argparse.Namespace) -> Iterator[Partner]:
     else:
         _refuse(args, LOCAL_OPTIONS, "an artifact")
         with contextlib.closing(RemoteBackend(_address(args, *address.groups()), _say)) as backend:
-            folder = find_tokenizer(backend.welcome["tokenizer_id"], args.tokenizer and Path(args.tokenizer))
+            folder = find_tokenizer(backend.tokenizer_id, args.tokenizer and Path(args.tokenizer))
             yield Partner(backend, folder_tokenizer(folder), folder_defaults(folder))
 
 

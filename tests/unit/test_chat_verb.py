@@ -17,6 +17,7 @@ from dlavm.runtime.tokens import find_tokenizer
 from dlavm.support.atomic import sha256_file
 from dlavm.support.errors import DlavmError
 from tests.unit.fake_runtime import CTX, FakeDevice, write
+from tests.unit.fake_server import FakeServer
 from tests.unit.test_chat import parrot
 from tests.unit.test_tokens import CONFIG, TEMPLATE, byte_level
 
@@ -113,6 +114,22 @@ def test_what_is_refused(
     assert cli.main(["chat", *(argument.format(**names) for argument in arguments), *engine_of]) == 2
     err = capsys.readouterr().err
     assert words in err and err.count("\n") == 1
+
+
+def test_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tokenizer_folder(tmp_path / "output" / "tiny" / "tokenizer", top_k=7)
+    monkeypatch.chdir(tmp_path)
+    with FakeServer(parrot, tokenizer_id=sha256_file(folder / "tokenizer.json")) as server:
+        (tmp_path / "secret").write_text("sesame\n")
+        assert chat(monkeypatch, "hi\n/set\n", f"127.0.0.1:{server.port}", "--secret-file", "secret") == 0
+        captured = capsys.readouterr()
+        assert captured.out == "hi\n" and f"top_k 7, top_p 1.0, seed 0, max_tokens {CTX}" in captured.err
+        assert server.last("hello")["secret"] == "sesame" and server.last("generate")["top_k"] == 7
+        server.at_token = lambda talk, count: talk.kill() if count == 1 else None
+        assert chat(monkeypatch, "hi\nhi\n", f"localhost:{server.port}", "--json") == 1
+        said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [list(line) for line in said] == [["error"], ["error"]]
+        assert f"the server at localhost:{server.port} " in said[0]["error"]
 
 
 class TestTokenizerOfAServer:

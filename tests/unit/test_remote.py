@@ -221,7 +221,7 @@ class TestBusy:
         self.busy(server, "generate", 1000, retry_ms=100)
         with pytest.raises(ServerRefused, match="busy: every cache is taken"):
             caller.say("hi")
-        assert 2 <= server.names.count("generate") <= 4
+        assert 2 <= server.names.count("generate") <= 5
         assert caller.talk.turns == []
 
     @pytest.mark.usefixtures("interruptible")

@@ -114,6 +114,19 @@ class TestLoss:
         assert caller.say("hello") == "he"
         assert caller.talk.last and caller.talk.last.stop_reason == "shutdown"
         assert caller.texts == ["hello", "he"]
+        server.at_token = lambda talk, count: None
+        assert caller.say("you") == "you"
+        assert "(the server went down)" in caller.notes[0]
+
+    def test_an_end_behind_other_messages_is_seen_before_the_next_turn(self, server: FakeServer) -> None:
+        caller = Caller(server)
+        caller.say("hi")
+        for nonce in range(3):
+            server.talks[0].send("pong", nonce=nonce)
+            time.sleep(0.02)
+        server.talks[0].kill()
+        assert caller.say("you") == "you"
+        assert len(caller.notes) == 1
 
     def test_the_draws_go_on_after_a_loss(self) -> None:
         with FakeServer(follow) as server:
