@@ -118,12 +118,13 @@ const Service::Route& Service::route(const Conversation& conversation, const wir
             throw Refusal(chat::Error::kUnexpected,
                           std::string(info.name) + ": expected " + expected + ", got " + got, true);
     };
-    const bool loading = std::holds_alternative<Loading>(conversation.request);
+    const auto* loading = std::get_if<Loading>(&conversation.request);
+    const bool takes_data = loading != nullptr && loading->received < loading->bytes;
     refuse_if(!conversation.greeted && route.when != When::kFirst, "hello before", "none");
     refuse_if(conversation.greeted && route.when == When::kFirst, "one", "another one");
     refuse_if(route.when == When::kIdle && !conversation.idle(), "the answer before to be over",
               "it under way");
-    refuse_if(route.when == When::kLoad && !loading, "a load before", "none");
+    refuse_if(route.when == When::kLoad && !takes_data, "a load that waits for it", "none");
     if (!conversation.greeted && header.length > kGreetingBytes)
         throw wire::TooLarge("hello: expected at most " + to_string(kGreetingBytes) + " bytes, got " +
                              to_string(header.length));

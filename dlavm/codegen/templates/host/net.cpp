@@ -194,10 +194,10 @@ Loop::Loop(Listener listener, SharedService& shared, Wake& wake, std::size_t max
 
 void Loop::run() {
     while (prepare()) {
+        shared_.work.notify_one();  // what came, and room for output, can make turns
         write_log();
         wait();
         dispatch();
-        shared_.work.notify_one();
     }
     write_log();
 }

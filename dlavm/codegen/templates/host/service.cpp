@@ -154,7 +154,7 @@ Service::Deadline Service::deadline(const Conversation& conversation) const {
     if (!conversation.greeted) consider(conversation.since, limits_.message, &Service::expire_hello);
     if (conversation.message_since)
         consider(*conversation.message_since, limits_.message, &Service::expire_message);
-    if (loading && loading->received < loading->bytes && loading->pending.empty() && !conversation.in_flight)
+    if (loading && loading->received < loading->bytes && !wants_turn(conversation) && !conversation.in_flight)
         consider(loading->since, limits_.message, &Service::expire_message);
     if (conversation.greeted && conversation.idle())
         consider(conversation.since, limits_.idle, &Service::expire_idle);
