@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
+import itertools
 import json
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ from typing import Any
 import pytest
 
 from dlavm import cli
+from tests.e2e.server_tools import Server, build_host
 
 
 @dataclass(frozen=True)
@@ -58,3 +63,31 @@ def stories(tmp_path_factory: pytest.TempPathFactory, stories_py: Path) -> Path:
     outcome = run_command("build", stories_py, "--target", "v3", "-o", path, "--json")
     assert outcome.code == 0, outcome.err
     return path
+
+
+@pytest.fixture(scope="session")
+def server_program(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The server of the bundled model, built once for all the workers of a run."""
+    if shutil.which("cmake") is None or shutil.which("g++") is None:
+        pytest.skip("needs cmake, g++")
+    base = tmp_path_factory.getbasetemp()
+    build = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "server-build"
+    build.mkdir(exist_ok=True)
+    with (build / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (build / "server").is_file():
+            build_host(stories / "host", build, "server")
+    return build / "server"
+
+
+@pytest.fixture
+def start(server_program: Path, stories: Path, tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """`start("--conversations", 2)` is a running server with these options."""
+    with contextlib.ExitStack() as stack:
+        count = itertools.count()
+
+        def run(*options: object, descriptors: int | None = None) -> Server:
+            log = tmp_path / f"log{next(count)}"
+            return stack.enter_context(Server(server_program, stories, log, options, descriptors))
+
+        yield run

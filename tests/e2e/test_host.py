@@ -16,6 +16,7 @@ import pytest
 from dlavm.pack.artifact import Artifact
 from dlavm.runtime.session import open_session
 from dlavm.support.paths import native_library
+from tests.e2e.server_tools import build_host
 
 Command = Callable[..., Any]
 Generate = Callable[..., subprocess.CompletedProcess[str]]
@@ -91,15 +92,10 @@ def prompts(stories_py: Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def generate(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> Generate:
     """`generate("--prompt-ids", ...)` runs the example on the artifact."""
-    build = tmp_path_factory.mktemp("host")
-    configure = ["cmake", "-S", str(stories / "host"), "-B", str(build)]
-    options = [f"-DDLAVM_LIBRARY={native_library()}", "-DDLAVM_WERROR=ON"]
-    for command in ([*configure, *options], ["cmake", "--build", str(build)]):
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
+    program = build_host(stories / "host", tmp_path_factory.mktemp("host"), "generate")
 
     def run(*arguments: object, artifact: Path = stories) -> subprocess.CompletedProcess[str]:
-        command = [str(build / "generate"), "--artifact", str(artifact), *map(str, arguments)]
+        command = [str(program), "--artifact", str(artifact), *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
     return run
