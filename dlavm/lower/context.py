@@ -67,14 +67,19 @@ class Context:
         args = [v for v in (token, kv_len, head_rows) if v.op == "var"]
         self.tasks = TaskBuilder(graph.name, args=args,
                                  assumptions=(le(head_rows, token), le(kv_len + token, int(str(graph.meta["ctx"])))))
-        # From the caches of the first sequence to those of this one, in address units.
-        self.kv_base = self.tasks.arg("kv_base", 0, spec.space("kv").capacity // ADDRESS_UNIT) if graph.kv else wrap(0)
+        # From the caches of the first sequence to those of the step's, in address units.
+        self.kv_base = self.tasks.arg("kv_base", 0, self._last_kv_base()) if graph.kv else wrap(0)
         self.contents: dict[str, Content] = {}
         self.kv: dict[str, KvLayout] = {}
         self.act_slots: dict[str, int] = {}
         self._rows: dict[str, Rows] = {}
         self._buffers: dict[str, Buffer] = {}
         self._outputs = {v.name for v in graph.outputs.values()}
+
+    def _last_kv_base(self) -> int:
+        """The last sequence's caches end with the memory at the latest."""
+        one = sum(KvLayout(*(int(x) for x in value.type.shape)).bytes for value in self.graph.kv)
+        return max(1, (self.spec.space("kv").capacity - one) // ADDRESS_UNIT)
 
     def variable(self, name: str) -> Expr:
         return self.graph.variables[name]

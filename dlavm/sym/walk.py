@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from math import prod
+from weakref import WeakKeyDictionary
 
 from dlavm.support.errors import DlavmError
 from dlavm.sym.expr import Expr, IntoExpr, rebuild, wrap
@@ -20,6 +21,9 @@ MEANING: dict[str, Callable[..., int]] = {
     "eq": lambda a, b: int(a == b),
     "select": lambda c, a, b: a if c else b,
 }
+
+
+_known_vars: WeakKeyDictionary[Expr, tuple[Expr, ...]] = WeakKeyDictionary()
 
 
 def postorder(*roots: Expr) -> Iterator[Expr]:
@@ -85,5 +89,16 @@ def substitute(expr: IntoExpr, replacements: Mapping[Expr, IntoExpr]) -> Expr:
 
 def free_vars(*exprs: IntoExpr) -> tuple[Expr, ...]:
     """The variables in the expressions, by name."""
-    found = (node for node in postorder(*map(wrap, exprs)) if node.op == "var")
+    if len(exprs) == 1:
+        return _vars_of(wrap(exprs[0]))
+    found = {var for expr in exprs for var in _vars_of(wrap(expr))}
     return tuple(sorted(found, key=lambda v: v.order))
+
+
+def _vars_of(expr: Expr) -> tuple[Expr, ...]:
+    if not expr.args:
+        return (expr,) if expr.op == "var" else ()
+    if expr not in _known_vars:
+        found = (node for node in postorder(expr) if node.op == "var")
+        _known_vars[expr] = tuple(sorted(found, key=lambda v: v.order))
+    return _known_vars[expr]
