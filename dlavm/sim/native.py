@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
@@ -14,7 +13,7 @@ from cffi import FFI
 
 from dlavm.sim.device import Counters, DeviceError
 from dlavm.support.errors import DlavmError
-from dlavm.support.paths import native_library
+from dlavm.support.native import load
 from dlavm.target.spec import Memory, TargetSpec
 
 ABI_VERSION = 1
@@ -60,15 +59,8 @@ const char *dlavm_build_info(void);
 _MISUSE = {-1: "bad_argument", -2: "bad_address", -3: "bad_register", -4: "not_found", -5: "system"}
 
 
-@lru_cache(maxsize=1)
 def _library() -> tuple[FFI, Any]:
-    ffi = FFI()
-    ffi.cdef(_CDEF)
-    path = native_library()
-    try:
-        return ffi, ffi.dlopen(str(path))
-    except OSError as e:
-        raise DlavmError(f"native library {path}: expected a loadable library, got {str(e)!r}") from None
+    return load(_CDEF)
 
 
 def build_info() -> str:
@@ -78,7 +70,7 @@ def build_info() -> str:
 
 
 class NativeDevice:
-    """A device of the native library by URL (doc/devices.md); see the Device protocol. `threads` None: the engine decides.
+    """A device of the native library by URL (doc/devices.md); see the Device protocol. `threads` None: its own number.
 
     Raises DeviceError with a name of the ISA's error enum where the core stopped, and with bad_argument, bad_address,
     bad_register, not_found or system where the call itself was wrong.

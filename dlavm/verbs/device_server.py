@@ -12,7 +12,7 @@ from types import FrameType
 from dlavm.verbs.common import Subparsers, add_verb, positive, print_json, text
 
 LISTEN = "127.0.0.1:8124"
-POLL_MS = 1000  # a signal ends the wait earlier
+POLL_MS = 250  # a signal ends the wait earlier, unless it comes just before it
 GIB = 1 << 30
 
 

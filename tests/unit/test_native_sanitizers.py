@@ -1,4 +1,4 @@
-"""The C++ library under address and undefined-behaviour sanitizers: random and malformed input finds nothing."""
+"""The C++ library under sanitizers: random and malformed input, and threads that stop others, find nothing."""
 
 from __future__ import annotations
 
@@ -10,23 +10,50 @@ from pathlib import Path
 import pytest
 
 ROUNDS = 1500
+TRANSPORT_ROUNDS = 150
+
+pytestmark = pytest.mark.skipif(shutil.which("cmake") is None, reason="needs cmake")
 
 
-@pytest.mark.skipif(shutil.which("cmake") is None, reason="needs cmake")
-def test_stress_finds_nothing(repository: Path, tmp_path: Path) -> None:
+def build(repository: Path, folder: Path, sanitizers: str, *targets: str) -> None:
+    """Builds the library and test programs with `sanitizers`; skips where the compiler has none."""
     ninja = shutil.which("ninja")
-    configure = ["cmake", "-S", str(repository / "clib"), "-B", str(tmp_path), "-DCMAKE_BUILD_TYPE=None",
-                 "-DDLAVM_SANITIZE=address,undefined", "-DDLAVM_OPTIMIZE=-O1", "-DDLAVM_TESTS=ON"]
+    configure = ["cmake", "-S", str(repository / "clib"), "-B", str(folder), "-DCMAKE_BUILD_TYPE=None",
+                 f"-DDLAVM_SANITIZE={sanitizers}", "-DDLAVM_OPTIMIZE=-O1", "-DDLAVM_TESTS=ON"]
     subprocess.run(configure + (["-G", "Ninja"] if ninja else []), check=True, capture_output=True)
-    build = subprocess.run(["cmake", "--build", str(tmp_path), "-j", "2"], capture_output=True, text=True)
-    if "cannot find" in build.stderr + build.stdout and "asan" in build.stderr + build.stdout:
+    command = ["cmake", "--build", str(folder), "-j", "2", "--target", *targets]
+    done = subprocess.run(command, capture_output=True, text=True)
+    output = done.stdout + done.stderr
+    if "cannot find" in output and ("asan" in output or "tsan" in output):
         pytest.skip("the compiler has no sanitizer libraries")
-    assert build.returncode == 0, build.stdout[-4000:] + build.stderr[-4000:]
+    assert done.returncode == 0, output[-8000:]
+
+
+def reached(*command: object) -> dict[str, int]:
+    """Runs a test program, which has to find nothing; how often it says that it reached each thing."""
     environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
-    run = subprocess.run([str(tmp_path / "dlavm_stress"), str(ROUNDS)], capture_output=True, text=True, timeout=100,
-                         env=environment)
+    run = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=100, env=environment)
     assert run.returncode == 0, (run.stdout + run.stderr)[-4000:]
-    seen = {name: int(count) for name, count in (line.split() for line in run.stdout.splitlines())}
-    reached = {name for name, count in seen.items() if count}
+    return {name.rstrip(":"): int(count) for name, count in (line.rsplit(" ", 1) for line in run.stdout.splitlines())}
+
+
+def test_stress_finds_nothing(repository: Path, tmp_path: Path) -> None:
+    build(repository, tmp_path, "address,undefined", "dlavm_stress", "dlavm_transport")
+    seen = reached(tmp_path / "dlavm_stress", ROUNDS)
     # The input is worth something only if it gets through as well as being refused for every reason.
-    assert reached == set(seen) - {"bus"}
+    assert {name for name, count in seen.items() if count} == set(seen) - {"bus"}
+    check_transports(tmp_path)
+
+
+@pytest.mark.slow
+def test_threads_of_transports(repository: Path, tmp_path: Path) -> None:
+    build(repository, tmp_path, "thread", "dlavm_transport")
+    check_transports(tmp_path)
+
+
+def check_transports(folder: Path) -> None:
+    (folder / "card").mkdir()
+    seen = reached(folder / "dlavm_transport", TRANSPORT_ROUNDS, folder / "card")
+    assert set(seen) == {"accesses by tcp", "accesses by xdma", "calls against any server", "calls that failed",
+                         "calls that worked", "cards that take nothing", "connections", "reads", "stops"}  # fmt: skip
+    assert all(seen.values())

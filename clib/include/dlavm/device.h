@@ -52,15 +52,19 @@ typedef struct {
 } dlavm_counters;
 
 typedef struct {
-    const char* engine;  // "sim"
-    const char* simd;    // "portable", "avx2" or "avx512"
-    uint32_t threads;    // that work on one command
+    const char* engine;  // "sim", "xdma"; behind tcp: that of the other machine
+    const char* simd;    // "portable", "avx2" or "avx512"; "none" on a card
+    uint32_t threads;    // that work on one command; 0 on a card
     uint32_t abi_version;
 } dlavm_device_info;
 
 typedef struct dlavm_device dlavm_device;
 
-// Opens an engine: "sim:" is the functional simulator. `config` is copied.
+// Opens a device by URL. `config` is copied.
+//   sim:              the functional simulator
+//   xdma:/dev/xdma0   a card behind the public Xilinx XDMA driver: /dev/xdma0_h2c_0, _c2h_0, _user
+//   tcp:host:port     a device on another machine, behind a device server; IPv6 in brackets. The file that
+//                     the variable DLAVM_DEVICE_SECRET_FILE names holds the server's secret, if it has one.
 int dlavm_open(const char* url, const dlavm_config* config, dlavm_device** out);
 void dlavm_close(dlavm_device* device);
 
@@ -70,17 +74,18 @@ const char* dlavm_error(const dlavm_device* device);
 
 int dlavm_info(const dlavm_device* device, dlavm_device_info* out);
 
-// threads: a number (0: one per processor). simd: auto, portable, avx2, avx512. check_hazards: 0 or 1
-// (default 1).
+// sim: threads, a number (0: one per processor); simd: auto, portable, avx2, avx512; check_hazards: 0 or 1
+// (default 1). xdma: timeout_ms, after which a run is given up and the card reset (default 10000). tcp: the
+// options of the device there.
 int dlavm_set_option(dlavm_device* device, const char* name, const char* value);
 
 // Copies memory at linear byte addresses; the bytes must lie in one space.
 int dlavm_mem_read(dlavm_device* device, uint64_t address, void* buffer, uint64_t bytes);
 int dlavm_mem_write(dlavm_device* device, uint64_t address, const void* buffer, uint64_t bytes);
 
-// Shows the first `bytes` of a file as one channel's part of the memory from `address` on; the file is mapped
-// privately, never copied and never written. `address` is a multiple of channels * port_bytes, its offset in
-// the channel one of the page size.
+// Shows the first `bytes` of a file as one channel's part of the memory from `address` on; the file is never
+// written. The simulator maps it privately, other devices copy it piece by piece. `address` is a multiple of
+// channels * port_bytes, its offset in the channel one of the page size.
 int dlavm_mem_map(dlavm_device* device, uint64_t address, uint32_t channel, const char* path, uint64_t bytes);
 
 // Registers by byte offset (targets/isa/registers.yaml). On a register-driven target, writing LAUNCH executes
@@ -89,8 +94,8 @@ int dlavm_csr_read(dlavm_device* device, uint32_t offset, uint32_t* value);
 int dlavm_csr_write(dlavm_device* device, uint32_t offset, uint32_t value);
 
 // After CONTROL.start: executes commands until the program ends, stops with an error, or `max_commands` were
-// fetched (0: no limit); a later call goes on. `executed` (may be null) receives the number of commands
-// fetched by this call.
+// fetched (0: no limit, the only value that a card takes); a later call goes on. `executed` (may be null)
+// receives the number of commands fetched by this call.
 int dlavm_run(dlavm_device* device, uint64_t max_commands, uint64_t* executed);
 
 int dlavm_counters_read(dlavm_device* device, dlavm_counters* out);
