@@ -12,7 +12,7 @@ import numpy as np
 
 from dlavm.graph.ir import Type
 from dlavm.graph.opdef import Array, Attr, Call, OpDef
-from dlavm.sym import Expr, mul
+from dlavm.sym import Expr, mul, wrap
 
 OPS: dict[str, OpDef] = {}
 Operands = Mapping[str, Array]
@@ -215,6 +215,20 @@ def _last_rows_type(c: Call) -> Type:
 
 _op("last_rows", "x", _last_rows_type, lambda v, a, kv_len: v["x"][len(v["x"]) - a["count"] :],
     "The last `count` rows.", count=Attr("expr"))  # fmt: skip
+
+
+# slice: x (.., N) -> (.., size)
+def _slice_type(c: Call) -> Type:
+    n, start, size = c.dim("x", -1), c.attrs["start"], c.attrs["size"]
+    assert isinstance(start, int) and isinstance(size, int)
+    fits = start >= 0 and size >= 1 and start + size <= n.lo
+    c.require(fits, f"start and size expected a part of 0..{n}", (start, size))
+    return Type((*c["x"].shape[:-1], wrap(size)), c["x"].dtype)
+
+
+_op("slice", "x", _slice_type, lambda v, a, kv_len: v["x"][..., a["start"] : a["start"] + a["size"]],
+    "Elements start .. start + size - 1 of the last axis: a part of a fused projection.",
+    start=Attr("int"), size=Attr("int"))  # fmt: skip
 
 
 # add, mul: a (.., N), b the same shape or (N,) -> like a

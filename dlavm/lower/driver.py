@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dlavm.graph import Graph
-from dlavm.lower import attention, elementwise, embedding, linear  # noqa: F401  (they register their rules)
+from dlavm.lower import attention, elementwise, embedding, linear, views  # noqa: F401  (they register their rules)
 from dlavm.lower.context import Content, Context, Lowered
 from dlavm.lower.rules import select
 from dlavm.support.errors import DlavmError

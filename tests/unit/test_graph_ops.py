@@ -132,6 +132,8 @@ CASES: list[tuple[str, dict[str, Any], Callable[[Builder, dict[str, Value]], Val
     ),
     ("reshape", {"x": HEADS}, lambda b, v: b.reshape(v["x"], shape=(b.token, 32)), HEADS.reshape(T, 32), {}),
     ("last_rows", {"x": X}, lambda b, v: b.last_rows(v["x"], count=b.head_rows), X[1:], {}),
+    ("slice", {"x": X}, lambda b, v: b.slice(v["x"], start=2, size=5), X[:, 2:7], {}),
+    ("slice", {"x": HEADS}, lambda b, v: b.slice(v["x"], start=0, size=1), HEADS[:, :, :1], {}),
     ("add", {"x": X, "y": Y}, lambda b, v: b.add(v["x"], v["y"]), X + Y, {}),
     ("add", {"x": X, "g": GAMMA}, lambda b, v: b.add(v["x"], v["g"]), X + GAMMA, {}),
     ("mul", {"x": X, "y": Y}, lambda b, v: b.mul(v["x"], v["y"]), X * Y, {}),
@@ -184,6 +186,14 @@ REFUSALS: list[tuple[Callable[[Builder, Value, Value], object], str]] = [
     (lambda b, x, w: b.reshape(x, shape=(b.token, 9)), r"shape expected 8 \* token elements, got \[token, 9\] \("),
     (lambda b, x, w: b.reshape(x, shape=8), r"attribute shape expected a value of kind shape, got 8"),
     (lambda b, x, w: b.last_rows(x, count=5), r"count expected within 0..token, got 5 \("),
+    (
+        lambda b, x, w: b.slice(x, start=4, size=5),
+        r"slice at layer 3 / slice: start and size expected a part of 0..8, got \[4, 5\] \(",
+    ),
+    (lambda b, x, w: b.slice(x, start=-1, size=2), r"start and size expected a part of 0..8, got \[-1, 2\]"),
+    (lambda b, x, w: b.slice(x, start=3, size=0), r"start and size expected a part of 0..8, got \[3, 0\]"),
+    (lambda b, x, w: b.slice(x, start=0), r"slice at .*: attribute size expected a value of kind int, got none"),
+    (lambda b, x, w: b.slice(x, start=0.5, size=1), r"attribute start expected a value of kind int, got 0.5"),
     (lambda b, x, w: b.rope(x, w, rotary_dim=4), r"rope at .*: x expected f16\|f32 with 3 axes"),
     (
         lambda b, x, w: b.rope(b.reshape(x, shape=(b.token, 1, 8)), b.rotary(8), rotary_dim=5),
