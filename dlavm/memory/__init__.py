@@ -2,8 +2,8 @@
 
 from dlavm.memory.layout import MemoryMap, Region, alignments, assign
 from dlavm.memory.liveness import Interval, liveness
-from dlavm.memory.plan import Plan, lower_bound, plan
-from dlavm.memory.validate import validate
+from dlavm.memory.plan import Plan, plan
+from dlavm.memory.validate import lower_bound, validate
 
 __all__ = [
     "Interval",

@@ -1,15 +1,14 @@
-"""Placing intervals: greedy orders, then rounds that place earlier what reached the top."""
+"""Placing intervals in memory: the native planner (doc/memory.md) by names, and what a plan must hold."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dlavm.memory.liveness import Interval
+from dlavm.memory.native import MOST_BYTES, Answer, Limits, solve
+from dlavm.support import env
 from dlavm.support.errors import DlavmError
-
-ROUNDS = 8
-_Key = Callable[[Interval], tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -22,98 +21,63 @@ class Plan:
     optimal: bool
 
 
-ORDERS: dict[str, _Key] = {
-    "size": lambda i: (-i.size, i.lower),
-    "area": lambda i: (-i.size * (i.upper - i.lower), i.lower),
-    "lower": lambda i: (i.lower, -i.size),
-    "duration": lambda i: (i.lower - i.upper, -i.size),
-}
+@dataclass(frozen=True)
+class Search:
+    """A plan and how it came about: `status` and `end` are those of memory.native.VERDICTS and ENDS.
+
+    The plan is valid whatever the status; `infeasible` and `unknown` say that it is larger than the capacity.
+    """
+
+    plan: Plan
+    status: str
+    end: str
+    nodes: int
 
 
 def plan(intervals: Sequence[Interval], align: int = 1, capacity: int | None = None) -> Plan:
     """Offsets, multiples of `align`, such that intervals which overlap in time do not overlap in space.
 
-    Raises DlavmError for a name that occurs twice, an empty or negative interval, and where the best plan found is
-    larger than `capacity`.
+    The same in every run. With a capacity any plan within it will do; without one the peak is as small as can be found.
+    Raises DlavmError for a name that occurs twice, an empty or negative interval, and where no plan was found within
+    `capacity`.
     """
-    _check(intervals, align)
-    bound = lower_bound(intervals, align)
-    neighbours = _neighbours(intervals)
-    best: dict[str, int] | None = None
-    peak = 0
-    for key in ORDERS.values():
-        order = sorted(intervals, key=key)
-        for _ in range(ROUNDS):
-            offsets = _place(order, neighbours, align)
-            top = _peak(order, offsets)
-            if best is None or top < peak:
-                best, peak = offsets, top
-            if peak == bound:
-                break
-            tops = {i.name for i in order if offsets[i.name] + i.size == top}
-            order = [i for i in order if i.name in tops] + [i for i in order if i.name not in tops]
-        if peak == bound:
-            break
-    if capacity is not None and peak > capacity:
-        raise DlavmError(f"memory plan: expected at most {capacity} bytes, got {peak} (at least {bound} are needed)")
-    return Plan({i.name: (best or {})[i.name] for i in intervals}, peak, bound, peak == bound)
+    found = search(intervals, align, capacity)
+    if capacity is not None and found.plan.peak > capacity:
+        raise DlavmError(f"memory plan: expected at most {capacity} bytes, got {found.plan.peak} ({shortage(found)})")
+    return found.plan
 
 
-def lower_bound(intervals: Iterable[Interval], align: int = 1) -> int:
-    """The most bytes that are live at one time. Every interval but the last one in space ends on `align`."""
-    changes: dict[int, int] = {}
-    padding = 0
-    for i in intervals:
-        rounded = -(-i.size // align) * align
-        padding = max(padding, rounded - i.size)
-        changes[i.lower] = changes.get(i.lower, 0) + rounded
-        changes[i.upper] = changes.get(i.upper, 0) - rounded
-    live = most = 0
-    for time in sorted(changes):
-        live += changes[time]
-        most = max(most, live)
-    return max(0, most - padding)
+def search(
+    intervals: Sequence[Interval], align: int = 1, capacity: int | None = None, limits: Limits | None = None
+) -> Search:
+    """As `plan`, with limits of one's own; also where the capacity is too small."""
+    _check(intervals, align, capacity)
+    # Only the order of times counts, and any integer is a time here.
+    ranks = {time: rank for rank, time in enumerate(sorted({t for i in intervals for t in (i.lower, i.upper)}))}
+    answer: Answer = solve(
+        [ranks[i.lower] for i in intervals], [ranks[i.upper] for i in intervals], [i.size for i in intervals],
+        align, capacity, limits or Limits(threads=env.THREADS.get()),
+    )  # fmt: skip
+    offsets = {i.name: offset for i, offset in zip(intervals, answer.offsets, strict=True)}
+    made = Plan(offsets, answer.peak, answer.lower_bound, answer.peak == answer.lower_bound)
+    return Search(made, answer.verdict, answer.end, answer.nodes)
 
 
-def _check(intervals: Sequence[Interval], align: int) -> None:
-    if align < 1:
-        raise DlavmError(f"memory plan: align expected at least 1, got {align!r}")
+def shortage(found: Search) -> str:
+    """Why a plan is larger than its capacity, in a few words."""
+    least = f"at least {found.plan.lower_bound} are needed"
+    return least if found.status == "infeasible" else f"not proven: {least}, the search was {found.end}"
+
+
+def _check(intervals: Sequence[Interval], align: int, capacity: int | None) -> None:
+    if not 1 <= align < MOST_BYTES:
+        raise DlavmError(f"memory plan: align expected at least 1 and below 2^62, got {align!r}")
+    if capacity is not None and capacity < 0:
+        raise DlavmError(f"memory plan: capacity expected at least 0, got {capacity!r}")
     seen: set[str] = set()
     for i in intervals:
         if i.name in seen:
             raise DlavmError(f"memory plan: expected distinct names, got {i.name!r} twice")
         seen.add(i.name)
-        if i.size < 0 or i.lower >= i.upper:
-            raise DlavmError(f"buffer {i.name}: expected size >= 0 and lower < upper, got {i!r}")
-
-
-def _neighbours(intervals: Sequence[Interval]) -> dict[str, list[Interval]]:
-    """For each interval, those that overlap it in time."""
-    found: dict[str, list[Interval]] = {i.name: [] for i in intervals}
-    alive: list[Interval] = []
-    for new in sorted(intervals, key=lambda i: i.lower):
-        alive = [old for old in alive if old.upper > new.lower]
-        for old in alive:
-            found[old.name].append(new)
-            found[new.name].append(old)
-        alive.append(new)
-    return found
-
-
-def _place(order: Sequence[Interval], neighbours: Mapping[str, list[Interval]], align: int) -> dict[str, int]:
-    """Best fit: the smallest gap that is large enough, the space behind everything else if there is none."""
-    offsets: dict[str, int] = {}
-    for new in order:
-        taken = sorted((offsets[n.name], offsets[n.name] + n.size) for n in neighbours[new.name] if n.name in offsets)
-        end, best, best_gap = 0, -1, 0
-        for lo, hi in taken:
-            gap = lo - end
-            if gap >= new.size and (best < 0 or gap < best_gap):
-                best, best_gap = end, gap
-            end = max(end, -(-hi // align) * align)
-        offsets[new.name] = best if best >= 0 else end
-    return offsets
-
-
-def _peak(order: Iterable[Interval], offsets: Mapping[str, int]) -> int:
-    return max((offsets[i.name] + i.size for i in order), default=0)
+        if not 0 <= i.size < MOST_BYTES or i.lower >= i.upper:
+            raise DlavmError(f"buffer {i.name}: expected size >= 0 and lower < upper, sizes below 2^62, got {i!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from dlavm.memory.liveness import Interval
 from dlavm.support.errors import DlavmError
@@ -36,6 +36,22 @@ def validate(
         for _, other in live[max(0, at - 1) : at + 1]:
             _check_pair(intervals[n], intervals[other], offsets)
         insort(live, key)
+
+
+def lower_bound(intervals: Iterable[Interval], align: int = 1) -> int:
+    """The most bytes that are live at one time. Every interval but the last one in space ends on `align`."""
+    changes: dict[int, int] = {}
+    padding = 0
+    for i in intervals:
+        rounded = -(-i.size // align) * align
+        padding = max(padding, rounded - i.size)
+        changes[i.lower] = changes.get(i.lower, 0) + rounded
+        changes[i.upper] = changes.get(i.upper, 0) - rounded
+    live = most = 0
+    for time in sorted(changes):
+        live += changes[time]
+        most = max(most, live)
+    return max(0, most - padding)
 
 
 def _check_pair(a: Interval, b: Interval, offsets: Mapping[str, int]) -> None:

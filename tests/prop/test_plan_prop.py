@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlavm.memory import Interval, lower_bound, plan, validate
 from dlavm.memory.csv import parse_csv, to_csv
+from dlavm.memory.plan import search
 from dlavm.support.errors import DlavmError
 
 
@@ -24,6 +27,43 @@ def test_plans_are_valid(intervals: list[Interval], align: int) -> None:
     assert made.peak >= made.lower_bound >= 0
     assert made.optimal == (made.peak == made.lower_bound)
     assert made == plan(intervals, align)
+
+
+@st.composite
+def tiny_problems(draw: st.DrawFn) -> list[Interval]:
+    """Few buffers, most of which live together."""
+    rows = draw(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 4), st.integers(0, 9)), max_size=6))
+    return [Interval(f"b{i}", lower, lower + length, size) for i, (lower, length, size) in enumerate(rows)]
+
+
+def smallest_peak(intervals: list[Interval], align: int) -> int:
+    """By trying every order: buffers put in order of the offsets of a best plan, each as low as it can, are one."""
+    best = sum(-(-i.size // align) * align for i in intervals)
+    for order in permutations([i for i in intervals if i.size]):
+        placed: list[tuple[int, Interval]] = []
+        for new in order:
+            offset = 0
+            for at, old in sorted((p for p in placed if p[1].lower < new.upper and new.lower < p[1].upper),
+                                  key=lambda p: p[0]):  # fmt: skip
+                if at < offset + new.size and offset < at + old.size:
+                    offset = -(-(at + old.size) // align) * align
+            placed.append((offset, new))
+        best = min(best, max((at + i.size for at, i in placed), default=0))
+    return best
+
+
+@settings(max_examples=150)
+@given(tiny_problems(), st.sampled_from([1, 2, 4]))
+def test_plans_are_as_small_as_can_be(intervals: list[Interval], align: int) -> None:
+    least = smallest_peak(intervals, align)
+    found = search(intervals, align)
+    validate(intervals, found.plan.offsets, align, least)
+    assert (found.plan.peak, found.plan.lower_bound, found.status) == (least, least, "optimal")
+    assert search(intervals, align, least).status == "optimal"
+    if least:
+        below = search(intervals, align, least - 1)
+        assert (below.status, below.plan.lower_bound <= least) == ("infeasible", True)
+        validate(intervals, below.plan.offsets, align, below.plan.peak)
 
 
 @given(problems())

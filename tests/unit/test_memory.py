@@ -180,15 +180,6 @@ def test_missing_and_binary_csv(tmp_path: Path) -> None:
             read_csv(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["A", "B", "C", "D", "E"])
-def test_minimalloc_problems(name: str, shared: Path) -> None:
-    intervals, offsets = read_csv(shared / "data" / "minimalloc" / f"{name}.1048576.csv")
-    made = plan(intervals)
-    validate(intervals, made.offsets, 1, made.peak)
-    assert offsets == {}
-    assert made.lower_bound <= 1048576 and made.peak < 1.4 * made.lower_bound
-
-
 # -- memory map ----------------------------------------------------------------------------------------------------
 
 EVERY_ROLE = [Buffer(role, role, 100) for role in ("kv", "input", "weights", "output", "tables", "activations")]
