@@ -183,11 +183,11 @@ class DeviceServer:
     @property
     def port(self) -> int:
         """Where it listens."""
-        return int(self._lib.dlavm_server_port(self._handle))
+        return int(self._lib.dlavm_server_port(self._open()))
 
     def poll(self, timeout_ms: int) -> list[str]:
         """Handles what comes, at most for this time; returns earlier after a signal. What there is to log."""
-        _raise_if(self._lib.dlavm_server_poll(self._handle, _u32(timeout_ms)))
+        _raise_if(self._lib.dlavm_server_poll(self._open(), _u32(timeout_ms)))
         ffi, lines = _library()[0], []
         while line := self._lib.dlavm_server_log(self._handle):
             lines.append(ffi.string(line).decode(errors="replace"))
@@ -198,6 +198,11 @@ class DeviceServer:
         handle, self._handle = self._handle, None
         if handle is not None:
             self._lib.dlavm_server_close(handle)
+
+    def _open(self) -> Any:
+        if self._handle is None:
+            raise DlavmError("device server: expected an open server, got one that was closed")
+        return self._handle
 
     def __enter__(self) -> DeviceServer:
         return self

@@ -15,6 +15,7 @@ import pytest
 
 from dlavm.sim.device import DeviceError
 from dlavm.sim.native import DeviceServer, NativeDevice
+from dlavm.support.errors import DlavmError
 from dlavm.target.isa import Instr, encode_program
 from dlavm.wire import DEVICE
 from tests.unit.device_server import RawClient, Serving, open_fields
@@ -527,6 +528,7 @@ class TestClient:
             (DEVICE.encode("data", bytes=bytes(17)), "data of another length"),
             (DEVICE.encode("read", address=0, count=1), "message from the server, got 3"),
             (DEVICE.encode("data", bytes=bytes(16))[:-1], "the server closed it"),
+            (DEVICE.encode("result", status=0, value=0, text=""), "message 65 where 66"),
         ],
     )
     def test_answers_that_do_not_fit(self, frame: bytes, words: str) -> None:
@@ -537,6 +539,12 @@ class TestClient:
             thread.join(20)
             for call in (lambda: device.mem_read(0, 16), device.run, device.counters):
                 assert str(error_of(call)) == str(first)
+
+    def test_a_core_error_where_no_core_runs(self) -> None:
+        url, thread = self.serve_once(self.opened, DEVICE.encode("result", status=3, value=0, text="x"))
+        with NativeDevice(SPEC, url) as device, fails("system", "status 3"):
+            device.mem_write(0, b"1")
+        thread.join(20)
 
     @pytest.mark.parametrize(
         "address", ["", "host", "host:", ":1", "::1:80", "[::1]", "[::1:80", "host:99999", "host:-1", "host:8x", "[]:1"]
@@ -563,6 +571,12 @@ class TestClient:
             pytest.skip(str(error))
         with serving, NativeDevice(SPEC, f"tcp:{host}:{serving.port}") as device:
             assert run(device, SPEC, []) == 1
+
+    def test_a_closed_server(self) -> None:
+        server = DeviceServer()
+        server.close()
+        with pytest.raises(DlavmError, match="closed"):
+            server.poll(1)
 
     def test_servers_that_cannot_be(self) -> None:
         with Serving() as serving:

@@ -123,6 +123,14 @@ Result RemoteEngine::checked(Result result) const {
     return result;
 }
 
+// A call that no core can stop; its value.
+template <class Request>
+uint64_t RemoteEngine::call(const Request& request) {
+    const auto result = ask<Result>(request, soon());
+    if (result.status != 0) connection_->refuse("status " + std::to_string(result.status));
+    return result.value;
+}
+
 dlavm_device_info RemoteEngine::info() const {
     const auto opened = ask<Opened>(device_protocol::Info(), soon());
     const char* const engine = names_.insert(opened.engine).first->c_str();
@@ -133,7 +141,7 @@ void RemoteEngine::set_option(const std::string& name, const std::string& value)
     device_protocol::Option option;
     option.name = name;
     option.value = value;
-    ask<Result>(option, soon());
+    call(option);
 }
 
 void RemoteEngine::mem_read(uint64_t address, void* out, uint64_t bytes) {
@@ -154,7 +162,7 @@ void RemoteEngine::mem_write(uint64_t address, const void* in, uint64_t bytes) {
         device_protocol::Write write;
         write.address = address + done;
         write.bytes = {static_cast<const char*>(in) + done, length};
-        ask<Result>(write, soon());
+        call(write);
     });
 }
 
@@ -166,17 +174,17 @@ void RemoteEngine::mem_map(uint64_t address, uint32_t channel, const char* path,
     map.channel = channel;
     map.total = bytes;
     abi::read_image(path, bytes, kPiece, [&](uint64_t done, const uint8_t* data, uint64_t length) {
-        if (done == 0) ask<Result>(map, soon());  // not before the file is known to be there
+        if (done == 0) call(map);  // not before the file is known to be there
         device_protocol::Image image;
         image.bytes = {reinterpret_cast<const char*>(data), length};
-        ask<Result>(image, soon());
+        call(image);
     });
 }
 
 uint32_t RemoteEngine::csr_read(uint32_t offset) {
     device_protocol::CsrRead read;
     read.offset = offset;
-    return static_cast<uint32_t>(ask<Result>(read, soon()).value);
+    return static_cast<uint32_t>(call(read));
 }
 
 int RemoteEngine::csr_write(uint32_t offset, uint32_t value, std::string& error) {

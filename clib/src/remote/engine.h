@@ -40,6 +40,8 @@ class RemoteEngine final : public abi::Engine {
     Answer receive(std::optional<Clock::time_point> deadline) const;
     template <class Message>
     Message decoded(std::string_view payload) const;
+    template <class Request>
+    uint64_t call(const Request& request);
     device_protocol::Result checked(device_protocol::Result result) const;
     void send(const std::string& frame) const;
 

@@ -70,11 +70,14 @@ void Peer::drop_message() {
 
 void Peer::serve() { state_ = State::kServing; }
 
-void Peer::answer(const std::string& frame) {
-    if (sent_ == out_.size()) progress_ = Clock::now();
-    out_.erase(0, sent_);
-    sent_ = 0;
-    out_ += frame;
+void Peer::answer(std::string frame) {
+    if (sent_ == out_.size()) {
+        out_ = std::move(frame);
+        sent_ = 0;
+        progress_ = Clock::now();
+    } else {
+        out_ += frame;
+    }
     flush();
 }
 
@@ -120,10 +123,9 @@ void Peer::check_header() {
 }
 
 void Peer::discard() {
-    char bytes[4096];
-    ssize_t got = 1;
-    while (got > 0) got = recv(socket_.get(), bytes, sizeof bytes, 0);
-    if (got == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) end("");
+    char bytes[65536];
+    const ssize_t got = recv(socket_.get(), bytes, sizeof bytes, 0);
+    if (got == 0 || (got < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) end("");
 }
 
 void Peer::flush() {

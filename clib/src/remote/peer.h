@@ -38,7 +38,7 @@ class Peer {
     // The first message was good.
     void serve();
 
-    void answer(const std::string& frame);
+    void answer(std::string frame);
 
     // A last answer, then the end of the connection; the text is for the log too. What comes is thrown away:
     // to close at once would take the answer from the other side.

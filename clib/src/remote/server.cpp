@@ -66,7 +66,7 @@ bool Server::turn(Clock::time_point end) {
         if (!peer.gone() && peer.has_message()) handle(peer);
     }
     if ((entries[1].revents & POLLIN) != 0) finish_job();
-    if ((entries[0].revents & POLLIN) != 0) accept_all();
+    if ((entries[0].revents & POLLIN) != 0) accept_some();
     sweep();
     return true;
 }
@@ -80,8 +80,8 @@ int Server::wait(std::vector<pollfd>& entries, Clock::time_point end) const {
     return ::poll(entries.data(), entries.size(), timeout);
 }
 
-void Server::accept_all() {
-    for (;;) {
+void Server::accept_some() {
+    for (size_t i = 0; i < kMaxPeers; ++i) {
         abi::Descriptor socket(accept4(listener_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
         if (!socket) {
             if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
@@ -150,8 +150,8 @@ void Server::serve(Peer& peer) {
         if (hosted_->busy()) hosted_->stop();
     } else if (hosted_->busy()) {
         throw wire::Malformed(std::string("expected stop while a run goes on, got ") + peer.message().name);
-    } else if (const auto answer = hosted_->handle(number, peer.payload())) {
-        peer.answer(*answer);
+    } else if (auto answer = hosted_->handle(number, peer.payload())) {
+        peer.answer(std::move(*answer));
     }
 }
 
@@ -159,8 +159,8 @@ void Server::finish_job() {
     eventfd_t count = 0;
     eventfd_read(wake_.get(), &count);
     if (!hosted_ || !hosted_->busy() || !hosted_->ready()) return;
-    const std::string answer = hosted_->finish();
-    if (client_->serving()) client_->answer(answer);
+    std::string answer = hosted_->finish();
+    if (client_->serving()) client_->answer(std::move(answer));
 }
 
 // Peers that are gone, and the device of a client that is.

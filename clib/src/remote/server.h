@@ -35,7 +35,7 @@ class Server {
   private:
     bool turn(Clock::time_point end);
     int wait(std::vector<pollfd>& entries, Clock::time_point end) const;
-    void accept_all();
+    void accept_some();
     void make_room();
     void greet(Peer& peer);
     void open(Peer& peer, const device_protocol::Open& open);

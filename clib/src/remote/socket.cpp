@@ -24,9 +24,10 @@ using abi::system_text;
 
 namespace {
 
-// A peer that is gone without a word is noticed after about 5 + 4 * 2 seconds.
+// A peer that is gone without a word is noticed after 5 + 4 * 2 seconds, whether bytes are on their way or
+// not.
 constexpr int kKeepaliveIdle = 5, kKeepaliveInterval = 2, kKeepaliveProbes = 4;  // seconds, seconds, probes
-constexpr unsigned kUnacknowledged = 20000;                                      // milliseconds
+constexpr unsigned kUnacknowledged = 13000;                                      // milliseconds
 constexpr size_t kMaxSecret = 1024;
 
 template <class Value>
