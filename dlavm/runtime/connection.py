@@ -17,6 +17,7 @@ from dlavm.support.errors import DlavmError
 from dlavm.wire import CHAT, FrameReader, Message, WireError
 from dlavm.wire.protocol import HEADER
 
+LEAST_LIMIT = 64  # of the bytes of a payload: a generate of a token
 MAX_ROUNDS = 16  # of reading what came while nobody asked
 READ_BYTES = 1 << 16
 POLL_S = 0.1  # how long Ctrl-C may take to be seen
@@ -225,9 +226,10 @@ class Connection:
 
     def _refusal(self, message: Message) -> ServerRefused:
         code = CHAT.label("error", message["code"])
-        text = f"the server at {self.where}: {code}: {shown(message['text'])}{HINTS.get(code, '')}"
+        said = f"{code}: {shown(message['text'])}" if message["text"] else code
+        text = f"the server at {self.where}: {said}{HINTS.get(code, '')}"
         if message["fatal"]:
-            self._over(f"closed the connection: {code}: {shown(message['text'])}")
+            self._over(f"closed the connection: {said}")
         return ServerRefused(text, code, message["retry_ms"], bool(message["fatal"]))
 
 
@@ -241,6 +243,8 @@ def connect(address: Address, patience: Patience) -> tuple[Connection, Message]:
         welcome = connection.receive("welcome", pings=False)
         if not 1 <= welcome["version"] <= CHAT.version:
             raise connection.broken(f"expected protocol version 1..{CHAT.version}, got {welcome['version']}")
+        if welcome["max_message"] < LEAST_LIMIT:
+            raise connection.broken(f"expected messages of {LEAST_LIMIT} bytes, got {welcome['max_message']} at most")
     except BaseException as error:
         connection.close()
         if isinstance(error, ServerLost):
@@ -291,4 +295,5 @@ def _parting(message: Message) -> str:
     """What a message that ends the connection says, or nothing."""
     if message.name not in ("farewell", "error"):
         return ""
-    return f"closed the connection: {shown(message['text'])}"
+    said = shown(message["text"])
+    return f"closed the connection: {said}" if said else "closed the connection"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 from dlavm.runtime.backend import LocalBackend
-from dlavm.runtime.chat import Conversation, Repl, Script, history, line_reader, prompt_reader, status
+from dlavm.runtime.chat import Conversation, Repl, Script, history, line_reader, prompt_reader, repl, status
 from dlavm.runtime.chat.terminal import CommandCompleter
 from dlavm.runtime.sampling import Sampler
 from dlavm.runtime.session import Session
@@ -235,6 +236,27 @@ def test_a_long_prompt_is_fed_in_steps_that_are_shown(tmp_path: Path) -> None:
     assert list(desk.talk.ask("x" * 37, lambda done, total: seen.append((done, total)))) == []
     assert seen == [(16, 40), (32, 40)]
     assert desk.device.steps == [16, 16, 8]
+
+
+def test_the_bar_of_a_long_prompt_ends_before_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk(tmp_path)
+    seen: list[object] = []
+
+    class Bar:
+        def advance(self, n: int = 1) -> None:
+            seen.append(n)
+
+    @contextlib.contextmanager
+    def progress(label: str, total: int | None = None) -> Iterator[Bar]:
+        seen.append((label, total))
+        yield Bar()
+        seen.append(desk.out.getvalue())
+
+    monkeypatch.setattr(repl, "progress", progress)
+    desk.say("hi")
+    assert seen == []
+    desk.say("/reset", "x" * 37)
+    assert seen == [("reading", 40), 16, 16, "hi\n"]
 
 
 class TestScript:

@@ -144,6 +144,10 @@ class TestConnecting:
         with FakeServer(version=2) as server, pytest.raises(ServerLost, match="expected protocol version 1..1, got 2"):
             Caller(server)
 
+    def test_a_limit_that_no_request_fits(self) -> None:
+        with FakeServer(max_message=0) as server, pytest.raises(ServerLost, match="of 64 bytes, got 0"):
+            Caller(server)
+
     @pytest.mark.parametrize(
         ("code", "hint"), [("version", "expected version 1"), ("unauthorized", "--secret-file"), ("shutdown", "")]
     )
