@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dlavm.codegen import generate
 from dlavm.codegen.host import has_host, render_host
 from dlavm.describe import ENTRY, describe, host_context
-from dlavm.frontend import Model, WeightSource
+from dlavm.frontend import WEIGHTS_HINT, Model, WeightSource
 from dlavm.graph import Graph, print_graph
 from dlavm.graph.constants import constant_array
 from dlavm.lower import Lowered, lower, lowering_problems
@@ -97,17 +97,21 @@ def compile_model(model: Model, spec: TargetSpec, options: Options) -> Compiled:
     return Compiled(spec, graph, lowered, program, memory.with_copies(program, rolled.copies), words)
 
 
-def build(model: Model, spec: TargetSpec, options: Options, out: Path) -> dict[str, Any]:
-    """Compiles and writes the artifact `out`, whole or not at all. Returns the object that `build --json` prints."""
-    if model.weights is None:
-        raise DlavmError(f"model {model.name}: no weights; name their directory with --weights")
+def build(model: Model, spec: TargetSpec, options: Options, out: Path | None) -> dict[str, Any]:
+    """Compiles and writes the artifact `out`, whole or not at all; None writes nothing, and needs no weights. Returns
+    the object that `build --json` prints."""
+    if out is not None:
+        model.needed_weights()
     started = time.perf_counter()
     compiled = compile_model(model, spec, options)
+    manifest = _described(compiled, model, options)
     compile_s = time.perf_counter() - started
-    manifest = _write(compiled, model, options, out)
+    if out is not None:
+        _write(compiled, model, manifest, out)
     memory = manifest.memory
     return {
-        "artifact": str(out), "target": spec.name, "board": spec.board.name, "target_hash": spec.hash,
+        "artifact": None if out is None else str(out),
+        "target": spec.name, "board": spec.board.name, "target_hash": spec.hash,
         "program_bytes": memory.program_bytes, "weights_bytes": memory.weights_bytes,
         "activation_peak_bytes": memory.activation_peak_bytes,
         "activation_lower_bound_bytes": memory.activation_lower_bound_bytes, "kv_bytes": memory.kv_bytes,
@@ -116,14 +120,17 @@ def build(model: Model, spec: TargetSpec, options: Options, out: Path) -> dict[s
     }
 
 
-def _write(compiled: Compiled, model: Model, options: Options, out: Path) -> Manifest:
+def _described(compiled: Compiled, model: Model, options: Options) -> Manifest:
     spec, memory = compiled.spec, compiled.memory
-    weights, tables = (_extent(memory, role) for role in ("weights", "tables"))
-    manifest = describe(compiled.graph, compiled.lowered, compiled.program, memory, spec, compiled.words,
-                        name=model.name, quant=options.quant, images=images_of(spec.space("weights"), weights),
-                        tables=tables)
-    return write_artifact(out, manifest, spec.space("weights"), weights, tables, list(_constants(compiled, model)),
-                          {ENTRY: compiled.words}, partial(_texts, compiled), model.tokenizer)
+    return describe(compiled.graph, compiled.lowered, compiled.program, memory, spec, compiled.words,
+                    name=model.name, quant=options.quant, tables=_extent(memory, "tables"),
+                    images=images_of(spec.space("weights"), _extent(memory, "weights")))
+
+
+def _write(compiled: Compiled, model: Model, manifest: Manifest, out: Path) -> None:
+    weights, tables = (_extent(compiled.memory, role) for role in ("weights", "tables"))
+    write_artifact(out, manifest, compiled.spec.space("weights"), weights, tables, list(_constants(compiled, model)),
+                   {ENTRY: compiled.words}, partial(_texts, compiled), model.tokenizer)
 
 
 def _texts(compiled: Compiled, manifest: Manifest) -> dict[str, str]:
@@ -149,7 +156,7 @@ def _extent(memory: MemoryMap, role: str) -> Extent:
 
 def _constants(compiled: Compiled, model: Model) -> Iterator[Constant]:
     """Every constant buffer with the function that loads what belongs into it."""
-    assert model.weights is not None
+    weights = model.needed_weights()
     params = {p.name: p for p in compiled.graph.params}
     computed = {c.value.name: c for c in compiled.graph.constants}
     for buffer, content in compiled.lowered.contents.items():
@@ -158,7 +165,7 @@ def _constants(compiled: Compiled, model: Model) -> Iterator[Constant]:
         elif content.name in computed:
             kind, load = content.kind, partial(constant_array, computed[content.name])
         else:
-            kind, load = content.kind, partial(_param, model.weights, params[content.name].source, content.dims)
+            kind, load = content.kind, partial(_param, weights, params[content.name].source, content.dims)
         yield Constant(buffer, compiled.memory.bases[buffer], kind, load)
 
 
@@ -167,9 +174,9 @@ def _param(weights: WeightSource, name: str, dims: tuple[int, ...]) -> NDArray[A
 
 
 def _missing_weights(model: Model) -> list[dict[str, str]]:
-    if model.weights is not None:
+    if model.weights is not None or model.shapes_only:
         return []
-    return [{"where": model.name, "what": "no weights", "hint": "name their directory with --weights"}]
+    return [{"where": model.name, "what": "no weights", "hint": WEIGHTS_HINT}]
 
 
 def check(model: Model, spec: TargetSpec, options: Options) -> list[dict[str, str]]:

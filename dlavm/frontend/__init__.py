@@ -2,28 +2,50 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 from dlavm.frontend import hf, python_model
-from dlavm.frontend.model import Model, WeightSource, check_weights
+from dlavm.frontend.model import WEIGHTS_HINT, Model, WeightSource, check_weights
+from dlavm.frontend.random_weights import RandomSource
 from dlavm.support.errors import DlavmError
 
-__all__ = ["Model", "WeightSource", "check_weights", "load_model"]
+__all__ = ["WEIGHTS_HINT", "Model", "RandomSource", "WeightSource", "check_weights", "load_model", "split_shape"]
 
 
 def load_model(path: Path | str, weights: Path | str | None = None) -> Model:
-    """The model that `path` names: a Python model file or a Hugging Face checkpoint directory.
+    """The model that `path` names: a Python model file, FILE.py:SHAPE, or a Hugging Face checkpoint directory.
 
-    `weights` names a directory of safetensors to use instead of the model's own.
+    `weights` names a directory of safetensors to use instead of the model's own; `none` is for shapes without
+    weights, `random` or `random:SEED` for random ones.
     Raises DlavmError for anything else, and as the front ends do.
     """
-    path, directory = Path(path), Path(weights) if weights is not None else None
-    if directory is not None and not directory.is_dir():
-        raise DlavmError(f"weights: expected a directory, got {str(directory)!r}")
+    if weights is None or isinstance(weights, Path):
+        return _read(path, weights)
+    if weights == "none":
+        return replace(_read(path, bare=True), shapes_only=True)
+    if found := re.fullmatch(r"random(?::([0-9]+))?", weights):
+        model = _read(path, bare=True)
+        return replace(model, weights=RandomSource(model.build(1, 1), int(found[1] or 0)))
+    return _read(path, Path(weights))
+
+
+def split_shape(path: Path | str) -> tuple[Path, str | None]:
+    """`FILE.py:SHAPE` in two; the shape is None where `path` has none."""
+    file, colon, shape = str(path).rpartition(":")
+    return (Path(file), shape) if colon and file.endswith(".py") else (Path(path), None)
+
+
+def _read(named: Path | str, weights: Path | None = None, bare: bool = False) -> Model:
+    """The model with the weights of a directory, its own or, when `bare`, none."""
+    path, shape = split_shape(named)
+    if weights is not None and not weights.is_dir():
+        raise DlavmError(f"weights: expected a directory, random, random:SEED or none, got {str(weights)!r}")
     if path.is_dir():
-        return hf.load(path, directory)
+        return hf.load(path, weights, bare)
     if path.suffix == ".py" and path.is_file():
-        return python_model.load(path, directory)
+        return python_model.load(path, weights, shape, bare)
     if not path.exists():
         raise DlavmError(f"model: expected a file or directory, got {str(path)!r}, which does not exist")
     raise DlavmError(f"model: expected a .py file or a Hugging Face checkpoint directory, got {str(path)!r}")

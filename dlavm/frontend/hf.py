@@ -28,15 +28,17 @@ ACTIVATIONS = {
 }
 
 
-def load(directory: Path, weights: Path | None = None) -> Model:
-    """The model in a checkpoint directory; `weights` names another directory to take the tensors from.
+def load(directory: Path, weights: Path | None = None, bare: bool = False) -> Model:
+    """The model in a checkpoint directory; `weights` names another directory to take the tensors from. A `bare` model
+    has none, and needs no files of them.
 
     Raises DlavmError for another family, for a config field that is missing, odd or not supported, for files that
     cannot be read.
     """
     config = read_config(directory / "config.json")
-    source = SafetensorsSource(weights or directory)
-    _check_depth(config, source, directory / "config.json")
+    source = None if bare else SafetensorsSource(weights or directory)
+    if source is not None:
+        _check_depth(config, source, directory / "config.json")
     meta = model_meta(directory, config)
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", directory.resolve().name) or "model"
 
@@ -106,6 +108,7 @@ def read_config(path: Path) -> LlamaConfig:
         hidden_act=ACTIVATIONS[activation],
         tie_word_embeddings=fields.flag("tie_word_embeddings", False),
         attention_bias=fields.flag("attention_bias", False),
+        attention_output_bias=fields.flag("attention_bias", False),
         mlp_bias=fields.flag("mlp_bias", False),
     )
 

@@ -1,4 +1,4 @@
-"""The graph of the Llama family, from its configuration."""
+"""The graph of the Llama family and of those that differ from it in biases alone, from the configuration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from dlavm.graph.ir import JsonValue
 
 @dataclass(frozen=True)
 class LlamaConfig:
-    """The sizes of a model; the names are those of a Hugging Face config.json where it has one."""
+    """The sizes of a model; the names are those of a Hugging Face config.json where it has one.
+
+    `attention_bias` is of the projections to queries, keys and values, `attention_output_bias` of the one behind them.
+    """
 
     vocab_size: int
     hidden_size: int
@@ -25,6 +28,7 @@ class LlamaConfig:
     hidden_act: str
     tie_word_embeddings: bool
     attention_bias: bool
+    attention_output_bias: bool
     mlp_bias: bool
 
 
@@ -90,7 +94,7 @@ class _Llama:
         v_cache = b.kv_append(b.kv(f"layers.{layer}.v", (kv_heads, b.ctx, d)), v, name="v_append")
         a = b.attention(q, k_cache, v_cache, scale=d**-0.5)  # (token, heads, d)
         a = b.reshape(a, shape=(t, heads * d), name="heads")
-        return b.add(x, self.linear(a, f"{path}.o_proj", c.hidden_size, c.attention_bias), name="attn_residual")
+        return b.add(x, self.linear(a, f"{path}.o_proj", c.hidden_size, c.attention_output_bias), name="attn_residual")
 
     def mlp(self, x: Value, layer: int) -> Value:
         c, b, path = self.c, self.b, f"model.layers.{layer}.mlp"

@@ -14,6 +14,7 @@ from dlavm.graph.ir import JsonValue
 from dlavm.support.errors import DlavmError
 
 SHOWN = 8  # names that an error lists before it only counts
+WEIGHTS_HINT = "name their directory with --weights, or say --weights random"
 
 
 class WeightSource(Protocol):
@@ -39,8 +40,9 @@ class WeightSource(Protocol):
 class Model:
     """A model as the user named it. `build(ctx, chunk)` makes its graph; `graph` does and checks it.
 
-    `weights` is None when the model file names none; `tokenizer` is the directory that holds tokenizer.json;
-    `config` goes into the graph's `meta` (bos_token_id, eos_token_ids, max_position_embeddings, sizes).
+    `weights` is None when the model file names none, or when only shapes are wanted (`shapes_only`); `tokenizer` is
+    the directory that holds tokenizer.json; `config` goes into the graph's `meta` (bos_token_id, eos_token_ids,
+    max_position_embeddings, sizes).
     """
 
     name: str
@@ -48,6 +50,13 @@ class Model:
     weights: WeightSource | None = None
     tokenizer: Path | None = None
     config: Mapping[str, JsonValue] = field(default_factory=dict)
+    shapes_only: bool = False
+
+    def needed_weights(self) -> WeightSource:
+        """The weights. Raises DlavmError where there are none."""
+        if self.weights is None:
+            raise DlavmError(f"model {self.name}: no weights; {WEIGHTS_HINT}")
+        return self.weights
 
     @property
     def max_ctx(self) -> int | None:
@@ -72,7 +81,7 @@ class Model:
 def check_weights(graph: Graph, weights: WeightSource) -> None:
     """Raise DlavmError unless the checkpoint holds every param in its shape, and nothing else.
 
-    Ignored: rotary `inv_freq` buffers of old checkpoints, and the stored copy of a head that is tied.
+    Ignored: rotary `inv_freq` buffers of checkpoints, and the stored copy of a head that is tied.
     """
     present, used = set(weights.names()), {param.source for param in graph.params}
     missing = [f"{p.source} {list(map(int, p.type.shape))}" for p in graph.params if p.source not in present]
@@ -83,7 +92,7 @@ def check_weights(graph: Graph, weights: WeightSource) -> None:
         if expected != found:
             raise DlavmError(f"weights {weights.place}: {param.source} expected shape {expected!r}, got {found!r}")
     tied = {param.name for param in graph.params if param.source != param.name}
-    extra = [n for n in weights.names() if n not in used | tied and not n.endswith("rotary_emb.inv_freq")]
+    extra = [n for n in weights.names() if n not in used | tied and not n.endswith(".inv_freq")]
     if extra:
         raise DlavmError(f"weights {weights.place}: expected only what the model uses, got {_listed('extra', extra)}")
 

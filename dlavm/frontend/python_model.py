@@ -19,37 +19,57 @@ from dlavm.graph.ir import JsonValue
 from dlavm.support.errors import DlavmError
 
 
-def load(path: Path, weights: Path | None = None) -> Model:
+def load(path: Path, weights: Path | None = None, shape: str | None = None, bare: bool = False) -> Model:
     """The model of a Python file that defines
 
         WEIGHTS = "directory"                       # optional, beside the file; `weights` overrides it
         MAX_CTX = 1024                              # optional, the longest context the model was trained for
         def build(ctx: int, chunk: int) -> Graph    # written with dlavm.graph.Builder
 
-    The weights directory gives the tokenizer and, from its config.json, the special tokens.
+    or, for a family, a table of its shapes by name (of any type; the first is the default, `shape` names another)
+
+        SHAPES = {"small": Shape(...), "large": Shape(...)}
+        def build(ctx: int, chunk: int, shape: Shape) -> Graph
+
+    where the shape's attribute max_position_embeddings, if it has one, counts like MAX_CTX. The weights directory
+    gives the tokenizer and, from its config.json, the special tokens. A `bare` model has no weights.
     Raises DlavmError in one line with file and line for whatever goes wrong inside the file.
     """
     module = _execute(path)
     function = getattr(module, "build", None)
     if not callable(function):
         raise DlavmError(f"{path}: expected a function build(ctx, chunk), got {function!r}")
+    name, arguments = _chosen(path, module, shape)
 
     def build(ctx: int, chunk: int) -> Graph:
-        graph = _guarded(path, function, ctx, chunk)
+        graph = _guarded(path, function, ctx, chunk, *arguments)
         if not isinstance(graph, Graph):
             raise DlavmError(f"{path}: build expected to return a Graph, got {type(graph).__name__!r}")
         return graph
 
     directory = weights or _weights_directory(path, module)
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem)
-    config: dict[str, JsonValue] = {}
-    if isinstance(getattr(module, "MAX_CTX", None), int):
-        config["max_position_embeddings"] = module.MAX_CTX
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)
+    limit = getattr(arguments[0] if arguments else None, "max_position_embeddings", getattr(module, "MAX_CTX", None))
+    config: dict[str, JsonValue] = {"max_position_embeddings": limit} if isinstance(limit, int) else {}
     if directory is None:
         return Model(name, build, config=config)
     if (directory / "config.json").is_file():
         config |= hf.special_tokens(directory)
-    return Model(name, build, SafetensorsSource(directory), hf.tokenizer_directory(directory), config)
+    source = None if bare else SafetensorsSource(directory)
+    return Model(name, build, source, hf.tokenizer_directory(directory), config)
+
+
+def _chosen(path: Path, module: ModuleType, shape: str | None) -> tuple[str, tuple[Any, ...]]:
+    """The model's name, and what `build` takes behind ctx and chunk: a shape, nothing where there is no table."""
+    shapes = getattr(module, "SHAPES", None)
+    if shapes is None and shape is None:
+        return path.stem, ()
+    if not isinstance(shapes, dict) or not shapes or not all(isinstance(name, str) for name in shapes):
+        raise DlavmError(f"{path}: SHAPES expected a table of shapes by name, got {shapes!r}")
+    name = next(iter(shapes)) if shape is None else shape
+    if name not in shapes:
+        raise DlavmError(f"{path}: shape expected one of {list(shapes)!r}, got {name!r}")
+    return name, (shapes[name],)
 
 
 def _weights_directory(path: Path, module: ModuleType) -> Path | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from dlavm.compile import Options, build
 from dlavm.pack.artifact import HOST
+from dlavm.support.errors import DlavmError
 from dlavm.verbs.common import Subparsers, add_model, add_verb, model_of, print_json, size, target_of, text
 
 
@@ -18,9 +19,12 @@ def add_parser(sub: Subparsers) -> None:
         run,
         "compile a model for a target and write the artifact",
         "The artifact is a directory with instruction streams, packed weights, tokenizer and a C++ driver. It is\n"
-        "written whole or not at all, and the same input gives the same bytes.",
+        "written whole or not at all, and the same input gives the same bytes. With `--weights none` the model is\n"
+        "compiled and measured, and nothing is written.",
         """dlavm build models/stories.py --target v3 -o output/stories
-        dlavm build path/to/checkpoint --target v3 --board kv260 --ctx 512""",
+        dlavm build path/to/checkpoint --target v3 --board kv260 --ctx 512
+        dlavm build models/llama.py:llama2_7b --target v3 --weights none
+        dlavm build models/llama.py:llama_tiny --target v3 --weights random""",
     )
     add_model(parser)
     parser.add_argument(
@@ -31,7 +35,9 @@ def add_parser(sub: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     spec = target_of(args)
     model = model_of(args.model, args.weights)
-    out = Path(args.output or Path("output") / model.name)
+    if model.shapes_only and args.output:
+        raise DlavmError(f"-o: expected weights to write an artifact with, got --weights {args.weights}")
+    out = None if model.shapes_only else Path(args.output or Path("output") / model.name)
     report = build(model, spec, options_of(args), out)
     if args.json:
         print_json(report)
@@ -48,14 +54,14 @@ def options_of(args: argparse.Namespace) -> Options:
 def summary(report: dict[str, Any]) -> str:
     """A build in a few lines."""
     peak, bound = report["activation_peak_bytes"], report["activation_lower_bound_bytes"]
-    host = Path(report["artifact"]) / HOST
+    host = Path(report["artifact"]) / HOST if report["artifact"] else None
     over = (
         f", {100 * (peak / bound - 1):.1f} % above the lower bound {size(bound)}"
         if peak > bound
         else ", the lower bound"
     )
     lines = [
-        ("artifact", report["artifact"]),
+        ("artifact", report["artifact"] or "none: compiled without weights"),
         ("target", f"{report['target']} on {report['board']} ({report['target_hash'][:12]})"),
         ("weights", size(report["weights_bytes"])),
         ("program", size(report["program_bytes"])),
@@ -63,6 +69,6 @@ def summary(report: dict[str, Any]) -> str:
         ("activations", f"{size(peak)} at the peak{over}"),
         ("time", f"{report['compile_s']:.2f} s to compile, {report['pack_s']:.2f} s to pack, "
                  f"{size(report['peak_rss_bytes'])} of memory"),
-        *([("host", f"{host}: C++ driver and example, see README.md there")] if host.is_dir() else []),
+        *([("host", f"{host}: C++ driver and example, see README.md there")] if host and host.is_dir() else []),
     ]  # fmt: skip
     return "\n".join(f"{name + ':':13} {value}" for name, value in lines)

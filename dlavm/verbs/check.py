@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
-from pathlib import Path
 
 from dlavm.compile import check
+from dlavm.frontend import split_shape
 from dlavm.support.errors import DlavmError
 from dlavm.verbs.build import options_of
 from dlavm.verbs.common import Subparsers, add_model, add_verb, model_of, print_json, target_of
@@ -26,7 +26,8 @@ def add_parser(sub: Subparsers) -> None:
         "fp16 cannot hold is found by build.",
         """dlavm check models/stories.py --target v3
         dlavm check models/stories.py --target v3 --values
-        dlavm check models/stories.py --target v1 --json""",
+        dlavm check models/stories.py --target v1 --json
+        dlavm check models/qwen2.py:qwen2_72b --target v3 --weights none""",
     )
     add_model(parser)
     parser.add_argument("--values", action="store_true", help="read and quantise every weight too, as build does")
@@ -42,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
         problem = {"where": args.model, "what": str(error), "hint": "mend the model or its weights"}
         print_json({"ok": False, "problems": [placed(problem, args.model)]})
         return error.exit_code
+    if args.values and model.shapes_only:
+        raise DlavmError(f"--values: expected weights to read, got --weights {args.weights}")
     problems = check(model, spec, options_of(args))
     if args.values and not problems:
         problems = value_problems(model, spec, options_of(args))
@@ -53,13 +56,14 @@ def run(args: argparse.Namespace) -> int:
         print(f"{len(problems)} problem{'s' if len(problems) > 1 else ''} on {args.target}, {args.board}")
     else:
         rest = "" if args.values else "; the values of its weights were not read (--values)"
+        rest = "; names and shapes of its weights were not compared" if model.shapes_only else rest
         print(f"no problems: {args.model} can be built for {args.target} on {args.board}{rest}")
     return 1 if problems else 0
 
 
 def placed(problem: dict[str, str], model: str) -> dict[str, str]:
     """The problem with the model's file, and the line if its text begins with one, as the place."""
-    found = re.fullmatch(rf"({re.escape(str(Path(model)))}[^:]*(?::\d+)?): (.+)", problem["what"], re.DOTALL)
+    found = re.fullmatch(rf"({re.escape(str(split_shape(model)[0]))}[^:]*(?::\d+)?): (.+)", problem["what"], re.DOTALL)
     return problem | {"where": found[1], "what": found[2]} if found else problem
 
 

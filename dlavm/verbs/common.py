@@ -45,7 +45,11 @@ def add_verb(
 
 def add_model(parser: argparse.ArgumentParser, required_target: bool = True) -> None:
     """MODEL and how it is compiled."""
-    parser.add_argument("model", metavar="MODEL", help="a Python model file or a Hugging Face checkpoint directory")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a Python model file, FILE.py:SHAPE for one of its shapes, or a Hugging Face checkpoint directory",
+    )
     add_compilation(parser, required_target)
 
 
@@ -55,7 +59,10 @@ def add_compilation(parser: argparse.ArgumentParser, required_target: bool) -> N
     parser.add_argument("--target", required=required_target, metavar="T", help="accelerator generation: v1, v2, v3")
     parser.add_argument("--board", default=board, metavar="B", help=f"board (default {DEFAULT_BOARD})")
     parser.add_argument(
-        "--weights", type=text, metavar="DIR", help="directory of safetensors instead of the model's own"
+        "--weights",
+        type=text,
+        metavar="W",
+        help="a directory of safetensors instead of the model's own; random[:SEED] for random numbers; none for shapes",
     )
     parser.add_argument("--ctx", type=positive, metavar="N", help="positions in the KV cache (default: the model's)")
     parser.add_argument("--chunk", type=positive, metavar="N", help="tokens a prefill step takes at most")
@@ -184,7 +191,7 @@ def is_artifact(path: str) -> bool:
 def open_artifact(path: str) -> Artifact:
     """The checked artifact that an argument names."""
     folder = Path(path)
-    if not is_artifact(path) and (folder.suffix == ".py" or (folder / "config.json").is_file()):
+    if not is_artifact(path) and (folder.suffix.startswith(".py") or (folder / "config.json").is_file()):
         raise DlavmError(f"artifact: expected a directory that `dlavm build` wrote, got the model {path!r}")
     return Artifact.open(folder)
 

@@ -114,10 +114,8 @@ def original_session(model: Model, artifact: Artifact) -> FloatSession:
 
 def original_weights(model: Model, graph: Graph) -> dict[str, NDArray[np.float32]]:
     """The checkpoint tensors of the graph's params, by checkpoint name. Raises DlavmError for a missing one."""
-    if model.weights is None:
-        raise DlavmError(f"model {model.name}: no weights; name their directory with --weights")
-    names = {param.source for param in graph.params}
-    return {name: model.weights.get(name).astype(np.float32) for name in sorted(names)}
+    weights, names = model.needed_weights(), {param.source for param in graph.params}
+    return {name: weights.get(name).astype(np.float32) for name in sorted(names)}
 
 
 def model_tokenizer(model: Model) -> Tokenizer | None:

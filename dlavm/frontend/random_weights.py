@@ -1,0 +1,60 @@
+"""Weights drawn at random, so that a shape can be built, run and measured without a checkpoint."""
+
+from __future__ import annotations
+
+import math
+from hashlib import sha256
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlavm.graph import Graph
+from dlavm.support.errors import DlavmError
+
+LEVELS = 1 << 16  # numbers that a tensor's values are chosen from
+PART = 1 << 20  # numbers that are drawn at once, a multiple of 4
+VECTOR_SPREAD = 0.1  # standard deviation of biases around 0 and of norm weights around 1
+
+
+class RandomSource:
+    """A `WeightSource` for the params of a graph: a tensor depends on the seed, its name and its shape alone.
+
+    Uniform numbers in fp16, from the bits of a counter-based generator, which are the same with every numpy. A matrix
+    (n, k) has a standard deviation of 1 / sqrt(k), so that activations and logits keep about the size that trained
+    models give them.
+    """
+
+    def __init__(self, graph: Graph, seed: int = 0) -> None:
+        self.place = f"random:{seed}"
+        self._seed = seed
+        self._shapes = {p.source: tuple(int(extent) for extent in p.type.shape) for p in graph.params}
+        self._norms = {value.source for node in graph.nodes for operand, value in node.operands if operand == "gamma"}
+
+    def names(self) -> list[str]:
+        return sorted(self._shapes)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        if name not in self._shapes:
+            raise DlavmError(f"weights {self.place}: expected a param of the model, got {name!r}")
+        return self._shapes[name]
+
+    def dtype(self, name: str) -> str:
+        self.shape(name)
+        return "F16"
+
+    def get(self, name: str) -> NDArray[np.float16]:
+        """The values, made anew at each call."""
+        shape = self.shape(name)
+        centre = np.float32(name in self._norms)
+        spread = VECTOR_SPREAD if len(shape) == 1 else 1 / math.sqrt(shape[-1])
+        # Sixteen random bits choose one of as many numbers, evenly spaced in [-1, 1), which deviate by 1 / sqrt(3).
+        evenly = np.arange(-LEVELS // 2, LEVELS // 2, dtype=np.float32) / np.float32(LEVELS // 2)
+        levels = (centre + evenly * np.float32(spread * math.sqrt(3))).astype(np.float16)
+        digest = sha256(f"{self._seed}:{name}".encode()).digest()
+        generator = np.random.Philox(key=int.from_bytes(digest[:16], "little"))
+        values = np.empty(math.prod(shape), np.float16)
+        for start in range(0, len(values), PART):
+            part = values[start : start + PART]
+            bits = generator.random_raw(-(-len(part) // 4)).astype("<u8", copy=False).view("<u2")
+            np.take(levels, bits[: len(part)], out=part, mode="wrap")
+        return values.reshape(shape)
