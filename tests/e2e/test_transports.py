@@ -22,7 +22,7 @@ from dlavm.sim.native import NativeDevice
 from dlavm.target.spec import load_target
 from tests.unit.fake_board import FakeBoard
 from tests.unit.native_helpers import nano, run, start
-from tests.unit.test_transports_tcp import endless, open_soon
+from tests.unit.transport_helpers import endless, open_soon
 
 Command = Callable[..., Any]
 PROMPT = [0, 430, 263, *range(5, 25)]
@@ -76,7 +76,7 @@ def test_the_same_tokens_by_xdma(small: Artifact, expected: list[int], tmp_path:
 def test_the_same_tokens_by_tcp(small: Artifact, expected: list[int], dlavm: Command) -> None:
     with device_server() as (_, url):
         assert greedy(small, url, len(expected)) == expected
-        open_soon(url).close()
+        open_soon(SPEC, url).close()
         outcome = dlavm("run", small.path, "--engine", url, "--prompt-ids", ",".join(map(str, PROMPT)), "--max-tokens",
                         len(expected), "--greedy", "--ignore-eos", "--threads", 1, "--json")  # fmt: skip
         assert outcome.code == 0, outcome.err
@@ -101,7 +101,7 @@ def test_unknown_engines(small: Artifact, dlavm: Command) -> None:
 
 def test_a_server_killed_in_a_run() -> None:
     with device_server() as (process, url), NativeDevice(SPEC, url) as device:
-        start(device, SPEC, endless())
+        start(device, SPEC, endless(SPEC))
         errors: list[str] = []
 
         def until_killed() -> None:
@@ -124,7 +124,7 @@ import sys
 from dlavm.sim.native import NativeDevice
 from tests.e2e.test_transports import SPEC, endless, start
 device = NativeDevice(SPEC, sys.argv[1])
-start(device, SPEC, endless())
+start(device, SPEC, endless(SPEC))
 print("running", flush=True)
 device.run()
 """
@@ -139,7 +139,7 @@ def test_a_client_killed_in_a_run(repository: Path) -> None:
             with pytest.raises(DeviceError, match="busy"):
                 NativeDevice(SPEC, url)
             client.kill()
-        with open_soon(url) as device:
+        with open_soon(SPEC, url) as device:
             assert run(device, SPEC, []) == 1
 
 
@@ -147,7 +147,7 @@ class TestVerb:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_signals_end_it_well(self, number: signal.Signals) -> None:
         with device_server() as (process, url), NativeDevice(SPEC, url) as device:
-            start(device, SPEC, endless())
+            start(device, SPEC, endless(SPEC))
             runner = threading.Thread(target=lambda: pytest.raises(DeviceError, device.run))
             runner.start()
             process.send_signal(number)

@@ -18,9 +18,9 @@ from dlavm.sim.native import DeviceServer, NativeDevice
 from dlavm.support.errors import DlavmError
 from dlavm.target.isa import Instr, encode_program
 from dlavm.wire import DEVICE
-from tests.unit.device_server import RawClient, Serving, open_fields
 from tests.unit.fake_board import FakeBoard
 from tests.unit.native_helpers import DATA, PROGRAM, copy, nano, register, run, scale, start, units
+from tests.unit.transport_helpers import RawClient, Serving, endless, fails, open_fields, open_soon
 
 SPEC = nano()
 HBM = SPEC.board.memories["hbm"]
@@ -56,30 +56,6 @@ def client(serving: Serving) -> Iterator[RawClient]:
         opened = client.open(SPEC)
         assert (opened.name, opened["engine"], opened["version"]) == ("opened", "sim", 1)
         yield client
-
-
-def fails(code: str, *words: str) -> pytest.RaisesExc[DeviceError]:
-    """An error of this code whose text holds the words."""
-    return pytest.RaisesExc(DeviceError, check=lambda e: e.code == code and all(word in str(e) for word in words))
-
-
-def open_soon(url: str) -> NativeDevice:
-    """The device as soon as the server has noticed that its client left."""
-    for _ in range(1000):
-        try:
-            return NativeDevice(SPEC, url)
-        except DeviceError as error:
-            if "busy" not in str(error) and "is lost" not in str(error):
-                raise
-            time.sleep(0.01)
-    raise AssertionError("the server kept the device")
-
-
-def endless() -> list[int]:
-    """A program that never ends by itself."""
-    inner = [Instr("LOOP", {"rd": 1, "count": 0x7FFFFFFF, "body": 2}), Instr("ENDLOOP")]
-    outer = Instr("LOOP", {"rd": 2, "count": 0x7FFFFFFF, "body": len(encode_program(SPEC, inner)) + 2})
-    return encode_program(SPEC, [outer, *inner, Instr("ENDLOOP"), END])
 
 
 class TestEqualToTheEngine:
@@ -192,7 +168,7 @@ class TestEqualToTheEngine:
 class TestStop:
     def test_a_reset_of_another_thread_ends_a_run(self, remote: NativeDevice) -> None:
         for _ in range(3):
-            start(remote, SPEC, endless())
+            start(remote, SPEC, endless(SPEC))
             executed: list[int] = []
             runner = threading.Thread(target=lambda: executed.append(remote.run()))  # noqa: B023
             runner.start()
@@ -216,7 +192,7 @@ class TestStop:
         answer = client.ask("counters")
         assert answer["status"] == BAD_ARGUMENT and "expected stop" in answer["text"]
         assert client.receive() is None
-        open_soon(serving.url).close()
+        open_soon(SPEC, serving.url).close()
 
     @pytest.mark.parametrize("how", ["close", "reset", "half"])
     def test_a_client_that_leaves_ends_its_run(self, how: str, serving: Serving, client: RawClient) -> None:
@@ -227,14 +203,14 @@ class TestStop:
             client.socket.shutdown(socket.SHUT_WR)
         else:
             client.socket.close()
-        with open_soon(serving.url) as device:
+        with open_soon(SPEC, serving.url) as device:
             assert run(device, SPEC, []) == 1
         assert any("opened sim:" in line for line in serving.log)
 
     def test_a_server_that_closes_ends_a_run(self) -> None:
         serving = Serving()
         with serving, NativeDevice(SPEC, serving.url) as remote:
-            start(remote, SPEC, endless())
+            start(remote, SPEC, endless(SPEC))
             errors: list[DeviceError] = []
             runner = threading.Thread(target=lambda: errors.append(error_of(remote.run)))
             runner.start()
@@ -247,7 +223,7 @@ class TestStop:
             assert f"{serving.url}: the connection is lost: the server closed it" in str(errors[0])
 
     def begin(self, client: RawClient) -> None:
-        words = np.array(endless(), "<u4").tobytes()
+        words = np.array(endless(SPEC), "<u4").tobytes()
         assert client.ask("write", address=PROGRAM, bytes=words)["status"] == 0
         values = {"PROGRAM": units(PROGRAM), "PROGRAM_WORDS": len(words) // 4, "CONTROL": 1}
         for name, value in values.items():
@@ -268,19 +244,19 @@ class TestOneClient:
                 NativeDevice(SPEC, serving.url)
         assert run(remote, SPEC, []) == 1
         remote.close()
-        open_soon(serving.url).close()
+        open_soon(SPEC, serving.url).close()
 
     def test_memory_starts_anew(self, serving: Serving) -> None:
         for _ in range(2):
-            with open_soon(serving.url) as device:
+            with open_soon(SPEC, serving.url) as device:
                 assert device.mem_read(0, 4) == bytes(4)
                 device.mem_write(0, b"1234")
 
     def test_many_that_say_nothing(self, hasty: Serving) -> None:
-        with open_soon(hasty.url) as remote:
+        with open_soon(SPEC, hasty.url) as remote:
             silent = [socket.create_connection(("127.0.0.1", hasty.port), timeout=20) for _ in range(200)]
             assert run(remote, SPEC, []) == 1  # the client is not the one to go
-        open_soon(hasty.url).close()
+        open_soon(SPEC, hasty.url).close()
         for connection in silent:
             with connection:
                 assert connection.recv(1) == b""
@@ -346,7 +322,7 @@ class TestUntrustedBytes:
                     client.socket.sendall(frame[:length])
                     client.socket.shutdown(socket.SHUT_WR)
                     assert client.receive() is None
-        open_soon(serving.url).close()
+        open_soon(SPEC, serving.url).close()
 
     @pytest.mark.parametrize("opened", [False, True])
     @pytest.mark.parametrize(
@@ -371,7 +347,7 @@ class TestUntrustedBytes:
             assert answer is not None and answer["status"] == BAD_ARGUMENT
             assert "malformed" in answer["text"] and (words in answer["text"] or not opened)
             assert client.receive() is None
-        open_soon(serving.url).close()
+        open_soon(SPEC, serving.url).close()
 
     @pytest.mark.parametrize("name", [name for name in FRAMES if name != "open"])
     def test_another_first_message(self, name: str, serving: Serving) -> None:
@@ -402,7 +378,7 @@ class TestUntrustedBytes:
             answer = client.open(SPEC, **change)
             assert answer.name == "result" and answer["status"] >= SYSTEM and words in answer["text"]
             assert client.receive() is None
-        open_soon(serving.url).close()
+        open_soon(SPEC, serving.url).close()
 
     def test_open_twice(self, client: RawClient) -> None:
         answer = client.open(SPEC)
@@ -426,7 +402,7 @@ class TestUntrustedBytes:
                 client.socket.shutdown(socket.SHUT_WR)
                 while client.receive():
                     pass
-        with open_soon(serving.url) as device:
+        with open_soon(SPEC, serving.url) as device:
             assert run(device, SPEC, []) == 1
 
     def test_half_a_message_ends_after_a_while(self, hasty: Serving) -> None:
@@ -434,14 +410,14 @@ class TestUntrustedBytes:
             self.become_client(client)
             client.socket.sendall(DEVICE.encode("write", address=0, bytes=bytes(1000))[:500])
             assert client.receive() is None
-        open_soon(hasty.url).close()
+        open_soon(SPEC, hasty.url).close()
         assert any("stalled" in line for line in hasty.log)
 
     def test_a_client_that_never_reads(self, hasty: Serving) -> None:
         with RawClient(hasty) as client:
             self.become_client(client)
             client.socket.sendall(DEVICE.encode("read", address=0, count=MAX) * 20)  # more than buffers hold
-            open_soon(hasty.url).close()
+            open_soon(SPEC, hasty.url).close()
         assert any("stalled" in line for line in hasty.log)
 
     def test_reads_of_the_longest_and_of_more(self, client: RawClient) -> None:

@@ -16,6 +16,7 @@ from dlavm.target.isa import Instr, encode, payload
 from dlavm.target.spec import load_target
 from tests.unit.fake_board import FakeBoard
 from tests.unit.native_helpers import DATA, copy, nano, register, run, scale, start
+from tests.unit.transport_helpers import fails
 
 SPEC = nano()
 HBM = SPEC.board.memories["hbm"]
@@ -33,11 +34,6 @@ def board(tmp_path: Path) -> Iterator[FakeBoard]:
 def card(board: FakeBoard) -> Iterator[NativeDevice]:
     with NativeDevice(SPEC, board.url) as card:
         yield card
-
-
-def fails(code: str, *words: str) -> pytest.RaisesExc[DeviceError]:
-    """An error of this code whose text holds the words."""
-    return pytest.RaisesExc(DeviceError, check=lambda e: e.code == code and all(word in str(e) for word in words))
 
 
 def test_a_beat_stands_in_its_channel(board: FakeBoard, card: NativeDevice) -> None:

@@ -1,13 +1,18 @@
-"""A device server in a thread of this process, and a raw client of its protocol."""
+"""A device server in a thread of this process, a raw client of its protocol, and what tests of transports share."""
 
 from __future__ import annotations
 
 import socket
 import threading
+import time
 from types import TracebackType
 from typing import Any
 
-from dlavm.sim.native import DeviceServer
+import pytest
+
+from dlavm.sim.device import DeviceError
+from dlavm.sim.native import DeviceServer, NativeDevice
+from dlavm.target.isa import Instr, encode_program
 from dlavm.target.spec import TargetSpec
 from dlavm.wire import DEVICE, FrameReader, Message
 
@@ -100,3 +105,27 @@ def open_fields(spec: TargetSpec) -> dict[str, Any]:
     numbers = [1, int(spec.hash[:8], 16), spec.header_words, *limits, *buffers]
     return {"magic": DEVICE.magic, "version": DEVICE.version, "secret": "", "numbers": numbers,
             "opcode_mask": mask, "memories": memories}  # fmt: skip
+
+
+def fails(code: str, *words: str) -> pytest.RaisesExc[DeviceError]:
+    """An error of this code whose text holds the words."""
+    return pytest.RaisesExc(DeviceError, check=lambda e: e.code == code and all(word in str(e) for word in words))
+
+
+def open_soon(spec: TargetSpec, url: str) -> NativeDevice:
+    """The device as soon as the server has noticed that its client left."""
+    for _ in range(1000):
+        try:
+            return NativeDevice(spec, url)
+        except DeviceError as error:
+            if "busy" not in str(error) and "is lost" not in str(error):
+                raise
+            time.sleep(0.01)
+    raise AssertionError("the server kept the device")
+
+
+def endless(spec: TargetSpec) -> list[int]:
+    """A program that never ends by itself."""
+    inner = [Instr("LOOP", {"rd": 1, "count": 0x7FFFFFFF, "body": 2}), Instr("ENDLOOP")]
+    outer = Instr("LOOP", {"rd": 2, "count": 0x7FFFFFFF, "body": len(encode_program(spec, inner)) + 2})
+    return encode_program(spec, [outer, *inner, Instr("ENDLOOP"), Instr("END")])
