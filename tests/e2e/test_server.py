@@ -21,6 +21,7 @@ from dlavm.runtime.sampling import Sampler
 from dlavm.runtime.session import Session, open_session
 from dlavm.wire import CHAT
 from tests.e2e.server_tools import Client, Server, alone, until
+from tests.e2e.test_transports import device_server
 
 Start = Callable[..., Server]
 CTX, CHUNK, EOS = 1024, 128, 1
@@ -94,6 +95,24 @@ def test_eight_clients_at_once_get_the_tokens_of_a_session_alone(start: Start, s
         stats = witness.stats()
     assert stats["tokens_out"] == sum(len(tokens) for three in answers for tokens in three)
     assert stats["tokens_in"] > 8 * 40 and stats["device_us"] > 0 and stats["dropped"] == stats["refused"] == 0
+
+
+def test_a_device_on_another_machine(start: Start, fresh: Session) -> None:
+    """The same tokens and states over tcp:; when the device is gone, clients are told and the server lives."""
+    prompt = made_up(140, 4)
+    expected = alone(fresh, prompt, 10, Sampler(seed=0))
+    with device_server() as (device, url):
+        server = start("--device", url)
+        with server.client() as client, server.client() as other:
+            answer = client.generate(prompt, max_tokens=10)
+            assert answer.tokens == expected
+            assert client.save() == (fresh.kv_len, fresh.save_state())
+            device.kill()
+            for each in (client, other):
+                each.start(PROMPT)
+                each.refused("device")
+            assert client.stats()["conversations"] == 0
+        assert server.stop() == 0
 
 
 def test_turns_are_taken_by_token(start: Start) -> None:

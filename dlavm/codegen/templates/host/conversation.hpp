@@ -16,6 +16,12 @@
 
 namespace host {
 
+// Bytes of a state that one turn moves.
+constexpr std::size_t kPieceBytes = 256 << 10;
+
+// With as many bytes waiting for a client, nothing more is read from it and nothing computed for it.
+constexpr std::size_t kUnreadBytes = 64 << 10;
+
 // Why a request or a connection is refused; it becomes the message `error`.
 struct Refusal : std::runtime_error {
     Refusal(dlavm::chat::Error error, const std::string& text, bool is_fatal = false, Milliseconds wait = 0)
@@ -38,9 +44,6 @@ struct Answer {
     std::optional<dlavm::chat::StopReason> stop;  // asked for while a turn is in flight
     dlavm::chat::Done done;                       // what it will say, as far as it is known
 };
-
-// Bytes of a state that one turn moves.
-constexpr std::size_t kPieceBytes = 256 << 10;
 
 struct Saving {
     std::uint64_t bytes = 0;

@@ -10,8 +10,7 @@ using std::to_string;
 
 namespace {
 
-constexpr std::size_t kOutputBytes = 64 << 10;  // with as many to be sent, nothing is read
-constexpr Milliseconds kCloseTime = 2000;       // for the last frames, and for the client to close
+constexpr Milliseconds kCloseTime = 2000;  // for the last frames, and for the client to close
 
 Refusal late(const std::string& what, Milliseconds limit) {
     return Refusal(chat::Error::kTimeout, what + ": expected within " + to_string(limit) + " ms, got none",
@@ -93,7 +92,7 @@ void Service::shutdown(Milliseconds now) {
 bool Service::reads(const Conversation& conversation) {
     if (conversation.closing) return true;  // and drops it, so that the client can read what was sent last
     const auto* loading = std::get_if<Loading>(&conversation.request);
-    return conversation.output.pending().size() < kOutputBytes &&
+    return conversation.output.pending().size() < kUnreadBytes &&
            !(loading && loading->pending.size() >= kPieceBytes);
 }
 

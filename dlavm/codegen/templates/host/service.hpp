@@ -60,8 +60,7 @@ class Service {
     // Ends the answers, each after its turn in flight, and takes leave of everyone. No turns follow.
     void shutdown(Milliseconds now);
 
-    // Connections of any kind, and whether nothing is left at all.
-    std::size_t size() const { return conversations_.size(); }
+    // Neither a connection nor a turn in flight.
     bool empty() const { return conversations_.empty() && turns_in_flight_ == 0; }
 
   private:

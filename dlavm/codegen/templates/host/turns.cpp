@@ -13,8 +13,6 @@ using std::to_string;
 
 namespace {
 
-// An answer waits while the client has as much to read.
-constexpr std::size_t kUnreadBytes = 64 << 10;
 constexpr Milliseconds kLeastRetry = 500, kMostRetry = 10'000;
 
 bool is_end(std::uint32_t token) {
