@@ -194,11 +194,12 @@ class RemoteBackend:
             is_sent = connection.send_state(state)
             try:
                 ok = connection.receive("ok")
-            finally:
+            except ServerRefused:
                 if not is_sent:  # the rest may not follow now
                     self.drop()
-            if ok["kv_len"] != len(ids):
-                raise connection.broken(f"expected {len(ids)} cached tokens, got {ok['kv_len']}")
+                raise
+            if not is_sent or ok["kv_len"] != len(ids):
+                raise connection.broken(f"expected {len(ids)} cached tokens after the state, got {ok['kv_len']}")
         self._ids = list(ids)
 
 
@@ -315,7 +316,9 @@ class RemoteTokens:
 
     def _give_up(self) -> None:
         self._is_answering = False
-        self.stop_reason = self.stop_reason or "lost"
+        if self.stop_reason:
+            return
+        self.stop_reason = "lost"
         if self._sampler.temperature:  # each token took a draw
             self._sampler.counter += len(self.ids) + len(self._late)
 

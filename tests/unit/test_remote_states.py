@@ -73,6 +73,15 @@ class TestStates:
         assert caller.say("you") == "you"
         assert len(server.talks) == 2
 
+    def test_an_ok_that_comes_too_early_or_is_wrong(self, server: FakeServer) -> None:
+        caller = Caller(server)
+        server.hooks["data"] = lambda talk, message: time.sleep(0.01) or True
+        for kv_len, size in ((1, 1 << 22), (2, 4)):
+            server.hooks["load"] = lambda talk, message, kv_len=kv_len: talk.send("ok", kv_len=kv_len) or True
+            with pytest.raises(ServerLost, match="expected 1 cached tokens after the state"):
+                caller.backend.load([4], bytes(size))
+            assert caller.backend.ids == () and caller.say("you") == "you"
+
     def test_a_server_that_does_not_read(self, server: FakeServer) -> None:
         caller = Caller(server)
         server.hooks["load"] = lambda talk, message: setattr(talk, "is_deaf", True) or True  # type: ignore[func-returns-value]
