@@ -55,12 +55,23 @@ def _declaration(value: Value) -> str:
 def _node_text(node: Node) -> str:
     definition = OPS[node.op]
     operands = [f"%{v.name}" if n in definition.required else f"{n}=%{v.name}" for n, v in node.operands]
-    given = [(n, v) for n, v in node.attrs.items() if v != definition.attrs[n].default]
-    attrs = f" {{{_pairs(given)}}}" if given else ""
+    given = attributes_text(node)
+    attrs = f" {{{given}}}" if given else ""
     where = f" @ {json.dumps(node.where)}" if node.where else ""
     outputs = ", ".join(f"%{v.name}" for v in node.outputs)
     types = ", ".join(str(v.type) for v in node.outputs)
     return f"{outputs} = {node.op}({', '.join(operands)}){attrs} : {types}{where}"
+
+
+def given_attributes(node: Node) -> list[tuple[str, AttrValue]]:
+    """The attributes of a node that are not its op's defaults."""
+    known = OPS[node.op].attrs
+    return [(name, value) for name, value in node.attrs.items() if value != known[name].default]
+
+
+def attributes_text(node: Node) -> str:
+    """`given_attributes` as the text form writes them."""
+    return _pairs(given_attributes(node))
 
 
 def _pairs(pairs: Any) -> str:

@@ -110,21 +110,22 @@ def _declared(var: Expr, default: tuple[int, int]) -> str:
 
 
 def _launch_text(stmt: Launch, spec: TargetSpec | None) -> str:
-    labels = _labels(stmt, spec) if spec else {}
+    labels = {name: f"{label}:" for name, label in value_labels(stmt, spec).items()} if spec else {}
     fields = "".join(f" {name}={labels.get(name, '')}{_compact(v)}" for name, v in stmt.fields.items())
     return f"launch {stmt.op}{fields}" + (f"  # {stmt.where}" if stmt.where else "")
 
 
-def _labels(stmt: Launch, spec: TargetSpec) -> dict[str, str]:
+def value_labels(stmt: Launch, spec: TargetSpec) -> dict[str, str]:
+    """Of fields with a constant value: the name of an enum's value, the meaning of float bits."""
     labels: dict[str, str] = {}
     known = spec.commands[stmt.op].by_name if stmt.op in spec.commands else {}
     for name, value in stmt.fields.items():
         if name not in known or not value.is_const:
             continue
         if known[name].values:
-            labels[name] = next((f"{label}:" for label, v in known[name].values.items() if v == value.value), "")
+            labels |= {name: label for label, v in known[name].values.items() if v == value.value}
         elif known[name].kind == "f32" and value.value in range(1 << 32):
-            labels[name] = f"{np.uint32(value.value).view(np.float32)!s}:"
+            labels[name] = str(np.uint32(value.value).view(np.float32))
     return labels
 
 

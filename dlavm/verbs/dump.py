@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from dlavm.compile import compile_model
 from dlavm.describe import tensors
+from dlavm.graph import Graph, parse_graph
+from dlavm.memory import liveness
 from dlavm.pack.artifact import Artifact
 from dlavm.pack.manifest import TensorInfo
 from dlavm.support.errors import DlavmError
+from dlavm.target import TargetSpec
+from dlavm.task import Program, parse_program
 from dlavm.verbs.build import options_of
 from dlavm.verbs.checkpoint import write_checkpoint
 from dlavm.verbs.common import (
@@ -31,10 +34,21 @@ from dlavm.verbs.common import (
     text,
     write_text,
 )
+from dlavm.verbs.memory_map import activation_csv, memory_table
+from dlavm.view.graph_dot import graph_dot
+from dlavm.view.plain import graph_object
+from dlavm.view.prototxt import graph_prototxt, task_prototxt
+from dlavm.view.task_dot import task_dot
 
-TEXT_STAGES = ("graph", "task", "asm")
-STAGES = (*TEXT_STAGES, "memory", "weights")
-FORMATS = {"text": STAGES, "json": ("memory", "weights"), "hf": ("weights",)}
+STAGES = ("graph", "task", "asm", "memory", "weights")
+FORMATS = {
+    "text": STAGES,
+    "json": ("graph", "memory", "weights"),
+    "dot": ("graph", "task"),
+    "prototxt": ("graph", "task"),
+    "csv": ("memory",),
+    "hf": ("weights",),
+}
 DEFAULT_TARGET = "v3"
 
 
@@ -45,10 +59,14 @@ def add_parser(sub: Subparsers) -> None:
         run,
         "print a stage of the compilation",
         "A MODEL is compiled in memory, for v3 on vcu128 unless told otherwise; nothing is written but the output\n"
-        "of -o. `--stage weights --format hf -o DIR` writes a Hugging Face checkpoint in float32 with exactly the\n"
-        "numbers that the accelerator multiplies with, so that a build can be checked with transformers alone.",
+        "of -o. `--format dot` is for Graphviz, `--format prototxt` for Netron, `--format csv` has the activations as\n"
+        "minimalloc writes them. `--stage weights --format hf -o DIR` writes a Hugging Face checkpoint in float32\n"
+        "with exactly the numbers that the accelerator multiplies with, so that a build can be checked with\n"
+        "transformers alone.",
         """dlavm dump models/stories.py --stage graph
         dlavm dump output/stories --stage asm -o asm.txt
+        dlavm dump output/stories --stage graph --format dot --fold | dot -Tsvg > graph.svg
+        dlavm dump output/stories --stage task --format prototxt -o task.prototxt
         dlavm dump output/stories --stage memory --format json
         dlavm dump output/stories --stage weights --format hf -o output/stories-hf""",
         json=False,
@@ -60,15 +78,15 @@ def add_parser(sub: Subparsers) -> None:
         default="text",
         choices=tuple(FORMATS),
         dest="form",
-        help="text (default); json for memory and weights; hf for weights",
+        help="; ".join([f"{form}: {', '.join(stages)}" for form, stages in FORMATS.items()]) + " (default text)",
     )
+    parser.add_argument("--fold", action="store_true", help="dot of a graph: equal layers as one box")
     parser.add_argument("-o", "--output", type=text, metavar="PATH", help="file, or directory for hf (default: stdout)")
     add_compilation(parser, required_target=False)
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.stage not in FORMATS[args.form]:
-        raise DlavmError(f"--format: expected text for the stage {args.stage}, got {args.form!r}")
+    _check_format(args)
     if is_artifact(args.source):
         refuse_with_artifact(args, "target", "board", "weights", "ctx", "chunk", "quant", "unroll")
     args.target, args.board = args.target or DEFAULT_TARGET, args.board or DEFAULT_BOARD
@@ -76,12 +94,21 @@ def run(args: argparse.Namespace) -> int:
     if args.form == "hf":
         _write_hf(args)
         return 0
-    content = _text_stage(args) if args.stage in TEXT_STAGES else _table_stage(args)
+    stages = _of_artifact(open_artifact(args.source)) if is_artifact(args.source) else _of_model(args)
+    content = WRITERS.get((args.stage, args.form), Stages.text)(stages, args)
     if args.output:
         write_text("-o", Path(args.output), content)
     else:
         print(content, end="")
     return 0
+
+
+def _check_format(args: argparse.Namespace) -> None:
+    if args.stage not in FORMATS[args.form]:
+        forms = [form for form, stages in FORMATS.items() if args.stage in stages]
+        raise DlavmError(f"--format: expected one of {', '.join(forms)} for the stage {args.stage}, got {args.form!r}")
+    if args.fold and (args.stage, args.form) != ("graph", "dot"):
+        raise DlavmError(f"--fold: expected --stage graph --format dot, got {args.stage} and {args.form}")
 
 
 def _write_hf(args: argparse.Namespace) -> None:
@@ -92,50 +119,63 @@ def _write_hf(args: argparse.Namespace) -> None:
     write_checkpoint(open_artifact(args.source), Path(args.output))
 
 
-def _text_stage(args: argparse.Namespace) -> str:
-    name = f"{args.stage}.txt"
-    if is_artifact(args.source):
-        return open_artifact(args.source).file(name).read_text(encoding="utf-8")
-    return compile_model(model_of(args.source, args.weights), target_of(args), options_of(args)).texts()[name]
+@dataclass(frozen=True)
+class Stages:
+    """What the stages of a compilation are made of, from wherever they come."""
+
+    spec: TargetSpec
+    texts: Callable[[str], str]
+    graph: Callable[[], Graph]
+    program: Callable[[], Program]
+    tensors: tuple[TensorInfo, ...]
+
+    def text(self, args: argparse.Namespace) -> str:
+        return self.texts(f"{args.stage}.txt")
 
 
-def _table_stage(args: argparse.Namespace) -> str:
-    rows = _artifact_rows(open_artifact(args.source)) if is_artifact(args.source) else _model_rows(args)
-    if args.stage == "weights":
-        rows = [row for row in rows if row["role"] == "weights"]
-    if args.form == "json":
-        return json.dumps({args.stage: rows}, indent=1) + "\n"
-    return _weights_table(rows) if args.stage == "weights" else _memory_table(rows)
+def _of_artifact(artifact: Artifact) -> Stages:
+    def read(name: str) -> str:
+        return artifact.file(name).read_text(encoding="utf-8")
+
+    return Stages(artifact.target, read, lambda: parse_graph(read("graph.txt")),
+                  lambda: parse_program(read("task.txt"), artifact.target), artifact.manifest.tensors)  # fmt: skip
 
 
-def _artifact_rows(artifact: Artifact) -> list[dict[str, Any]]:
-    return _rows(artifact.manifest.tensors)
-
-
-def _model_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
+def _of_model(args: argparse.Namespace) -> Stages:
     compiled = compile_model(model_of(args.source, args.weights), target_of(args), options_of(args))
-    return _rows(tensors(compiled.graph, compiled.lowered, compiled.program, compiled.memory))
+    found = tensors(compiled.graph, compiled.lowered, compiled.program, compiled.memory)
+    return Stages(compiled.spec, lambda name: compiled.texts()[name], lambda: compiled.graph,
+                  lambda: compiled.program, found)  # fmt: skip
 
 
-def _rows(found: Iterable[TensorInfo]) -> list[dict[str, Any]]:
-    rows = [asdict(tensor) | {"shape": list(tensor.shape)} for tensor in found]
-    return sorted(rows, key=lambda row: (row["address"], row["name"]))
+def _rows(stages: Stages, args: argparse.Namespace) -> list[TensorInfo]:
+    found = (t for t in stages.tensors if args.stage == "memory" or t.role == "weights")
+    return sorted(found, key=lambda t: (t.address, t.name))
 
 
-def _memory_table(rows: Sequence[dict[str, Any]]) -> str:
-    """A line a buffer by address, then the sums of the roles; activations share addresses over time."""
-    cells = [(f"0x{r['address']:09x}", r["bytes"], r["role"], r["name"]) for r in rows]
-    buffers = table(("address", "bytes", "role", "name"), cells, right=(1,)) + "\n\n"
-    roles = sorted({r["role"] for r in rows})
-    spans = [(role, *_extent([r for r in rows if r["role"] == role])) for role in roles]
-    sums = [(role, f"0x{start:09x}", f"0x{end:09x}", end - start, count) for role, start, end, count in spans]
-    return buffers + table(("role", "from", "to", "bytes", "buffers"), sums, right=(3, 4)) + "\n"
+def _json(stages: Stages, args: argparse.Namespace) -> str:
+    rows = [asdict(tensor) | {"shape": list(tensor.shape)} for tensor in _rows(stages, args)]
+    return json.dumps({args.stage: rows}, indent=1) + "\n"
 
 
-def _extent(rows: Sequence[dict[str, Any]]) -> tuple[int, int, int]:
-    return min(r["address"] for r in rows), max(r["address"] + r["bytes"] for r in rows), len(rows)
-
-
-def _weights_table(rows: Sequence[dict[str, Any]]) -> str:
-    cells = [(f"0x{r['address']:09x}", r["bytes"], r["dtype"], "x".join(map(str, r["shape"])), r["name"]) for r in rows]
+def _weights_table(stages: Stages, args: argparse.Namespace) -> str:
+    cells = [(f"0x{t.address:09x}", t.bytes, t.dtype, "x".join(map(str, t.shape)), t.name) for t in _rows(stages, args)]
     return table(("address", "bytes", "format", "shape", "name"), cells, right=(1,)) + "\n"
+
+
+def _memory_csv(stages: Stages, args: argparse.Namespace) -> str:
+    return activation_csv(stages.program(), stages.spec, {t.name: t.address for t in stages.tensors})
+
+
+WRITERS: dict[tuple[str, str], Callable[[Stages, argparse.Namespace], str]] = {
+    ("graph", "json"): lambda s, args: json.dumps({"graph": graph_object(s.graph())}, indent=1) + "\n",
+    ("graph", "dot"): lambda s, args: graph_dot(s.graph(), args.fold),
+    ("graph", "prototxt"): lambda s, args: graph_prototxt(s.graph()),
+    ("task", "dot"): lambda s, args: task_dot(s.program(), s.spec),
+    ("task", "prototxt"): lambda s, args: task_prototxt(s.program(), s.spec),
+    ("memory", "text"): lambda s, args: memory_table(s.tensors, liveness(s.program(), s.spec)),
+    ("memory", "json"): _json,
+    ("memory", "csv"): _memory_csv,
+    ("weights", "text"): _weights_table,
+    ("weights", "json"): _json,
+}

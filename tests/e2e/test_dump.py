@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,20 +11,70 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dlavm.memory import validate
+from dlavm.memory.csv import parse_csv
 from dlavm.pack.artifact import Artifact
 from dlavm.pack.unpack import read_weights
 from dlavm.pack.weights import dequantize_int4, quantize_int4
 from dlavm.runtime.session import open_session
+from dlavm.verbs.dump import FORMATS
 
 Command = Callable[..., Any]
 
 
-@pytest.mark.parametrize("stage", ["graph", "task", "asm", "memory", "weights"])
-def test_stages_of_an_artifact_and_of_its_model(stage: str, dlavm: Command, stories: Path, stories_py: Path) -> None:
-    outcome = dlavm("dump", stories, "--stage", stage)
+PRINTED = [(stage, form) for form, stages in FORMATS.items() if form != "hf" for stage in stages]
+
+
+@pytest.mark.parametrize(("stage", "form"), PRINTED)
+def test_an_artifact_says_what_its_model_says(
+    stage: str, form: str, dlavm: Command, stories: Path, stories_py: Path
+) -> None:
+    outcome = dlavm("dump", stories, "--stage", stage, "--format", form)
     assert (outcome.code, outcome.err) == (0, "")
-    assert len(outcome.out.splitlines()) > 50
-    assert dlavm("dump", stories_py, "--stage", stage).out == outcome.out
+    assert len(outcome.out.splitlines()) > 10
+    assert dlavm("dump", stories_py, "--stage", stage, "--format", form).out == outcome.out
+
+
+@pytest.mark.parametrize(("stage", "form"), [("asm", "dot"), ("task", "json"), ("graph", "csv"), ("graph", "hf")])
+def test_a_format_that_a_stage_has_not(stage: str, form: str, dlavm: Command, stories: Path) -> None:
+    outcome = dlavm("dump", stories, "--stage", stage, "--format", form)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "--format: expected one of text" in outcome.err and repr(form) in outcome.err
+
+
+def test_fold_is_for_the_drawing_of_a_graph(dlavm: Command, stories: Path) -> None:
+    folded = dlavm("dump", stories, "--stage", "graph", "--format", "dot", "--fold")
+    assert "7 layers, each like layer 0" in folded.out
+    assert len(folded.out) < len(dlavm("dump", stories, "--stage", "graph", "--format", "dot").out) / 3
+    assert dlavm("dump", stories, "--stage", "task", "--format", "dot", "--fold").code == 2
+
+
+def test_the_graph_as_json(dlavm: Command, stories: Path) -> None:
+    graph = dlavm("dump", stories, "--stage", "graph", "--format", "json").json["graph"]
+    assert [layer["like"] for layer in graph["layers"]] == [None, *["layer 0"] * 7]
+    assert graph["trunk"][:2] == ["ids", "embedding"] and graph["trunk"][-1] == graph["outputs"]["logits"]
+    names = {v["name"] for group in ("inputs", "params", "constants", "kv", "nodes") for v in graph[group]}
+    assert all(set(node["operands"].values()) <= names for node in graph["nodes"])
+    assert graph["inputs"] == [{"name": "ids", "dtype": "i32", "shape": ["token"]}]
+
+
+def test_the_plan_of_the_activations_is_minimallocs(dlavm: Command, stories: Path) -> None:
+    """Valid, and as high as the manifest says."""
+    intervals, offsets = parse_csv(dlavm("dump", stories, "--stage", "memory", "--format", "csv").out)
+    artifact = Artifact.open(stories)
+    validate(intervals, offsets, artifact.target.space("activations").beat_row)
+    assert max(offsets[i.name] + i.size for i in intervals) == artifact.manifest.memory.activation_peak_bytes
+    assert {i.name for i in intervals} == {t.name for t in artifact.manifest.tensors if t.role == "activations"}
+
+
+def test_the_memory_map_has_a_line_for_all_copies(dlavm: Command, stories: Path) -> None:
+    lines = dlavm("dump", stories, "--stage", "memory").out.splitlines()
+    keys = next(line for line in lines if line.endswith("layers.N.k")).split()
+    caches = [t for t in Artifact.open(stories).manifest.tensors if t.role == "kv" and t.name.endswith("k")]
+    assert (keys[2], keys[4]) == ("8", "kv")
+    assert int(keys[3]) == caches[1].address - caches[0].address
+    assert next(line for line in lines if line.startswith("kv ")).split()[-1] == "16"
+    assert any(re.search(r"activations +\d+ to \d+ +layerN\.q_proj", line) for line in lines)
 
 
 def test_tables_as_json(dlavm: Command, stories: Path, tmp_path: Path) -> None:

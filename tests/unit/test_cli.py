@@ -77,7 +77,7 @@ def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "x", "--prompt-ids", "1,b"], "'b'"),
         (["run", "x", "--prompt-ids", "1", "--seed", "-1"], "'-1'"),
         (["dump", "x", "--stage", "dot"], "dot"),
-        (["dump", "x", "--stage", "graph", "--format", "prototxt"], "prototxt"),
+        (["dump", "x", "--stage", "asm", "--format", "prototxt"], "prototxt"),
         (["verify", "x", "--prompts", "1,,2"], "''"),
         (["bench", "x", "-o", "xml"], "xml"),
         (["build", "x.py", "--target", "v3", "-o", ""], "-o/--output: expected at least one character"),

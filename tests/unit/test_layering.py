@@ -35,9 +35,10 @@ ALLOWED: dict[str, set[str]] = {
     "compile": COMPILER | {"describe", "report"},
     "sim": {"target", "support"},
     "rtl": {"target", "support"},
-    "runtime": {"sim", "rtl", "target", "pack", "wire", "support"},
+    "runtime": {"sim", "rtl", "target", "task", "sym", "pack", "wire", "support"},
     "serve": {"runtime", "wire", "support"},
-    "verbs": COMPILER | {"compile", "describe", "sim", "rtl", "runtime", "serve", "wire"},
+    "view": COMPILER | {"report"},
+    "verbs": COMPILER | {"compile", "view", "describe", "sim", "rtl", "runtime", "serve", "wire"},
     "cli": {"verbs", "support"},
     "__main__": {"cli"},
 }

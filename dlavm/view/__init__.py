@@ -1,0 +1,1 @@
+"""Programs as other tools and people read them: Graphviz, Netron, JSON, differences."""
