@@ -1,9 +1,10 @@
 """The compiler: model -> graph -> passes -> task program -> memory map -> stream -> artifact. Read PIPELINE first."""
 from __future__ import annotations
 
+import json
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlavm.codegen import generate
+from dlavm.codegen import Code, generate
 from dlavm.codegen.host import has_host, render_host
-from dlavm.describe import ENTRY, describe, host_context
+from dlavm.describe import ENTRY, CompiledEntry, describe, host_context, stream_name, table_file
 from dlavm.frontend import WEIGHTS_HINT, Model, WeightSource
 from dlavm.graph import Graph, print_graph
 from dlavm.graph.constants import constant_array
@@ -23,6 +24,7 @@ from dlavm.memory import MemoryMap, alignments, assign
 from dlavm.pack.artifact import HOST
 from dlavm.pack.emit import Constant, Extent, images_of, write_artifact
 from dlavm.pack.manifest import Manifest
+from dlavm.pack.weights import to_half
 from dlavm.passes import Cse, Dce, FuseEpilogue, Pass, QuantizeWeights, run
 from dlavm.report import render
 from dlavm.support.atomic import MANIFEST_NAME
@@ -30,9 +32,12 @@ from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec
 from dlavm.target.isa import disassemble
 from dlavm.target.tables import table_bytes
-from dlavm.task import Buffer, Program, Rolled, print_program, roll, share_in_place, simplify, verify
+from dlavm.task import Buffer, Program, Rolled, print_program, restrict, roll, share_in_place, simplify, verify
 
 DEFAULT_CHUNK = 128  # tokens of one prefill step at most
+FLAT_CHUNK = 16  # where the stream has commands for each of them
+DECODE = "decode"  # the entry for one token, where it is worth its own stream
+ONE_TOKEN = {"token": (1, 1), "head_rows": (0, 1)}
 DEFAULT_CTX = 2048  # where neither user nor model says
 
 
@@ -46,9 +51,11 @@ class Options:
     quant: str = "int4g128"
     rolls: bool = True
 
-    def sizes(self, model: Model) -> tuple[int, int]:
+    def sizes(self, model: Model, spec: TargetSpec | None = None) -> tuple[int, int]:
+        """Context and chunk. Without a spec, a chunk for any target."""
+        most = FLAT_CHUNK if spec and is_flat(spec) else DEFAULT_CHUNK
         ctx = self.ctx if self.ctx is not None else min(model.max_ctx or DEFAULT_CTX, DEFAULT_CTX)
-        chunk = self.chunk if self.chunk is not None else min(DEFAULT_CHUNK, ctx)
+        chunk = self.chunk if self.chunk is not None else min(most, ctx)
         for name, value in (("ctx", ctx), ("chunk", chunk)):
             if value < 1:
                 raise DlavmError(f"--{name}: expected a positive number, got {value!r}")
@@ -70,31 +77,55 @@ class Compiled:
     lowered: Lowered
     program: Program
     memory: MemoryMap  # also of the buffers that `program` has copies for
-    words: list[int]
+    entries: Mapping[str, CompiledEntry]
+
+    @property
+    def words(self) -> list[int]:
+        """The stream of a step; empty where the host writes registers."""
+        return self.entries[ENTRY].code.words
 
     def texts(self) -> dict[str, str]:
         """The text forms that go along in the artifact."""
         return {
             "graph.txt": print_graph(self.graph),
             "task.txt": print_program(self.program, self.spec),
-            "asm.txt": disassemble(self.spec, self.words),
+            "asm.txt": _assembly(self.spec, self.entries[ENTRY].code),
         }
+
+
+def _assembly(spec: TargetSpec, code: Code) -> str:
+    return print_program(code.program, spec) if code.program else disassemble(spec, code.words)
 
 
 def compile_model(model: Model, spec: TargetSpec, options: Options) -> Compiled:
     """Compiles without touching weights or files. Raises DlavmError naming op or tensor, expectation and finding."""
-    graph = run(pipeline(options), model.graph(*options.sizes(model)))
+    graph = run(pipeline(options), model.graph(*options.sizes(model, spec)))
     lowered = lower(graph, spec)
     shared = share_in_place(lowered.program, spec)
-    rolled = roll(shared, alignments(spec)) if options.rolls and spec.has("loops") else Rolled(shared)
+    rolled = roll(shared, alignments(spec)) if options.rolls and not is_flat(spec) else Rolled(shared)
     program = simplify(rolled.program)
     verify(program, spec)
+    memory, entries = _place(program, spec)
+    return Compiled(spec, graph, lowered, program, memory.with_copies(program, rolled.copies), entries)
+
+
+def is_flat(spec: TargetSpec) -> bool:
+    """Whether loops have to be written out, for as many turns as there can be."""
+    return spec.has("stream") and not spec.has("loops")
+
+
+def _place(program: Program, spec: TargetSpec) -> tuple[MemoryMap, dict[str, CompiledEntry]]:
+    """Addresses of all buffers and streams, and the code for them."""
+    every = {arg.name: (arg.lo, arg.hi) for arg in program.args}
+    bounds = {DECODE: every | ONE_TOKEN, ENTRY: every} if is_flat(spec) else {ENTRY: every}
+    programs = {name: simplify(restrict(program, b)) if b != every else program for name, b in bounds.items()}
     # Addresses never make a stream longer than it is with all bases apart from zero.
-    sized = generate(program, spec, {b.name: 16 * (i + 1) for i, b in enumerate(program.buffers)})
-    stream = Buffer(f"stream.{program.name}", "program", 4 * len(sized), f"u32[{len(sized)}]")
-    memory = assign(program, spec, [stream])
-    words = generate(program, spec, memory.bases)
-    return Compiled(spec, graph, lowered, program, memory.with_copies(program, rolled.copies), words)
+    apart = {b.name: 16 * (i + 1) for i, b in enumerate(program.buffers)}
+    lengths = {name: len(generate(one, spec, apart).words) for name, one in programs.items()}
+    streams = [Buffer(stream_name(name), "program", 4 * n, f"u32[{n}]") for name, n in lengths.items() if n]
+    memory = assign(program, spec, streams)
+    codes = {name: generate(one, spec, memory.bases) for name, one in programs.items()}
+    return memory, {name: CompiledEntry(bounds[name], code) for name, code in codes.items()}
 
 
 def build(model: Model, spec: TargetSpec, options: Options, out: Path | None) -> dict[str, Any]:
@@ -122,7 +153,7 @@ def build(model: Model, spec: TargetSpec, options: Options, out: Path | None) ->
 
 def _described(compiled: Compiled, model: Model, options: Options) -> Manifest:
     spec, memory = compiled.spec, compiled.memory
-    return describe(compiled.graph, compiled.lowered, compiled.program, memory, spec, compiled.words,
+    return describe(compiled.graph, compiled.lowered, compiled.program, memory, spec, compiled.entries,
                     name=model.name, quant=options.quant, tables=_extent(memory, "tables"),
                     images=images_of(spec.space("weights"), _extent(memory, "weights")))
 
@@ -130,7 +161,26 @@ def _described(compiled: Compiled, model: Model, options: Options) -> Manifest:
 def _write(compiled: Compiled, model: Model, manifest: Manifest, out: Path) -> None:
     weights, tables = (_extent(compiled.memory, role) for role in ("weights", "tables"))
     write_artifact(out, manifest, compiled.spec.space("weights"), weights, tables, list(_constants(compiled, model)),
-                   {ENTRY: compiled.words}, partial(_texts, compiled), model.tokenizer)
+                   _files(compiled, model, manifest), partial(_texts, compiled), model.tokenizer)
+
+
+def _files(compiled: Compiled, model: Model, manifest: Manifest) -> Iterator[tuple[str, bytes]]:
+    """The programs, and the tables from which the host takes rows."""
+    for name, entry in compiled.entries.items():
+        info, code = manifest.programs[name], entry.code
+        if code.program:
+            yield info.file, print_program(code.program, compiled.spec).encode()
+            continue
+        yield info.file, np.array(code.words, dtype="<u4").tobytes()
+        if code.patches:
+            rows = ",\n".join(json.dumps([str(expr), offsets]) for expr, offsets in code.patches.items())
+            yield info.patches, f"[\n{rows}\n]\n".encode()
+    params = {p.name: p for p in compiled.graph.params}
+    for label, source in compiled.lowered.inputs.items():
+        if source.table:
+            table = params[source.table]
+            values = _param(model.needed_weights(), table.source, tuple(int(x) for x in table.type.shape))
+            yield table_file(label), to_half(values, table.name).tobytes()
 
 
 def _texts(compiled: Compiled, manifest: Manifest) -> dict[str, str]:
@@ -183,7 +233,7 @@ def check(model: Model, spec: TargetSpec, options: Options) -> list[dict[str, st
     """Every problem that keeps a model from compiling, each with its place and a hint. The values of weights are not
     read: a NaN is found by `build`."""
     try:
-        graph = run(pipeline(options), model.graph(*options.sizes(model)))
+        graph = run(pipeline(options), model.graph(*options.sizes(model, spec)))
     except DlavmError as e:
         return [{"where": model.name, "what": str(e), "hint": "mend the model or its weights"}]
     problems = _missing_weights(model)

@@ -3,9 +3,11 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
+from dlavm.codegen import Code
 from dlavm.codegen.host import HostCache, HostContext, HostFile, HostPort, HostProgram
 from dlavm.graph import Graph
 from dlavm.lower import Lowered, Rows
@@ -22,6 +24,7 @@ from dlavm.pack.manifest import (
     ModelInfo,
     Port,
     Sequences,
+    Table,
     TensorInfo,
 )
 from dlavm.pack.manifest import Program as ProgramInfo
@@ -34,20 +37,42 @@ from dlavm.task import Program, base_of
 ENTRY = "step"
 
 
-def describe(graph: Graph, lowered: Lowered, program: Program, memory: MemoryMap, spec: TargetSpec, words: list[int], *,
-             name: str, quant: str, images: tuple[Image, ...], tables: Extent) -> Manifest:
+@dataclass(frozen=True)
+class CompiledEntry:
+    """A way into a model: its code, and inclusive bounds of the arguments that it is made for, in their order."""
+
+    bounds: Mapping[str, tuple[int, int]]
+    code: Code
+
+
+def describe(graph: Graph, lowered: Lowered, program: Program, memory: MemoryMap, spec: TargetSpec,
+             entries: Mapping[str, CompiledEntry], *, name: str, quant: str, images: tuple[Image, ...],
+             tables: Extent) -> Manifest:
     """The manifest but for the hashes of the files."""
-    stream = ProgramInfo(f"program/{ENTRY}.bin", memory.bases[f"stream.{program.name}"], len(words))
+    programs = {name: _program(name, one.code, memory) for name, one in entries.items()}
+    streams = [Blob(p.file, p.address, 4 * p.words) for p in programs.values() if p.words]
     sequences = _sequences(memory, spec)
     blobs = (Blob(TABLES_FILE, tables.address, tables.bytes),) if tables.bytes else ()
     return Manifest(
         name=name, target=spec.name, board=spec.board.name, target_hash=spec.hash, quant=quant,
         model=model_info(graph), tensors=tensors(graph, lowered, program, memory), images=images,
-        blobs=(*blobs, Blob(stream.file, stream.address, 4 * stream.words)), programs={ENTRY: stream},
-        entries={ENTRY: _entry(graph, lowered, program, memory, sequences)},
+        blobs=(*blobs, *streams), programs=programs,
+        entries={name: _entry(graph, lowered, name, one, memory, sequences) for name, one in entries.items()},
         kv=tuple(KvRegion(n, memory.bases[n], kv.heads, kv.head_bytes, kv.block_bytes) for n, kv in lowered.kv.items()),
         sequences=sequences,
-        memory=_memory_use(lowered, memory, spec, len(words)))
+        memory=_memory_use(lowered, memory, spec, sum(p.words for p in programs.values())))
+
+
+def _program(entry: str, code: Code, memory: MemoryMap) -> ProgramInfo:
+    if not code.words:
+        return ProgramInfo(code.control, f"program/{entry}.task")
+    patches = f"program/{entry}.patches.json" if code.patches else ""
+    return ProgramInfo(code.control, f"program/{entry}.bin", memory.bases[stream_name(entry)], len(code.words), patches)
+
+
+def stream_name(entry: str) -> str:
+    """The buffer that holds the stream of an entry."""
+    return f"stream.{entry}"
 
 
 def model_info(graph: Graph) -> ModelInfo:
@@ -90,18 +115,31 @@ def tensors(graph: Graph, lowered: Lowered, program: Program, memory: MemoryMap)
         for b in (*apart, *shared))
 
 
-def _entry(graph: Graph, lowered: Lowered, program: Program, memory: MemoryMap, sequences: Sequences) -> Entry:
+def _entry(
+    graph: Graph, lowered: Lowered, name: str, entry: CompiledEntry, memory: MemoryMap, sequences: Sequences
+) -> Entry:
     chunk = graph.variables["token"].hi
-    inputs = {label: Port(memory.bases[buffer], "u32", chunk) for label, buffer in lowered.inputs.items()}
+    inputs: dict[str, Port] = {}
+    tables: dict[str, Table] = {}
+    for label, source in lowered.inputs.items():
+        address = memory.bases[source.buffer]
+        inputs[label] = _half_port(address, source.rows) if source.table else Port(address, "u32", chunk)
+        if source.table:
+            param = next(p for p in graph.params if p.name == source.table)
+            tables[label] = Table(table_file(label), int(param.type.shape[0]))
     outputs = {}
-    for label, rows in lowered.outputs.items():
-        address = _address(rows.base, memory.bases)
+    for label, out in lowered.outputs.items():
+        address = _address(out.base, memory.bases)
         is_ids = graph.outputs[label].type.dtype == "i32"
-        outputs[label] = Port(address, "u32", chunk) if is_ids else _half_port(address, rows)
-    args = tuple(v.name for v in program.args)
-    bounds = {v.name: (v.lo, v.hi) for v in program.args}
+        outputs[label] = Port(address, "u32", chunk) if is_ids else _half_port(address, out)
+    bounds = dict(entry.bounds)
     bounds["kv_base"] = (0, (sequences.count - 1) * sequences.stride // ADDRESS_UNIT)
-    return Entry(ENTRY, args, bounds, inputs, outputs)
+    return Entry(name, tuple(bounds), bounds, inputs, outputs, tables)
+
+
+def table_file(label: str) -> str:
+    """The file of the rows from which the host makes an input."""
+    return f"weights/{label}.bin"
 
 
 def _half_port(address: int, rows: Rows) -> Port:

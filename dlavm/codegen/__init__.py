@@ -1,4 +1,4 @@
-"""Task IR to instruction streams."""
-from dlavm.codegen.stream import generate
+"""Task IR to what drives a step: streams, patches, register programs; the C++ host project."""
+from dlavm.codegen.code import Code, generate
 
-__all__ = ["generate"]
+__all__ = ["Code", "generate"]

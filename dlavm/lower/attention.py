@@ -34,13 +34,22 @@ def lower_kv_append(c: Context, node: Node) -> None:
                    cache_head=layout.head_bytes // ADDRESS_UNIT, pos=c.variable("kv_len"))
 
 
-@rule("attention", "kv_fp16", "token_batch")
+@rule("attention", "kv_fp16")
 def lower_attention(c: Context, node: Node) -> None:
+    _attention(c, node, 1)
+
+
+@rule("attention", "kv_fp16", "token_batch")
+def lower_attention_batch(c: Context, node: Node) -> None:
+    _attention(c, node, MAX_TOKEN_TILE)
+
+
+def _attention(c: Context, node: Node, batch: int) -> None:
     q, out = c.rows(node["q"]), c.place(node.output)
     keys, layout = c.cache(node["k_cache"])
     values, _ = c.cache(node["v_cache"])
     group = q.inner // layout.heads
-    tile = _token_tile(c, node, q, group)
+    tile = min(batch, _token_tile(c, node, q, group))
     score_row = row_bytes(layout.ctx) // ADDRESS_UNIT
     scores = Rows(c.storage(f"{node.name}.scores", "activations", layout.heads * tile * group * row_bytes(layout.ctx),
                             f"f16[{layout.heads}, {tile}, {group}, {layout.ctx}]"),

@@ -48,12 +48,22 @@ class Content:
 
 
 @dataclass(frozen=True)
+class HostInput:
+    """A buffer that the host writes before a step: u32 ids, or the fp16 rows of the param `table` that they choose."""
+
+    buffer: str
+    rows: Rows
+    table: str = ""
+
+
+@dataclass(frozen=True)
 class Lowered:
-    """A task program, what its constant buffers hold, and the buffer behind each input, output and cache."""
+    """A task program, what its constant buffers hold, the buffer behind each input and cache, the rows of the outputs
+    that the device computes."""
 
     program: Program
     contents: Mapping[str, Content]
-    inputs: Mapping[str, str]
+    inputs: Mapping[str, HostInput]
     outputs: Mapping[str, Rows]
     kv: Mapping[str, KvLayout]
 
@@ -72,6 +82,7 @@ class Context:
         self.contents: dict[str, Content] = {}
         self.kv: dict[str, KvLayout] = {}
         self.act_slots: dict[str, int] = {}
+        self.inputs: dict[str, HostInput] = {}
         self._rows: dict[str, Rows] = {}
         self._buffers: dict[str, Buffer] = {}
         self._outputs = {v.name for v in graph.outputs.values()}
@@ -123,6 +134,26 @@ class Context:
         if name not in self._buffers:
             self._buffers[name] = self.tasks.buffer(name, role, max(size, ADDRESS_UNIT), shape_text)
         return self._buffers[name].base
+
+    def input(self, ids: Value) -> Expr:
+        """Address of the token ids, (token,) u32."""
+        tokens = ids.type.shape[0]
+        base = self.storage(ids.name, "input", 4 * tokens.hi, str(ids.type))
+        self.inputs[ids.name] = HostInput(ids.name, Rows(base, tokens, 0, 1, 0, 1))
+        return base
+
+    def host_rows(self, node: Node) -> Rows:
+        """Rows of the node's table that the host gathers: fp16 (token, dim)."""
+        tokens, dim = node.output.type.shape
+        name, stride = f"{node.name}.rows", row_bytes(int(dim))
+        base = self.storage(name, "input", tokens.hi * stride, str(node.output.type))
+        rows = Rows(base, tokens, stride // ADDRESS_UNIT, 1, 0, int(dim))
+        self.inputs[node["ids"].name] = HostInput(name, rows, node["table"].name)
+        return rows
+
+    def placed(self, value: Value) -> bool:
+        """Whether the device has the value."""
+        return value.name in self._rows
 
     def vector(self, value: Value) -> Expr:
         """Address of a constant fp16 vector (norm weights, biases)."""

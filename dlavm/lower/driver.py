@@ -14,10 +14,6 @@ from dlavm.task import Launch
 def lower(graph: Graph, spec: TargetSpec) -> Lowered:
     """The task program of a graph on a target. Raises DlavmError naming op, place and the missing capability."""
     context = Context(graph, spec)
-    inputs = {}
-    for value in graph.inputs:
-        context.storage(value.name, "input", 4 * value.type.shape[0].hi, str(value.type))
-        inputs[value.name] = value.name
     for node in graph.nodes:
         try:
             emit = select(node.op, spec).emit
@@ -27,8 +23,8 @@ def lower(graph: Graph, spec: TargetSpec) -> Lowered:
             emit(context, node)
     loads = tuple(_load_table(context, fn, slot) for fn, slot in context.act_slots.items())
     program = context.tasks.finish(prologue=loads)
-    outputs = {label: context.rows(value) for label, value in graph.outputs.items()}
-    return Lowered(program, context.contents, inputs, outputs, context.kv)
+    outputs = {label: context.rows(value) for label, value in graph.outputs.items() if context.placed(value)}
+    return Lowered(program, context.contents, context.inputs, outputs, context.kv)
 
 
 def lowering_problems(graph: Graph, spec: TargetSpec) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""embedding and argmax on the device; views."""
+"""embedding and argmax, on the device or left to the host; views."""
 from __future__ import annotations
 
 from dlavm.graph import Node
@@ -9,12 +9,27 @@ from dlavm.sym import Expr
 from dlavm.target.spec import ADDRESS_UNIT
 
 
+@rule("embedding")
+def lower_host_embedding(c: Context, node: Node) -> None:
+    """The host writes the rows; a copy takes them to where activations lie: the first layer is like the others."""
+    out = c.place(node.output)
+    rows = c.host_rows(node)
+    c.tasks.launch("COPY", **rows.fields("src"), **out.fields("dst"), **out.counts(), dim=out.dim)
+
+
 @rule("embedding", "gather")
 def lower_embedding(c: Context, node: Node) -> None:
-    ids, table, out = node["ids"], c.table(node["table"]), c.place(node.output)
-    base = c.storage(ids.name, "input", 0, "")
+    table, out = c.table(node["table"]), c.place(node.output)
+    base = c.input(node["ids"])
     c.tasks.launch("GATHER", ids=base, table=table.base, table_so=table.outer_stride, dst=out.base,
                    dst_so=out.outer_stride, rows_o=out.outer, dim=out.dim, limit=table.outer)
+
+
+@rule("argmax")
+def lower_host_argmax(c: Context, node: Node) -> None:
+    """The host finds the largest logit. Raises DlavmError where the program itself needs it."""
+    if not c.graph.is_output(node.output) or c.graph.users.get(node.name) or not c.graph.is_output(node["x"]):
+        raise DlavmError(f"{node}: {c.spec.name} leaves argmax to the host: expected an output, of an output")
 
 
 @rule("argmax", "argmax")

@@ -35,13 +35,23 @@ def choose_tiling(board: Board, packed: PackedWeights, tokens: int) -> Tiling:
     return Tiling(1, n, board.activation_elements // GROUP * GROUP)
 
 
-@rule("linear", "int4g128", "token_batch")
+@rule("linear", "int4g128")
 def lower_linear(c: Context, node: Node) -> None:
+    _linear(c, node, 1)
+
+
+@rule("linear", "int4g128", "token_batch")
+def lower_linear_batch(c: Context, node: Node) -> None:
+    _linear(c, node, c.variable("token").hi)
+
+
+def _linear(c: Context, node: Node, batch: int) -> None:
+    """`batch`: tokens that share a fetch of the weights at most."""
     x, out = c.flat(node["x"]), c.place(node.output)
     base, packed = c.weights(node["w"], node)
     aux = c.flat(node["aux"]) if node.get("aux") else None
     epilogue = _epilogue(c, node)
-    tiling = choose_tiling(c.spec.board, packed, x.outer.hi)
+    tiling = choose_tiling(c.spec.board, packed, min(batch, x.outer.hi))
     for first, count in token_tiles(c, x.outer, tiling.tokens):
         for n0, n in _spans(packed.n, tiling.n):
             for k0, k in _spans(packed.k, tiling.k):

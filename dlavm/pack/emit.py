@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def images_of(memory: Memory, weights: Extent) -> tuple[Image, ...]:
 
 
 def write_artifact(out: Path, manifest: Manifest, memory: Memory, weights: Extent, tables: Extent,
-                   constants: Sequence[Constant], programs: Mapping[str, list[int]],
+                   constants: Sequence[Constant], files: Iterable[tuple[str, bytes]],
                    texts: Callable[[Manifest], Mapping[str, str]], tokenizer: Path | None) -> Manifest:
     """Writes the artifact, whole or not at all; the result has the hash of every file.
 
@@ -61,8 +61,8 @@ def write_artifact(out: Path, manifest: Manifest, memory: Memory, weights: Exten
                 linear[constant.address - tables.address:][:data.size] = data
         if tables.bytes:
             writer.add_file(TABLES_FILE, linear.tobytes())
-        for name, words in programs.items():
-            writer.add_file(manifest.programs[name].file, np.array(words, dtype="<u4").tobytes())
+        for name, content in files:
+            writer.add_file(name, content)
         if tokenizer is not None:
             writer.add_tokenizer(tokenizer)
         for name, text in texts(dataclasses.replace(manifest, files=writer.files)).items():

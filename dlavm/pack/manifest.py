@@ -25,6 +25,7 @@ from dlavm.target.spec import ADDRESS_UNIT
 T = TypeVar("T")
 
 FORMAT = 2
+CONTROLS = ("scalars", "patches", "registers")
 ITEM_BYTES = {"u32": 4, "f16": 2}  # of the values that a host writes and reads
 MAX_ADDRESS = 1 << 48  # far above every board, low enough for 64-bit sums
 MAX_ARGS = 8
@@ -83,11 +84,17 @@ class Blob:
 
 @dataclass(frozen=True)
 class Program:
-    """An instruction stream of 32-bit words; its address is a multiple of 16."""
+    """How a step is driven: `control` is one of CONTROLS.
 
+    scalars, patches: `file` is an instruction stream of 32-bit words, its address a multiple of 16; `patches` names the
+    file of expressions and word offsets. registers: `file` is a register program, without an address.
+    """
+
+    control: str
     file: str
-    address: int
-    words: int
+    address: int = 0
+    words: int = 0
+    patches: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,14 +114,26 @@ class Port:
 
 
 @dataclass(frozen=True)
+class Table:
+    """A file of `rows` fp16 rows, dense, of which the host takes some."""
+
+    file: str
+    rows: int
+
+
+@dataclass(frozen=True)
 class Entry:
-    """How a program is entered: scalars `args` in register order, their inclusive `bounds`, its arrays."""
+    """How a program is entered: scalars `args` in register order, their inclusive `bounds`, its arrays.
+
+    `tables`: for an input of rows that the host chooses by the token ids, the table of all rows.
+    """
 
     program: str
     args: tuple[str, ...]
     bounds: Mapping[str, tuple[int, ...]]
     inputs: Mapping[str, Port]
     outputs: Mapping[str, Port]
+    tables: Mapping[str, Table] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -214,7 +233,11 @@ class Manifest:
         yield from ((image.file, image.bytes) for image in self.images)
         yield from ((blob.file, blob.bytes) for blob in self.blobs)
         for program in self.programs.values():
-            yield program.file, 4 * program.words
+            if program.words:
+                yield program.file, 4 * program.words
+        for entry in self.entries.values():
+            for name, table in entry.tables.items():
+                yield table.file, 2 * table.rows * entry.inputs[name].columns if name in entry.inputs else 0
 
 
 def _no_constant(text: str) -> Any:
@@ -323,8 +346,7 @@ def _problems(m: Manifest) -> Iterator[tuple[str, str]]:
         yield from ((f"kv.{region.name}", problem) for problem in _kv_problems(region, m.model.ctx))
     yield from _sequence_problems(m)
     for name, program in m.programs.items():
-        if program.address % ADDRESS_UNIT or not program.words:
-            yield f"programs.{name}", f"expected an address in units of {ADDRESS_UNIT} and words, got {program}"
+        yield from ((f"programs.{name}", problem) for problem in _program_problems(program, m))
     for name, entry in m.entries.items():
         yield from ((f"entries.{name}.{key}", problem) for key, problem in _entry_problems(entry, m))
 
@@ -357,6 +379,20 @@ def _model_problems(model: ModelInfo) -> Iterator[tuple[str, str]]:
             yield "model.eos_token_ids", f"expected ids below vocab_size {model.vocab_size}, got {token}"
 
 
+def _program_problems(program: Program, m: Manifest) -> Iterator[str]:
+    if program.control not in CONTROLS:
+        yield f"control: expected one of {', '.join(CONTROLS)}, got {_shown(program.control)}"
+    elif program.control == "registers" and (program.address or program.words):
+        yield f"expected a register program without address and words, got {program}"
+    elif program.control != "registers" and (program.address % ADDRESS_UNIT or not program.words):
+        yield f"expected an address in units of {ADDRESS_UNIT} and words, got {program}"
+    if (program.control == "patches") != bool(program.patches):
+        yield f"patches: expected a file for a stream that is patched, and only there, got {_shown(program.patches)}"
+    for file in (program.file, program.patches):
+        if file and file not in m.files:
+            yield f"expected a hash of {_shown(file)}, got none"
+
+
 def _kv_problems(region: KvRegion, ctx: int) -> Iterator[str]:
     blocks = ceildiv(ctx, BLOCK)
     if not region.heads or region.block_bytes % KV_UNIT_BYTES or not region.block_bytes:
@@ -379,6 +415,9 @@ def _entry_problems(entry: Entry, m: Manifest) -> Iterator[tuple[str, str]]:
         yield "args", f"expected at most {MAX_ARGS} different names, got {_shown(entry.args)}"
     if set(entry.bounds) != set(entry.args):
         yield "bounds", f"expected one pair for each of {_shown(entry.args)}, got {_shown(tuple(entry.bounds))}"
+    for name in entry.tables:
+        if name not in entry.inputs or entry.inputs[name].dtype != "f16":
+            yield f"tables.{name}", f"expected an input of fp16 rows, got {_shown(tuple(entry.inputs))}"
     for name, pair in entry.bounds.items():
         if len(pair) != 2 or pair[0] > pair[1]:
             yield f"bounds.{name}", f"expected [low, high], got {_shown(pair)}"

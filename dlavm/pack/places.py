@@ -65,7 +65,7 @@ def _images(images: tuple[Image, ...]) -> list[Span]:
 
 def _blob_problems(m: Manifest) -> Iterator[tuple[str, str]]:
     for name, program in m.programs.items():
-        expected = [(program.address, 4 * program.words)]
+        expected = [(program.address, 4 * program.words)] if program.words else []
         found = [(b.address, b.bytes) for b in m.blobs if b.file == program.file]
         if found != expected:
             yield f"programs.{name}", f"expected {program.file} to be one blob, {expected!r}, got {found!r}"
@@ -96,9 +96,13 @@ def _further(m: Manifest, kv: list[Span]) -> list[Span]:
 
 
 def _ports(m: Manifest) -> Iterator[Span]:
+    """Those of all entries; what entries have in common once."""
+    spans: dict[tuple[int, int, str], Span] = {}
     for name, entry in m.entries.items():
         for label, port in {**entry.inputs, **entry.outputs}.items():
-            yield Span(port.address, port.address + port.rows * port.stride, f"entries.{name}.{label}")
+            end = port.address + port.rows * port.stride
+            spans.setdefault((port.address, end, label), Span(port.address, end, f"entries.{name}.{label}"))
+    yield from spans.values()
 
 
 def _memory_problems(spans: list[Span], spec: TargetSpec) -> Iterator[tuple[str, str]]:

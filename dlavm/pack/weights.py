@@ -65,16 +65,22 @@ def pack_rows(rows: NDArray[np.floating], name: str = "") -> NDArray[np.uint8]:
     """fp16 rows [r, n], each padded to a multiple of 16 bytes: linear bytes.
 
     Raises DlavmError where fp16 overflows, and when it makes zero of a tensor that is not."""
-    wide = np.asarray(rows)
+    half = to_half(rows, name)
+    out = np.zeros((half.shape[0], row_bytes(half.shape[1])), dtype=np.uint8)
+    out[:, :2 * half.shape[1]] = np.ascontiguousarray(half).view(np.uint8)
+    return out.reshape(-1)
+
+
+def to_half(values: NDArray[np.floating], name: str = "") -> NDArray[np.float16]:
+    """Rounded to fp16. Raises DlavmError as `pack_rows` does."""
+    wide = np.asarray(values)
     with np.errstate(over="ignore", under="ignore"):
         half = wide.astype(np.float16)
     if not np.isfinite(half).all():
         raise DlavmError(f"tensor {name}: values that do not fit fp16")
     if not half.any() and wide.any():
         raise DlavmError(f"tensor {name}: expected values that fp16 does not make zero, got {np.abs(wide).max()}")
-    out = np.zeros((half.shape[0], row_bytes(half.shape[1])), dtype=np.uint8)
-    out[:, :2 * half.shape[1]] = np.ascontiguousarray(half).view(np.uint8)
-    return out.reshape(-1)
+    return half
 
 
 def stripe(data: NDArray[np.uint8], memory: Memory) -> NDArray[np.uint8]:

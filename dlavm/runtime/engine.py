@@ -93,7 +93,7 @@ def check_identity(device: Device, artifact: Artifact) -> None:
 def upload(device: Device, artifact: Artifact) -> None:
     """Maps the weight images, writes tables and programs. Raises DlavmError that names what does not fit."""
     manifest = artifact.manifest
-    writes = {(b.file, b.address) for b in manifest.blobs} | {(p.file, p.address) for p in manifest.programs.values()}
+    writes = {(b.file, b.address) for b in manifest.blobs}
     with progress("loading the engine", len(manifest.images) + len(writes)) as bar:
         for image in manifest.images:
             if image.bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlavm.pack.artifact import Artifact
-from dlavm.pack.manifest import ITEM_BYTES, Entry, Port
-from dlavm.runtime.engine import open_engine, select_program
+from dlavm.pack.manifest import ITEM_BYTES, Entry, Port, Table
+from dlavm.runtime.control import Control, open_control
+from dlavm.runtime.engine import open_engine
 from dlavm.runtime.state import StateLayout
 from dlavm.sim.device import Counters, Device, DeviceError
 from dlavm.support.errors import DlavmError
@@ -20,7 +21,6 @@ from dlavm.target.spec import ADDRESS_UNIT
 
 ENTRY = "step"
 ARGS = ("token", "kv_len", "head_rows", "kv_base")
-START = 1  # CONTROL
 DTYPES: dict[str, np.dtype[Any]] = {"f16": np.dtype("<f2"), "u32": np.dtype("<u4")}
 
 
@@ -47,10 +47,14 @@ class Session:
         self.device = device
         self.model = artifact.manifest.model
         self._entry = _step_entry(artifact)
+        self._controls = _controls(artifact, device)
+        self._control = self._controls[-1][1]
+        self._control.select()
+        self._tables = {name: _table(artifact, table, self._entry.inputs[name])
+                        for name, table in self._entry.tables.items()}  # fmt: skip
         self._ids: list[int] = []
         self._sequence = sequence
         self._state = StateLayout(artifact.manifest)
-        select_program(device, artifact, self._entry.program)
 
     def __enter__(self) -> Session:
         return self
@@ -173,18 +177,28 @@ class Session:
             raise DlavmError(f"session: head_rows: expected 0..{len(ids)}, got {head_rows!r}")
 
     def _run(self, ids: Sequence[int], head_rows: int) -> None:
-        registers = self.artifact.target.registers
         kv_base = self._sequence * self.artifact.manifest.sequences.stride // ADDRESS_UNIT
         values = {"token": len(ids), "kv_len": self.kv_len, "head_rows": head_rows, "kv_base": kv_base}
         try:
-            self.device.mem_write(self._entry.inputs["ids"].address, np.asarray(ids, "<u4").tobytes())
-            for place, name in enumerate(self._entry.args):
-                self.device.csr_write(registers["ARG"].offset + 4 * place, values[name])
-            self.device.csr_write(registers["CONTROL"].offset, START)
-            self.device.run()
+            self._write_input(np.asarray(ids, "<u4"))
+            control = next(control for entry, control in self._controls if _admits(entry, values))
+            if control is not self._control:
+                control.select()
+                self._control = control
+            control.start(values)
         except DeviceError as error:
             where = f"session: step of {len(ids)} tokens at {self.kv_len}"
             raise DlavmError(f"{where}: the device stopped: {error.code}: {error}") from error
+
+    def _write_input(self, ids: NDArray[np.uint32]) -> None:
+        """The ids, or the rows of a table that they choose."""
+        port = self._entry.inputs["ids"]
+        if "ids" not in self._tables:
+            self.device.mem_write(port.address, ids.tobytes())
+            return
+        rows = np.zeros((len(ids), port.stride // ITEM_BYTES[port.dtype]), DTYPES[port.dtype])
+        rows[:, : port.columns] = self._tables["ids"][ids]
+        self.device.mem_write(port.address, rows)
 
     def _next_ids(self, logits: NDArray[np.float16]) -> NDArray[np.uint32]:
         """The device's argmax, or the same rule (lowest index) on the host for a target that has none."""
@@ -223,6 +237,22 @@ def _join(parts: Sequence[StepResult]) -> StepResult:
     return StepResult(logits, np.concatenate([part.next_ids for part in parts]), total)
 
 
+def _admits(entry: Entry, values: Mapping[str, int]) -> bool:
+    return all(low <= values[name] <= high for name, (low, high) in entry.bounds.items())
+
+
+def _controls(artifact: Artifact, device: Device) -> list[tuple[Entry, Control]]:
+    """Every way into the model, those for fewer tokens first."""
+    entries = sorted(artifact.manifest.entries.values(), key=lambda e: (e.bounds["token"][1], e.program))
+    return [(entry, open_control(device, artifact, entry)) for entry in entries]
+
+
+def _table(artifact: Artifact, table: Table, port: Port) -> NDArray[np.float16]:
+    """Rows (rows, columns), mapped."""
+    path = artifact.file(table.file)
+    return np.memmap(path, DTYPES[port.dtype], "r", shape=(table.rows, port.columns))
+
+
 def _step_entry(artifact: Artifact) -> Entry:
     """The entry that a session drives, or DlavmError that names what it lacks."""
     manifest, where = artifact.manifest, f"artifact {str(artifact.path)!r}: entry {ENTRY!r}"
@@ -237,7 +267,8 @@ def _step_entry(artifact: Artifact) -> Entry:
     for name, (_, high) in entry.bounds.items():
         if high < ranges[name]:
             raise DlavmError(f"{where}: bounds.{name}: expected to reach {ranges[name]}, got {high}")
-    for name, ports, dtype, columns in (("ids", entry.inputs, "u32", 1),
+    source = ("f16", manifest.model.hidden_size) if "ids" in entry.tables else ("u32", 1)
+    for name, ports, dtype, columns in (("ids", entry.inputs, *source),
                                         ("logits", entry.outputs, "f16", manifest.model.vocab_size)):
         port = ports.get(name)
         if port is None or (port.dtype, port.columns) != (dtype, columns) or port.rows < manifest.model.chunk:

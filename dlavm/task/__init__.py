@@ -21,11 +21,13 @@ from dlavm.task.ir import (
     base_of,
     body_of,
     exprs_of,
+    map_exprs,
     touched,
     variable_of,
     walk,
     walk_body,
 )
+from dlavm.task.restrict import restrict
 from dlavm.task.roll import Rolled, roll
 from dlavm.task.share import share_in_place
 from dlavm.task.simplify import simplify
@@ -54,9 +56,11 @@ __all__ = [
     "body_of",
     "execute",
     "exprs_of",
+    "map_exprs",
     "parse_program",
     "print_program",
     "problems",
+    "restrict",
     "roll",
     "run",
     "share_in_place",

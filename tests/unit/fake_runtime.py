@@ -52,7 +52,7 @@ def manifest(vocab: int = VOCAB, ctx: int = CTX, chunk: int = CHUNK, eos: tuple[
         tensors=(TensorInfo("w", "weights", base, len(WEIGHTS), "int4g128", (8, 128)),),
         images=tuple(Image(f"weights/ch{c:02d}.bin", c, base, len(WEIGHTS)) for c in range(2)),
         blobs=(Blob("tables.bin", TABLES, 64), Blob("program/step.bin", PROGRAM, 32)),
-        programs={"step": Program("program/step.bin", PROGRAM, 8)},
+        programs={"step": Program("scalars", "program/step.bin", PROGRAM, 8)},
         entries={"step": entry},
         kv=(KvRegion("kv", KV, 2, head_bytes, 2048),),
         sequences=Sequences(2, kv_bytes),

@@ -234,7 +234,7 @@ def test_ids_of_models() -> None:
         ({"blobs": ()}, r"programs.step: expected program/step.bin to be one blob, .* got \[\]"),
         ({"blobs": (TABLE, STEP, STEP)}, "programs.step: expected program/step.bin to be one blob"),
         ({"blobs": (TABLE, Blob(STEP.file, STEP.address + 16, 32))}, "programs.step"),
-        ({"programs": {"step": Program(STEP.file, STEP.address + 32, 8)}}, "programs.step"),
+        ({"programs": {"step": Program("scalars", STEP.file, STEP.address + 32, 8)}}, "programs.step"),
         ({"images": IMAGES[:1]}, r"images: expected one for each of 2 channels, got \[0\]"),
         ({"images": (IMAGES[0], IMAGES[0])}, r"images: expected one for each of 2 channels, got \[0, 0\]"),
         ({"images": (IMAGES[0], dataclasses.replace(IMAGES[1], address=0))}, "images: expected one address"),

@@ -1,20 +1,44 @@
 """The stream does what the task program says: the commands that run are those of the interpreter, in its order."""
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlavm.codegen import generate
+from dlavm.codegen import generate as generate_code
+from dlavm.codegen.stream import generate
+from dlavm.graph import Builder
 from dlavm.lower import lower
-from dlavm.memory import assign
+from dlavm.memory import alignments, assign
+from dlavm.passes import QuantizeWeights
 from dlavm.sim.reference import ReferenceDevice
 from dlavm.support.errors import DlavmError
-from dlavm.sym import Const, Expr, Var, ceildiv, lt, maximum, minimum, select
+from dlavm.sym import Const, Expr, Var, ceildiv, evaluate, lt, maximum, minimum, select
 from dlavm.target import TargetSpec, load_target
-from dlavm.target.isa import Instr, decode_program
-from dlavm.task import Program, TaskBuilder, simplify, trace
+from dlavm.target.isa import Instr, decode_program, payload
+from dlavm.task import (
+    Call,
+    Program,
+    RegWrite,
+    Stmt,
+    TaskBuilder,
+    execute,
+    parse_program,
+    print_program,
+    restrict,
+    roll,
+    run,
+    share_in_place,
+    simplify,
+    trace,
+    verify,
+    walk_body,
+)
+from dlavm.task.interpret import initial_values, value_of
+from tests.prop import task_programs
 from tests.unit.test_lower import NANO, small_graph, with_buffers
 
 PROGRAM_AT = 0x4000000  # of nano's 128 MiB
@@ -123,3 +147,136 @@ def test_a_target_without_stream_is_refused() -> None:
     program = simplify(lower(small_graph(), NANO).program)
     with pytest.raises(DlavmError, match="target v2 has no autonomous stream"):
         generate(program, load_target("v2"), {})
+    nothing = replace(NANO, capabilities=frozenset({"act12"}))
+    with pytest.raises(DlavmError, match="expected the capabilities of one way to control it"):
+        generate_code(program, nothing, {})
+
+
+# -- flat streams and register programs ----------------------------------------------------------------------------
+
+V1, V2 = load_target("v1", "nano"), load_target("v2", "nano")
+STEPS = [(1, 0, 1, 0), (1, 63, 1, 640), (6, 0, 0, 0), (6, 24, 6, 64), (3, 1, 2, 0), (2, 5, 0, 7)]
+
+
+class Written:
+    """A register-driven device that writes down what is launched."""
+
+    def __init__(self, spec: TargetSpec) -> None:
+        self.spec, self.op = spec, [0] * 32
+        self.seen: list[tuple[str, list[int]]] = []
+        self.writes = 0
+
+    def csr_write(self, offset: int, value: int) -> None:
+        self.writes += 1
+        registers = self.spec.registers
+        if offset == registers["LAUNCH"].offset:
+            command = self.spec.opcodes[value]
+            self.seen.append((command.name, self.op[: command.payload_words]))
+        else:
+            self.op[(offset - registers["OP"].offset) // 4] = value
+
+    def csr_read(self, offset: int) -> int:
+        return 2  # done
+
+    def run(self) -> None:
+        pass
+
+    def mem_read(self, address: int, count: int) -> bytes:
+        raise NotImplementedError
+
+    def mem_write(self, address: int, data: bytes) -> None:
+        raise NotImplementedError
+
+
+Commands = list[tuple[str, list[int]]]
+
+
+def commands(program: Program, spec: TargetSpec, bases: dict[str, int], args: dict[str, int]) -> Commands:
+    """Those of the interpreter that have any rows, as payload words."""
+    traced = [i for i in trace(program, args, bases) if i.fields.get("rows_o", 1) != 0]
+    return [(i.op, payload(spec, i)[0]) for i in traced]
+
+
+def small_program(spec: TargetSpec, layers: int = 3) -> Program:
+    """Without attention between them: blocks that repeat."""
+    b = Builder("blocks", ctx=64, chunk=6)
+    x = b.embedding(b.input("ids", (b.token,), "i32"), b.param("embed", (50, 64)))
+    for i in range(layers):
+        with b.scope(f"layer {i}"):
+            h = b.rms_norm(x, b.param(f"gamma.{i}", (64,)), eps=1e-5)
+            k = b.reshape(b.linear(h, b.param(f"k.{i}", (64, 64))), shape=(b.token, 2, 32))
+            cache = b.kv_append(b.kv(f"cache.{i}", (2, b.ctx, 32)), b.rope(k, b.rotary(32), rotary_dim=32))
+            a = b.reshape(b.attention(k, cache, cache, scale=0.25), shape=(b.token, 64))
+            x = b.add(x, b.linear(b.act(a, fn="silu"), b.param(f"o.{i}", (64, 64))))
+    logits = b.linear(b.last_rows(x, count=b.head_rows), b.param("head", (50, 64)))
+    graph = QuantizeWeights()(b.finish(logits=logits))
+    return share_in_place(lower(graph, spec).program, spec)
+
+
+@pytest.mark.parametrize("args", STEPS)
+@pytest.mark.parametrize("tokens", [(1, 6), (1, 1)], ids=["chunk", "token"])
+def test_a_flat_stream_runs_the_tasks(args: tuple[int, ...], tokens: tuple[int, int]) -> None:
+    named = dict(zip(("token", "kv_len", "head_rows", "kv_base"), args, strict=True))
+    if named["token"] > tokens[1]:
+        pytest.skip("more tokens than this stream is for")
+    program = simplify(restrict(small_program(V2), {"token": tokens, "head_rows": (0, tokens[1])}))
+    bases = dict(assign(program, V2).bases)
+    code = generate_code(program, V2, bases)
+    words = list(code.words)
+    for expr, offsets in code.patches.items():
+        for offset in offsets:
+            assert words[offset] == 0
+            words[offset] = evaluate(expr, named)
+    made = [(i.op, payload(V2, i)[0]) for _, i in decode_program(V2, words) if i.fields.get("rows_o", 1) != 0]
+    assert made == [*commands(program, V2, bases, named), ("END", [])]
+    assert code.control == "patches" and len(code.patches) < 60
+
+
+@pytest.mark.parametrize("rolls", [True, False])
+@pytest.mark.parametrize("args", STEPS)
+def test_a_register_program_runs_the_tasks(args: tuple[int, ...], rolls: bool) -> None:
+    named = dict(zip(("token", "kv_len", "head_rows", "kv_base"), args, strict=True))
+    program = small_program(V1)
+    program = simplify(roll(program, alignments(V1)).program if rolls else program)
+    bases = dict(assign(program, V1).bases)
+    made = generate_code(program, V1, bases).program
+    assert made is not None
+    verify(made, V1)
+    device = Written(V1)
+    run(parse_program(print_program(made)), device, V1, named, {})
+    expected = commands(program, V1, bases, named)
+    assert [c for c in device.seen if rows(c) != 0] == expected
+    assert device.writes < 0.75 * sum(len(words) + 1 for _, words in expected)
+
+
+def rows(command: tuple[str, list[int]]) -> int:
+    field = V1.commands[command[0]].by_name.get("rows_o")
+    return command[1][field.word] if field else 1
+
+
+@settings(max_examples=200)
+@given(task_programs.programs())
+def test_random_programs_keep_their_commands_without_unchanged_writes(program: Program) -> None:
+    """Loops of no trips, conditions, definitions: what is launched is what the interpreter launches."""
+    program = replace(program, functions=(), body=tuple(s for s in program.body if not calls(s)))
+    made = generate_code(program, V1, task_programs.BASES).program
+    assert made is not None
+    for args in task_programs.ARGUMENTS:
+        device = Written(V1)
+        values = initial_values(made, args, {})
+        for stmt in execute(made, values):
+            if isinstance(stmt, RegWrite):
+                offset = V1.registers[stmt.register].offset + 4 * value_of(stmt.index, values)
+                device.csr_write(offset, value_of(stmt.value, values))
+        expected = []
+        for i in trace(program, args, task_programs.BASES):
+            words = [0] * V1.commands[i.op].payload_words
+            for name, value in i.fields.items():
+                field = V1.commands[i.op].by_name[name]
+                words[field.word] += int(str(value)) << field.lsb
+            expected.append((i.op, words))
+        assert device.seen == expected
+
+
+def calls(stmt: Stmt) -> bool:
+    return any(isinstance(inner, Call) for _, inner in walk_body((stmt,)))

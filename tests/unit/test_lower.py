@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from dlavm.graph import Builder, Graph
+from dlavm.graph import OPS, Builder, Graph
 from dlavm.lower import lower, lowering_problems, missing_rules
 from dlavm.lower.linear import choose_tiling
 from dlavm.lower.rules import RULES, Rule, rule, select
@@ -14,7 +14,7 @@ from dlavm.passes import QuantizeWeights
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec, load_target
 from dlavm.target.layout import PackedWeights
-from dlavm.task import print_program, verify
+from dlavm.task import Launch, Program, print_program, simplify, verify, walk
 
 NANO = load_target("v3", "nano")
 Golden = Callable[[str, str], None]
@@ -100,14 +100,31 @@ def test_heads_that_do_not_start_on_16_bytes() -> None:
         lower(b.finish(logits=b.reshape(x, shape=(b.token, 4, 5))), NANO)
 
 
-def test_what_v1_and_v2_lack() -> None:
-    for name in ("v1", "v2"):
-        spec = load_target(name, "nano")
-        with pytest.raises(DlavmError, match=f"op embedding cannot be compiled for {name}: every rule needs"):
-            lower(small_graph(), spec)
-        places = [where for where, _ in lowering_problems(small_graph(), spec)]
-        assert "embedding" in places and "attention" in places and len(places) > 5
-    assert missing_rules(["argmax", "rope"], load_target("v1")) == ["argmax"]
+def test_what_a_target_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = replace(NANO, capabilities=NANO.capabilities - {"int4g128", "kv_fp16"})
+    with pytest.raises(DlavmError, match="op linear cannot be compiled for v3: every rule needs"):
+        lower(small_graph(), bare)
+    places = [where for where, _ in lowering_problems(small_graph(), bare)]
+    assert "q" in places and "attention" in places and len(places) > 5
+    assert missing_rules(["linear", "rope"], bare) == ["linear"]
+    assert missing_rules(list(OPS), load_target("v1")) == []
+
+
+def test_what_is_left_to_the_host() -> None:
+    """Without gather and argmax the host takes embedding rows by the ids, and finds the largest logit."""
+    made = lower(small_graph(), load_target("v1", "nano"))
+    source = made.inputs["ids"]
+    assert (source.table, made.program.buffer[source.buffer].role) == ("embed", "input")
+    assert set(made.outputs) == {"logits"} and "embed" not in made.contents
+    assert all(stmt.fields["rows_o"].hi == 1 for stmt in linears(made.program))
+    b = Builder("p", ctx=8, chunk=2)
+    x = b.embedding(b.input("ids", (b.token,), "i32"), b.param("e", (9, 32)))
+    with pytest.raises(DlavmError, match="argmax to the host: expected an output, of an output"):
+        lower(b.finish(next=b.argmax(x)), load_target("v1", "nano"))
+
+
+def linears(program: Program) -> list[Launch]:
+    return [stmt for _, stmt in walk(simplify(program)) if isinstance(stmt, Launch) and stmt.op == "LINEAR"]
 
 
 def test_the_most_specific_rule_wins_and_a_tie_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

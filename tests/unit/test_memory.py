@@ -61,7 +61,7 @@ for t in token:
         ("  launch COPY src=@a\n  launch COPY dst=@a\n  launch COPY", (0, 3)),  # read first: of the turn before
         ("  launch COPY\n  launch COPY src=@a dst=@a\n  launch COPY", (0, 3)),
         ("  launch COPY\n  launch KV_APPEND cache=@a\n  launch COPY src=@a\n  launch COPY", (1, 3)),
-        ("  launch COPY\n  if lt(3, t):\n    launch COPY dst=@a\n  launch COPY src=@a", (0, 3)),  # not every turn writes
+        ("  launch COPY\n  if lt(3, t):\n    launch COPY dst=@a\n  launch COPY src=@a", (0, 3)),  # not always
         ("  launch COPY\n  for u in t:\n    launch COPY dst=@a\n  launch COPY src=@a", (0, 3)),  # perhaps no turn
         ("  launch COPY\n  for u in token:\n    launch COPY dst=@a\n  launch COPY src=@a", (1, 3)),
         ("  launch COPY\n  let p: 0..4294967295 = @a + 16\n  launch COPY dst=p\n  launch COPY src=@a", (1, 3)),

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from dlavm.codegen import generate
+from dlavm.codegen import Code
+from dlavm.codegen.stream import generate
 from dlavm.compile import Options, build, compile_model
-from dlavm.describe import describe
+from dlavm.describe import CompiledEntry, describe
 from dlavm.frontend import load_model
 from dlavm.graph import Builder
 from dlavm.lower import lower
@@ -46,11 +47,13 @@ def page(spec: TargetSpec = NANO) -> str:
     graph = small_graph()
     lowered = lower(graph, spec)
     sized = generate(lowered.program, spec, {b.name: 16 for b in lowered.program.buffers})
-    stream = Buffer(f"stream.{lowered.program.name}", "program", 4 * len(sized))
+    stream = Buffer("stream.step", "program", 4 * len(sized))
     memory = assign(lowered.program, spec, [stream])
     words = generate(lowered.program, spec, memory.bases)
-    manifest = describe(graph, lowered, lowered.program, memory, spec, words, name="<small>", quant="int4g128",
-                        images=(), tables=Extent(0, 0))
+    bounds = {arg.name: (arg.lo, arg.hi) for arg in lowered.program.args}
+    entry = CompiledEntry(bounds, Code("scalars", words))
+    manifest = describe(graph, lowered, lowered.program, memory, spec, {"step": entry}, name="<small>",
+                        quant="int4g128", images=(), tables=Extent(0, 0))
     return render(manifest, lowered.program, memory, spec, words, ["task.txt", "graph.txt"])
 
 

@@ -152,8 +152,9 @@ class ReferenceDevice:
             self._reset()
             if "ARG" in self._spec.registers:
                 self._scalars[1:9] = [self._get("ARG", i) for i in range(8)]
-            self._running = True
-            self._set("STATUS", 1)
+            # Without a stream there is nothing to run; the counters begin anew all the same.
+            self._running = "PROGRAM" in self._spec.registers
+            self._set("STATUS", 1 if self._running else DONE)
 
     def _launch(self, opcode: int) -> None:
         command = self._spec.opcodes.get(opcode)
