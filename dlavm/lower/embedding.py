@@ -1,12 +1,10 @@
-"""embedding and argmax, on the device or left to the host; views."""
+"""embedding and argmax, on the device or left to the host."""
 from __future__ import annotations
 
 from dlavm.graph import Node
 from dlavm.lower.context import Context, Rows
 from dlavm.lower.rules import rule
 from dlavm.support.errors import DlavmError
-from dlavm.sym import Expr
-from dlavm.target.spec import ADDRESS_UNIT
 
 
 @rule("embedding")
@@ -39,24 +37,3 @@ def lower_argmax(c: Context, node: Node) -> None:
     base = c.storage(node.output.name, role, 4 * x.outer.hi, str(node.output.type))
     c.bind(node.output, Rows(base, x.outer, 0, 1, 0, 1))
     c.tasks.launch("ARGMAX", src=x.base, src_so=x.outer_stride, rows_o=x.outer, n=x.dim, dst=base)
-
-
-@rule("reshape")
-def lower_reshape(c: Context, node: Node) -> None:
-    """Heads side by side are one row and the other way round; nothing moves."""
-    x, shape = c.flat(node["x"]), node.output.type.shape
-    dim = int(shape[-1])
-    inner = int(shape[1]) if len(shape) == 3 else 1
-    if shape[0] != x.outer or inner * dim != x.dim or len(shape) not in (2, 3):
-        raise DlavmError(f"{node}: expected the token axis first and kept, got {node['x'].type} to {node.output.type}")
-    if inner > 1 and dim * 2 % ADDRESS_UNIT:
-        raise DlavmError(f"{node}: expected heads of a multiple of {ADDRESS_UNIT // 2} elements, got {dim}")
-    stride = dim * 2 // ADDRESS_UNIT if inner > 1 else 0
-    c.bind(node.output, Rows(x.base, x.outer, x.outer_stride, inner, stride, dim))
-
-
-@rule("last_rows")
-def lower_last_rows(c: Context, node: Node) -> None:
-    x, count = c.rows(node["x"]), node.attrs["count"]
-    assert isinstance(count, Expr)
-    c.bind(node.output, x.at(x.outer - count, count))
