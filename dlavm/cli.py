@@ -18,7 +18,8 @@ from dlavm.support import env
 from dlavm.support.errors import DlavmError
 from dlavm.verbs import BROKEN_PIPE, INTERRUPTED
 
-VERBS = ("build", "check", "run", "chat", "verify", "bench", "dump", "plan", "targets", "doctor", "device-server")
+VERBS = ("build", "check", "run", "chat", "verify", "bench", "dump", "diff", "plan", "targets", "doctor",
+         "device-server")  # fmt: skip
 
 
 class Parser(argparse.ArgumentParser):

@@ -63,7 +63,7 @@ def weight_tensors(artifact: Artifact) -> list[TensorInfo]:
 def read_weight(artifact: Artifact, tensor: TensorInfo) -> NDArray[np.float32]:
     """The numbers that the engines multiply with, in the tensor's shape. Raises DlavmError if no image has them."""
     memory = artifact.target.space("weights")
-    packed = _channel_bytes(artifact, tensor, memory)
+    packed = channel_bytes(artifact, tensor, memory)
     if tensor.dtype == "int4g128":
         n, k = tensor.shape
         return dequantize_int4(*unpack_int4(packed, n, k, memory))
@@ -79,7 +79,7 @@ def read_weights(artifact: Artifact, names: Container[str] | None = None) -> dic
     return {t.name: read_weight(artifact, t) for t in weight_tensors(artifact) if names is None or t.name in names}
 
 
-def _channel_bytes(artifact: Artifact, tensor: TensorInfo, memory: Memory) -> NDArray[np.uint8]:
+def channel_bytes(artifact: Artifact, tensor: TensorInfo, memory: Memory) -> NDArray[np.uint8]:
     """The tensor's bytes of each channel, [channels, bytes]."""
     length = -(-tensor.bytes // memory.beat_row) * memory.port_bytes
     return np.stack([_image_bytes(artifact, tensor, memory, channel, length) for channel in range(memory.channels)])

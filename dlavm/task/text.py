@@ -123,7 +123,7 @@ def value_labels(stmt: Launch, spec: TargetSpec) -> dict[str, str]:
         if name not in known or not value.is_const:
             continue
         if known[name].values:
-            labels |= {name: label for label, v in known[name].values.items() if v == value.value}
+            labels.update((name, label) for label, v in known[name].values.items() if v == value.value)
         elif known[name].kind == "f32" and value.value in range(1 << 32):
             labels[name] = str(np.uint32(value.value).view(np.float32))
     return labels
