@@ -21,6 +21,7 @@ from dlavm.graph import Graph, print_graph
 from dlavm.graph.constants import constant_array
 from dlavm.lower import Lowered, lower, lowering_problems
 from dlavm.memory import MemoryMap, alignments, assign
+from dlavm.memory.csv import to_csv
 from dlavm.pack.artifact import HOST
 from dlavm.pack.emit import Constant, Extent, images_of, write_artifact
 from dlavm.pack.manifest import Manifest
@@ -29,6 +30,7 @@ from dlavm.passes import Cse, Dce, FuseEpilogue, Pass, QuantizeWeights, run
 from dlavm.report import render
 from dlavm.support.atomic import MANIFEST_NAME
 from dlavm.support.errors import DlavmError
+from dlavm.support.stages import write_stage
 from dlavm.target import TargetSpec
 from dlavm.target.isa import disassemble
 from dlavm.target.tables import table_bytes
@@ -101,12 +103,23 @@ def compile_model(model: Model, spec: TargetSpec, options: Options) -> Compiled:
     """Compiles without touching weights or files. Raises DlavmError naming op or tensor, expectation and finding."""
     graph = run(pipeline(options), model.graph(*options.sizes(model, spec)))
     lowered = lower(graph, spec)
+    _dump("task-00-lowered", lowered.program, spec)
     shared = share_in_place(lowered.program, spec)
+    _dump("task-01-shared", shared, spec)
     rolled = roll(shared, alignments(spec)) if options.rolls and not is_flat(spec) else Rolled(shared)
+    _dump("task-02-rolled", rolled.program, spec)
     program = simplify(rolled.program)
+    _dump("task-03-simplified", program, spec)
     verify(program, spec)
     memory, entries = _place(program, spec)
+    write_stage("memory.csv", lambda: to_csv(memory.intervals, memory.activations.offsets))
+    for name, entry in entries.items():
+        write_stage("asm.txt" if name == ENTRY else f"asm-{name}.txt", partial(_assembly, spec, entry.code))
     return Compiled(spec, graph, lowered, program, memory.with_copies(program, rolled.copies), entries)
+
+
+def _dump(name: str, program: Program, spec: TargetSpec) -> None:
+    write_stage(f"{name}.txt", partial(print_program, program, spec))
 
 
 def is_flat(spec: TargetSpec) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Protocol
 
 from dlavm.graph import Graph, print_graph, verify
 from dlavm.support import env
 from dlavm.support.errors import DlavmError
+from dlavm.support.stages import write_stage
 
 
 class Pass(Protocol):
@@ -26,13 +27,13 @@ def run(passes: Sequence[Pass], graph: Graph) -> Graph:
     DLAVM_VERIFY=1 verifies before the first and after each; DLAVM_DUMP=DIR writes `graph-NN-PASS.txt` there.
     Raises DlavmError, naming the pass after which the graph no longer verifies.
     """
-    checking, dump = env.VERIFY.get(), env.DUMP.get()
+    checking = env.VERIFY.get()
     if checking:
         verify(graph)
-    _dump(dump, 0, "input", graph)
+    _dump(0, "input", graph)
     for number, pass_ in enumerate(passes, start=1):
         graph = pass_(graph)
-        _dump(dump, number, pass_.name, graph)
+        _dump(number, pass_.name, graph)
         if checking:
             _verify_after(pass_.name, graph)
     return graph
@@ -45,8 +46,5 @@ def _verify_after(name: str, graph: Graph) -> None:
         raise DlavmError(f"after pass {name}: {error}") from None
 
 
-def _dump(directory: Path | None, number: int, name: str, graph: Graph) -> None:
-    if directory is not None:
-        directory.mkdir(parents=True, exist_ok=True)
-        path = directory / f"graph-{number:02}-{name}.txt"
-        path.write_text(print_graph(graph), encoding="utf-8")
+def _dump(number: int, name: str, graph: Graph) -> None:
+    write_stage(f"graph-{number:02}-{name}.txt", partial(print_graph, graph))

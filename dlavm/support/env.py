@@ -76,7 +76,7 @@ def _state_home() -> Path:
 DEBUG = Variable("DLAVM_DEBUG", _flag, False, "0 or 1", "show the traceback of an error")
 VERIFY = Variable("DLAVM_VERIFY", _flag, False, "0 or 1", "run the verifiers before and after every pass")
 DUMP: Variable[Path | None] = Variable(
-    "DLAVM_DUMP", Path, None, "a directory", "write the text form there after every pass"
+    "DLAVM_DUMP", Path, None, "a directory", "write the text of every stage there"
 )
 THREADS = Variable(
     "DLAVM_THREADS", _count, _cores(), "a count of at least 1", "threads of the native engines and the packer"

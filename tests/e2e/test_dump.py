@@ -17,6 +17,7 @@ from dlavm.pack.artifact import Artifact
 from dlavm.pack.unpack import read_weights
 from dlavm.pack.weights import dequantize_int4, quantize_int4
 from dlavm.runtime.session import open_session
+from dlavm.task import parse_program
 from dlavm.verbs.dump import FORMATS
 
 Command = Callable[..., Any]
@@ -139,3 +140,37 @@ def test_transformers_agrees_with_the_accelerator(stories: Path, stories_py: Pat
     assert positions == 12 * 64
     assert agreeing >= 0.99 * positions
     assert max(margins, default=0) < 0.05
+
+
+STAGE_FILES = ["graph-00-input.txt", "graph-01-dce.txt", "task-00-lowered.txt", "task-01-shared.txt",
+               "task-02-rolled.txt", "task-03-simplified.txt", "memory.csv", "asm.txt"]  # fmt: skip
+
+
+@pytest.fixture
+def dumped(dlavm: Command, stories_py: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What DLAVM_DUMP leaves of a compilation."""
+    monkeypatch.setenv("DLAVM_DUMP", str(tmp_path / "stages"))
+    assert dlavm("dump", stories_py, "--stage", "graph").code == 0
+    monkeypatch.delenv("DLAVM_DUMP")
+    return tmp_path / "stages"
+
+
+def test_every_stage_leaves_its_text(dlavm: Command, stories: Path, dumped: Path) -> None:
+    assert set(STAGE_FILES) <= {path.name for path in dumped.iterdir()}
+    last = max(path for path in dumped.glob("graph-*.txt"))
+    for file, stage in ((last, "graph"), (dumped / "task-03-simplified.txt", "task"), (dumped / "asm.txt", "asm")):
+        assert dlavm("diff", file, stories, "--stage", stage).code == 0
+    assert (dumped / "memory.csv").read_text() == dlavm("dump", stories, "--stage", "memory", "--format", "csv").out
+    spec = Artifact.open(stories).target
+    sizes = [len(parse_program(path.read_text(), spec).body) for path in sorted(dumped.glob("task-*.txt"))]
+    assert sizes[0] == sizes[1] > sizes[2] == sizes[3]  # layers become a loop in the third
+
+
+def test_a_stage_that_cannot_be_written(
+    dlavm: Command, stories_py: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setenv("DLAVM_DUMP", str(tmp_path / "file"))
+    outcome = dlavm("dump", stories_py, "--stage", "graph")
+    assert outcome.code == 2
+    assert "DLAVM_DUMP" in outcome.err and "graph-00-input.txt" in outcome.err
