@@ -12,7 +12,7 @@ PYTEST  := $(BIN)/python -m pytest -q
 STORIES := output/stories
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-rtl bench lint format gen wheel clean
+.PHONY: help demo test test-all sweep test-rtl bench lint format gen wheel clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -27,6 +27,9 @@ test: lint  ## lint, then every test that is not marked slow
 
 test-all: lint  ## lint, then every test
 	$(PYTEST) -n $(JOBS) tests
+
+sweep: $(VENV)/.stamp-test  ## 10,000 examples of each property of expressions, task programs and generated code
+	TEST_EXAMPLES=10000 $(PYTEST) -n $(JOBS) tests/prop/test_sym_prop.py tests/prop/test_task_prop.py tests/unit/test_codegen.py
 
 test-rtl: $(VENV)/.stamp-test  ## the RTL alone: blocks with cocotb, whole programs on the Verilated core
 	$(PYTEST) -n $(JOBS) tests/rtl

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,11 @@ GOLDEN = REPOSITORY / "tests" / "golden"
 # A time limit per example measures how busy the machine is, not the code.
 settings.register_profile("dlavm", deadline=None)
 settings.load_profile("dlavm")
+
+
+def examples(count: int) -> int:
+    """Examples of a property test: `count`, or more where the variable TEST_EXAMPLES says so (`make sweep`)."""
+    return max(count, int(os.environ.get("TEST_EXAMPLES", "0")))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

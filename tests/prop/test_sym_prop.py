@@ -24,6 +24,7 @@ from dlavm.sym import (
     select,
     substitute,
 )
+from tests.conftest import examples
 
 VARS = {"a": Var("a", 0, 7), "b": Var("b", -4, 9), "c": Var("c", 1, 5), "d": Var("d", -6, -1)}
 # An expression beside what it must mean, computed by Python alone.
@@ -90,7 +91,7 @@ def pairs(draw: st.DrawFn) -> list[Pair]:
 environments = st.fixed_dictionaries({n: st.integers(v.lo, v.hi) for n, v in VARS.items()})
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(pairs(), st.lists(environments, min_size=3, max_size=3))
 def test_value_and_bounds(made: list[Pair], envs: list[dict[str, int]]) -> None:
     for expr, meaning in made:
@@ -101,7 +102,7 @@ def test_value_and_bounds(made: list[Pair], envs: list[dict[str, int]]) -> None:
             assert lo <= value <= hi
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(pairs())
 def test_text_and_canonical_form(made: list[Pair]) -> None:
     for expr, _ in made:
@@ -110,7 +111,7 @@ def test_text_and_canonical_form(made: list[Pair]) -> None:
             assert rebuild(expr.op, expr.args) is expr
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(pairs(), environments)
 def test_substitution(made: list[Pair], env: dict[str, int]) -> None:
     k = Var("k", 0, 3)
@@ -123,7 +124,7 @@ def test_substitution(made: list[Pair], env: dict[str, int]) -> None:
 small = st.integers(-16, 16)
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(small, small, small, st.integers(-4, 4), st.integers(1, 24), st.integers(1, 6))
 def test_division_of_linear_forms(p: int, q: int, c: int, factor: int, n: int, m: int) -> None:
     """Common factors, multiples and nesting, at every point: where most of the rules are."""

@@ -11,12 +11,13 @@ from dlavm.task.facts import Facts
 from dlavm.task.interpret import initial_values, value_of
 from dlavm.task.ir import buffers_in, exprs_of
 from dlavm.task.scope import walk_scoped
+from tests.conftest import examples
 from tests.prop.task_programs import ARGUMENTS, BASES, programs
 
 NANO = load_target("v3", "nano")
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(programs())
 def test_print_then_parse_gives_the_program(program: Program) -> None:
     text = print_program(program)
@@ -24,7 +25,7 @@ def test_print_then_parse_gives_the_program(program: Program) -> None:
     assert print_program(parse_program(text)) == text
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(programs())
 def test_simplify_keeps_the_trace(program: Program) -> None:
     simpler = simplify(program)
@@ -32,14 +33,14 @@ def test_simplify_keeps_the_trace(program: Program) -> None:
         assert list(trace(simpler, args, BASES)) == list(trace(program, args, BASES))
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(programs())
 def test_simplified_programs_are_stable_in_text(program: Program) -> None:
     text = print_program(simplify(program))
     assert print_program(parse_program(text)) == text
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(programs())
 def test_bounds_in_context_hold(program: Program) -> None:
     facts: dict[int, Facts] = {id(stmt): scope.facts for _, stmt, scope in walk_scoped(program)}
@@ -51,7 +52,7 @@ def test_bounds_in_context_hold(program: Program) -> None:
                 assert lo <= value_of(expr, values) <= hi
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(programs())
 def test_buffers_that_share_bytes_are_never_in_use_together(program: Program) -> None:
     """In use: from a write to the last read of what was written."""

@@ -38,6 +38,7 @@ from dlavm.task import (
     walk_body,
 )
 from dlavm.task.interpret import initial_values, value_of
+from tests.conftest import examples
 from tests.prop import task_programs
 from tests.unit.test_lower import NANO, small_graph, with_buffers
 
@@ -115,7 +116,7 @@ def expressions(draw: st.DrawFn) -> Expr:
 
 
 @given(st.lists(expressions(), min_size=1, max_size=8), st.integers(1, 40), st.integers(0, 63))
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_scalar_code_computes_the_expressions(exprs: list[Expr], token: int, kv_len: int) -> None:
     """Expressions as addresses, outside and inside a loop: more of them than there are registers."""
     b = TaskBuilder("p", args=(TOKEN, KV))
@@ -254,7 +255,7 @@ def rows(command: tuple[str, list[int]]) -> int:
     return command[1][field.word] if field else 1
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(task_programs.programs())
 def test_random_programs_keep_their_commands_without_unchanged_writes(program: Program) -> None:
     """Loops of no trips, conditions, definitions: what is launched is what the interpreter launches."""
