@@ -62,6 +62,31 @@ def test_what_greedy_orders_miss(rows: list[tuple[int, int, int]]) -> None:
     assert (found.status, found.end, found.plan.optimal) == ("optimal", "complete", True)
 
 
+# Every byte of every time would be needed for the load of 13; trying all orders gives 15.
+ABOVE_THE_LOAD = [(0, 3, 2), (2, 6, 3), (1, 5, 3), (3, 5, 7), (0, 1, 11), (1, 2, 8), (2, 3, 5), (5, 6, 10)]
+
+
+def test_a_peak_above_the_load_is_proven() -> None:
+    problem = intervals(ABOVE_THE_LOAD)
+    found = search(problem)
+    validate(problem, found.plan.offsets, 1, 15)
+    assert lower_bound(problem) == 13
+    assert (found.plan.peak, found.plan.lower_bound, found.status) == (15, 15, "optimal")
+    none = search(problem, 1, 14)
+    assert (none.status, none.end, none.plan.lower_bound) == ("infeasible", "complete", 15)
+    assert none.nodes > 0
+    unproven = search(problem, 1, 13, Limits(nodes=1))
+    assert (unproven.status, unproven.end, unproven.plan.lower_bound) == ("unknown", "out of nodes", 13)
+
+
+def test_equal_sizes_with_different_rests() -> None:
+    # Both take two units of 16; only the one of 17 bytes ends within 33 bytes when it is on top.
+    problem = intervals([(0, 2, 17), (0, 2, 32), (0, 1, 16), (1, 2, 16)])
+    found = search(problem, 16)
+    validate(problem, found.plan.offsets, 16, 80)
+    assert (found.plan.peak, found.status) == (65, "optimal")
+
+
 @pytest.mark.parametrize("count", [20, 60, 120])
 @pytest.mark.parametrize("seed", range(2))
 def test_perfect_packings_are_found(count: int, seed: int) -> None:

@@ -8,31 +8,41 @@ namespace dlavm::plan {
 
 namespace {
 
-// Measured on the problems of doc/memory.md: each solves some at once that others take long for.
+// Measured on the problems of doc/memory.md: each solves some at once that others take long for. The seed is
+// that of the round.
 constexpr Strategy kStrategies[] = {
-    {Strategy::kFewest, Strategy::kBySize, false},
-    {Strategy::kFewest, Strategy::kByLength, false},
-    {Strategy::kFewestByFailures, Strategy::kBySize, false},
-    {Strategy::kFewest, Strategy::kByLengthUp, true},
-    {Strategy::kLowest, Strategy::kBySize, false},
-    {Strategy::kFewestByFailures, Strategy::kByLength, true},
-    {Strategy::kFewest, Strategy::kByLast, true},
-    {Strategy::kLowest, Strategy::kByLengthUp, false},
+    {Strategy::kFewest, Strategy::kByLengthUp, false, 0},
+    {Strategy::kFewest, Strategy::kBySize, false, 0},
+    {Strategy::kFewest, Strategy::kByLength, false, 0},
+    {Strategy::kFewestByFailures, Strategy::kByArea, false, 0},
+    {Strategy::kFewest, Strategy::kByArea, false, 0},
+    {Strategy::kFewestByFailures, Strategy::kByLengthUp, true, 0},
+    {Strategy::kLowest, Strategy::kBySize, false, 0},
+    {Strategy::kLowest, Strategy::kByLengthUp, false, 0},
+    {Strategy::kFewest, Strategy::kByFirst, true, 0},
+    {Strategy::kFewestByFailures, Strategy::kByLast, true, 0},
+    {Strategy::kFewestByFailures, Strategy::kBySize, false, 0},
+    {Strategy::kFewest, Strategy::kByLengthUp, true, 0},
+    {Strategy::kFewestByFailures, Strategy::kByLength, true, 0},
+    {Strategy::kLowest, Strategy::kByFirst, false, 0},
 };
 constexpr int kLanes = 2;
-constexpr uint64_t kFirstTurn = 1000, kGrowth = 3;
+constexpr uint64_t kFirstTurn = 500;  // nodes, and some more for each buffer
 
 struct Turn {
     Strategy strategy;
     uint64_t nodes;
 };
 
-// All strategies with few nodes, then again with more, until the nodes are spent.
+// Short turns in which a strategy is lucky or not, over and over; longer ones in time, so that one of them
+// can complete the search.
 std::vector<Turn> schedule(uint64_t count, uint64_t nodes) {
     std::vector<Turn> turns;
-    for (uint64_t each = kFirstTurn + 2 * count; nodes != 0; each *= kGrowth) {
-        for (const Strategy& strategy : kStrategies) {
+    uint64_t each = kFirstTurn + 4 * count;
+    for (uint64_t round = 0; nodes != 0; ++round, each += each / 2) {
+        for (Strategy strategy : kStrategies) {
             const uint64_t share = std::min(each, nodes);
+            strategy.seed = round;
             if (share != 0) turns.push_back({strategy, share});
             nodes -= share;
         }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <numeric>
+#include <tuple>
 
 namespace dlavm::plan {
 
@@ -12,6 +13,7 @@ constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 constexpr uint64_t kStepsBetweenLooks = 16;
 constexpr size_t kLeastMemo = size_t{1} << 12, kMostMemo = size_t{1} << 20;
 constexpr uint64_t kOdd = 0x9e3779b97f4a7c15;
+constexpr double kNoise = 0.5;  // a key may count for so much more
 
 // A bijection that spreads every bit (the finalizer of MurmurHash3).
 uint64_t mix(uint64_t x) {
@@ -20,17 +22,16 @@ uint64_t mix(uint64_t x) {
     return x ^ (x >> 33);
 }
 
-using Key = std::pair<int64_t, int64_t>;
-using KeyOf = Key (*)(int64_t size, int first, int last);
+// In the order of Strategy::Order: the largest first.
+using KeyOf = double (*)(double size, int first, int last);
 
-// In the order of Strategy::Order; ties by the other dimension.
 constexpr KeyOf kKeys[] = {
-    [](int64_t size, int first, int last) { return Key(-size, first - last); },
-    [](int64_t size, int first, int last) { return Key(first - last, -size); },
-    [](int64_t size, int first, int last) { return Key(-size * (last - first), first); },
-    [](int64_t size, int first, int last) { return Key(last - first, -size); },
-    [](int64_t size, int first, int) { return Key(first, -size); },
-    [](int64_t size, int, int last) { return Key(-last, -size); },
+    [](double size, int, int) { return size; },
+    [](double, int first, int last) { return double(last - first); },
+    [](double size, int first, int last) { return size * (last - first); },
+    [](double, int first, int last) { return 1.0 / (last - first); },
+    [](double, int first, int) { return 1.0 / (first + 1); },
+    [](double, int, int last) { return double(last); },
 };
 
 }  // namespace
@@ -68,19 +69,32 @@ Search::Search(const Problem& problem, int64_t bytes) : problem_(problem), end_(
         }
         // Equal buffers may be far apart in the list of those that begin together, which are few.
         int twin = begin_[problem.first[b]];
-        while (problem.last[twin] != problem.last[b] || problem.size[twin] != problem.size[b]) ++twin;
+        while (problem.last[twin] != problem.last[b] || problem.size[twin] != problem.size[b] ||
+               problem.padding[twin] != problem.padding[b]) {
+            ++twin;
+        }
         twin_.push_back(twin);
     }
 }
 
-void Search::order_buffers(Strategy::Order order) {
-    const KeyOf key = kKeys[order];
-    const auto key_of = [&](int b) { return key(problem_.size[b], problem_.first[b], problem_.last[b]); };
-    std::vector<int> sorted(static_cast<size_t>(problem_.count()));
-    std::iota(sorted.begin(), sorted.end(), 0);
-    std::stable_sort(sorted.begin(), sorted.end(), [&](int a, int b) { return key_of(a) < key_of(b); });
+void Search::order_buffers() {
+    std::vector<std::pair<double, int>> sorted;
+    for (int b = 0; b < problem_.count(); ++b) {
+        const double key = kKeys[strategy_.order](static_cast<double>(problem_.size[b]), problem_.first[b],
+                                                  problem_.last[b]);
+        const uint64_t random =
+            strategy_.seed == 0 ? 0 : mix(strategy_.seed * kOdd + static_cast<uint64_t>(b)) >> 40;
+        sorted.emplace_back(-key * (1.0 + kNoise * static_cast<double>(random) / (1 << 24)), b);
+    }
+    // Of two that are equal the larger one, of any two in the other dimension too.
+    std::sort(sorted.begin(), sorted.end(), [&](const auto& a, const auto& b) {
+        const auto rest = [&](int x) {
+            return std::make_tuple(-problem_.size[x], problem_.first[x] - problem_.last[x], x);
+        };
+        return a.first != b.first ? a.first < b.first : rest(a.second) < rest(b.second);
+    });
     rank_.resize(sorted.size());
-    for (size_t i = 0; i < sorted.size(); ++i) rank_[sorted[i]] = static_cast<int>(i);
+    for (size_t i = 0; i < sorted.size(); ++i) rank_[sorted[i].second] = static_cast<int>(i);
 }
 
 // Back to the whole problem; false where it has no solution at first sight.
@@ -99,7 +113,7 @@ bool Search::reset() {
 Search::Outcome Search::run(const Strategy& strategy, uint64_t nodes, const Stop& stop,
                             const std::atomic<int64_t>& before, int64_t turn) {
     strategy_ = strategy;
-    order_buffers(strategy.order);
+    order_buffers();
     nodes_ = 0;
     if (!reset()) return kInfeasible;
     int agenda = split({0, problem_.sections, kNone, kNone}, kNone, kNone);

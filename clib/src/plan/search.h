@@ -16,7 +16,8 @@ struct Strategy {
     enum Order { kBySize, kByLength, kByArea, kByLengthUp, kByFirst, kByLast };
     Niche niche;
     Order order;
-    bool strong;  // more work at each node to see earlier that there is no way on
+    bool strong;    // more work at each node to see earlier that there is no way on
+    uint64_t seed;  // 0: the order itself, otherwise a shuffled one, in which neighbours may change places
 };
 
 // What ends a search besides its nodes.
@@ -88,7 +89,7 @@ class Search {
         Key key;
     };
 
-    void order_buffers(Strategy::Order order);
+    void order_buffers();
     bool reset();
     int open(int component);
     bool next(int branch, int& agenda);
@@ -119,7 +120,7 @@ class Search {
     const Problem& problem_;
     int64_t capacity_;           // the most units that any buffer may end at
     std::vector<int64_t> end_;   // the same of each buffer
-    std::vector<int> twin_;      // the first buffer with the same sections and size
+    std::vector<int> twin_;      // the first buffer with the same sections and bytes
     std::vector<int> begin_;     // first buffer whose first section is this one or later
     std::vector<size_t> start_;  // of a section's members
     std::vector<int> member_;    // of each section, those without a place first

@@ -47,7 +47,7 @@ class Part {
     // Below `enough` bytes another part decides.
     void minimise(int64_t enough) {
         best_ = greedy(problem_, std::max(enough, lower_bound_));
-        for (uint64_t share = usual_nodes_ / kFirstShare + 1; open(enough); share *= 4) round(enough, share);
+        for (uint64_t share = usual_nodes_ / kFirstShare + 1; open(enough); share *= 2) round(enough, share);
     }
 
   private:
@@ -64,7 +64,7 @@ class Part {
             const int64_t middle = low + (best_.peak - low) / 2;
             const int64_t least = problem_.next_peak(middle - 1);
             if (least >= best_.peak || least <= low) return;
-            if (probe(least, share / 4 + 1) == Search::kStopped) low = least;
+            if (probe(least, share) == Search::kStopped) low = least;
         }
     }
 
