@@ -184,7 +184,7 @@ def start_step(device: Any) -> None:
     """Writes the program and the ids, tells the registers, and starts the core."""
     bases, words, program = COMPILED.memory.bases, COMPILED.words, COMPILED.program
     registers = {name: register.offset for name, register in TARGET.registers.items()}
-    stream = bases[f"stream.{program.name}"]
+    stream = bases["stream.step"]
     device.mem_write(stream, np.array(words, np.uint32))
     device.mem_write(bases["ids"], IDS)
     device.csr_write(registers["PROGRAM"], stream // ADDRESS_UNIT)

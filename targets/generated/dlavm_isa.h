@@ -60,6 +60,7 @@ enum class ScalarFn : uint32_t {
   kLt = 10,
   kLe = 11,
   kEq = 12,
+  kLoad = 13,
 };
 
 enum class Error : uint32_t {
@@ -208,7 +209,7 @@ inline bool Scalar::decode(const uint32_t *words, Scalar &out, Error &error) {
     error = Error::kReservedBits;
     return false;
   }
-  if ((words[0] & 0xfu) > 12u) {
+  if ((words[0] & 0xfu) > 13u) {
     error = Error::kFieldRange;
     return false;
   }

@@ -56,7 +56,8 @@ package dlavm_isa_pkg;
     SCALAR_FN_SHR = 4'd9,
     SCALAR_FN_LT = 4'd10,
     SCALAR_FN_LE = 4'd11,
-    SCALAR_FN_EQ = 4'd12
+    SCALAR_FN_EQ = 4'd12,
+    SCALAR_FN_LOAD = 4'd13
   } scalar_fn_e;
 
   typedef enum logic [3:0] {

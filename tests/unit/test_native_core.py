@@ -13,6 +13,7 @@ import pytest
 
 from dlavm.sim.device import DeviceError
 from dlavm.sim.native import NativeDevice, build_info
+from dlavm.sim.reference import ReferenceDevice
 from dlavm.support import paths
 from dlavm.support.errors import DlavmError
 from dlavm.target.isa import Instr, SReg, encode, encode_program
@@ -201,6 +202,34 @@ def test_scalar_errors(device: NativeDevice, fn: str, b: int) -> None:
     assert caught.value.code == "scalar"
 
 
+def test_words_of_memory(device: NativeDevice) -> None:
+    """By an immediate and by a register; what an engine wrote only behind a FENCE."""
+    reference = ReferenceDevice(SPEC)
+    base = Instr("SCALAR", {"fn": 0, "rd": 12, "b": DATA // 16})
+    word = {n: Instr("SCALAR", {"fn": SPEC.enums["scalar_fn"]["load"], "rd": 9, "ra": 12, "b": n}) for n in (0, 3, 5)}
+    by_register = Instr("SCALAR", {"fn": SPEC.enums["scalar_fn"]["load"], "rd": 9, "ra": 12, "b": SReg(1)})
+    for one in (device, reference):
+        one.mem_write(DATA, np.arange(100, 116, dtype=np.uint32))
+    for n, instr in word.items():
+        assert value_of(device, [base, instr], 9, ()) == 100 + n
+    assert value_of(device, [base, by_register], 9, (7,)) == 107
+    outside = [Instr("SCALAR", {"fn": 0, "rd": 12, "b": 0xFFFFFFFF}), word[0]]
+    for one in (device, reference):
+        with pytest.raises(DeviceError, match="SCALAR") as caught:
+            run(one, SPEC, [*outside, END])
+        assert caught.value.code == "bad_address"
+    written = [base, copy(DATA + 64, DATA)]
+    with pytest.raises(DeviceError, match="wrote since the last FENCE") as caught:
+        run(device, SPEC, [*written, word[0], END])
+    assert caught.value.code == "hazard"
+    beside = [base, copy(DATA + 64, DATA + 16)]
+    counted = 8 | 8 << 16  # what the COPY writes, in both halves of the probe
+    device.mem_write(DATA, np.arange(100, 116, dtype=np.uint32))
+    assert value_of(device, [*beside, word[0]], 9, ()) - counted == 100
+    fenced = value_of(device, [*written, Instr("FENCE"), word[3]], 9, ())
+    assert fenced - counted == int.from_bytes(device.mem_read(DATA + 12, 4), "little")
+
+
 def loop(count: int | SReg, body: list[Instr], rd: int = 20, pred: int = 0) -> list[Instr]:
     words = sum(len(encode(SPEC, i)) for i in body) + len(encode(SPEC, Instr("ENDLOOP")))
     return [Instr("LOOP", {"rd": rd, "count": count, "body": words}, pred), *body, Instr("ENDLOOP")]
@@ -289,7 +318,7 @@ BAD = [
     ("reserved_bits", [header("NORM"), 1, *[0] * 14]),
     ("reserved_bits", with_word(Instr("NORM"), 2, 4)),
     ("reserved_bits", [header("ENDLOOP", extra=1 << 16), 0]),
-    ("field_range", with_word(Instr("SCALAR"), 2, 13)),
+    ("field_range", with_word(Instr("SCALAR"), 2, 14)),
     ("field_range", with_word(Instr("COPY", {"dim": SReg(3)}), 10, 32)),
     ("field_range", with_word(Instr("COPY"), 10, 1 << 20)),
     ("field_range", linear(k=0)),

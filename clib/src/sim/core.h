@@ -50,6 +50,7 @@ class Core final : public abi::Engine {
     Fetched fetch() const;
     void check_header(const Fetched& f, uint32_t header) const;
     uint32_t program_word(uint64_t at) const;
+    uint32_t memory_word(uint32_t base, uint32_t index) const;
     void substitute(Fetched& f) const;
     void execute(const isa::CommandInfo& info, const uint32_t* words);
     void control(const isa::CommandInfo& info, const uint32_t* words);

@@ -82,6 +82,8 @@ uint32_t compute(isa::ScalarFn fn, uint32_t a, uint32_t b) {
             return sa <= sb ? 1 : 0;
         case isa::ScalarFn::kEq:
             return a == b ? 1 : 0;
+        case isa::ScalarFn::kLoad:
+            break;  // not computed
     }
     return 0;
 }
@@ -212,7 +214,7 @@ void Core::control(const isa::CommandInfo& info, const uint32_t* words) {
         case Opcode::kEnd:
             return do_end();
         case Opcode::kFence:
-            return hazards_.fence();
+            return hazards_.drain();
         case Opcode::kSignal:
             return do_signal(decode<isa::Signal>(info, words));
         case Opcode::kWait:
@@ -234,7 +236,7 @@ void Core::control(const isa::CommandInfo& info, const uint32_t* words) {
 
 void Core::do_end() {
     if (!loops_.empty() || !calls_.empty()) throw Fault{Error::kStack, "END inside a loop or a call"};
-    hazards_.fence();
+    hazards_.drain();
     status_ = 2;  // done
 }
 
@@ -268,7 +270,20 @@ void Core::set_scalar(uint32_t index, uint32_t value) {
 void Core::do_scalar(const isa::Scalar& c) {
     check_register("rd", c.rd);
     check_register("ra", c.ra);
-    set_scalar(c.rd, compute(c.fn, scalars_[c.ra], c.b));
+    const bool loads = c.fn == isa::ScalarFn::kLoad;
+    set_scalar(c.rd, loads ? memory_word(scalars_[c.ra], c.b) : compute(c.fn, scalars_[c.ra], c.b));
+}
+
+uint32_t Core::memory_word(uint32_t base, uint32_t index) const {
+    const uint64_t address = uint64_t{base} * isa::kAddressUnit + 4 * uint64_t{index};
+    uint32_t word = 0;
+    if (machine_.memory.find(address, sizeof word) == nullptr) {
+        throw Fault{Error::kBadAddress,
+                    format("field ra: no memory at byte 0x%llx", static_cast<unsigned long long>(address))};
+    }
+    if (check_hazards_) hazards_.front_end_read(address, address + sizeof word);
+    machine_.memory.read(address, &word, sizeof word);
+    return word;
 }
 
 void Core::do_loop(const isa::Loop& c) {

@@ -1,6 +1,7 @@
 #include "sim/hazard.h"
 
 #include <algorithm>
+#include <iterator>
 #include <set>
 #include <tuple>
 
@@ -20,6 +21,7 @@ unsigned index(isa::Engine engine) { return static_cast<unsigned>(engine); }
 void Hazards::reset() {
     clocks_ = {};
     forget();
+    written_.clear();
     for (auto& queue : queues_) queue.clear();
 }
 
@@ -32,6 +34,32 @@ void Hazards::forget() {
         }
     }
     kept_ = 0;
+}
+
+void Hazards::drain() {
+    fence();
+    written_.clear();
+}
+
+void Hazards::note_written(uint64_t begin, uint64_t end) {
+    auto next = written_.upper_bound(begin);
+    if (next != written_.begin() && std::prev(next)->second >= begin) {
+        --next;
+        begin = next->first;
+    }
+    while (next != written_.end() && next->first <= end) {
+        end = std::max(end, next->second);
+        next = written_.erase(next);
+    }
+    written_.emplace_hint(next, begin, end);
+}
+
+void Hazards::front_end_read(uint64_t begin, uint64_t end) const {
+    const auto next = written_.lower_bound(end);
+    if (next == written_.begin() || std::prev(next)->second <= begin) return;
+    throw Fault{isa::Error::kHazard,
+                format("field ra: reads bytes 0x%llx..0x%llx, which an engine wrote since the last FENCE",
+                       static_cast<unsigned long long>(begin), static_cast<unsigned long long>(end))};
 }
 
 void Hazards::signal(isa::Engine engine, uint32_t semaphore) {
@@ -68,6 +96,7 @@ void Hazards::command(isa::Engine engine, const std::vector<Access>& accesses) {
     for (const Access& a : accesses) {
         const uint64_t time = clocks_[index(a.engine)][index(a.engine)];
         books_[index(a.engine)][a.write].kept.push_back({a.bytes, time, a.field});
+        if (a.write) note_written(a.bytes.begin, a.bytes.end);
     }
     kept_ += accesses.size();
     // The product is complete only when its weights have come: what follows in the matrix engine knows what

@@ -33,6 +33,11 @@ class Hazards {
     void signal(isa::Engine engine, uint32_t semaphore);
     bool wait(isa::Engine engine, uint32_t semaphore);  // false: no earlier SIGNAL serves it
     void fence();                                       // every engine knows everything
+    void drain();                                       // and so does the front end
+
+    // The front end reads bytes [begin, end). Throws Fault hazard where an engine wrote any of them since the
+    // last drain.
+    void front_end_read(uint64_t begin, uint64_t end) const;
 
     // One command of `engine` with these accesses. Throws Fault hazard; then nothing is recorded.
     void command(isa::Engine engine, const std::vector<Access>& accesses);
@@ -73,6 +78,7 @@ class Hazards {
     };
 
     void forget();
+    void note_written(uint64_t begin, uint64_t end);
     bool suspicious(const std::vector<Access>& accesses) const;
     static bool meets(const Access& access, const Book& book, uint64_t known, uint64_t& budget);
     void check_intervals(const std::vector<Access>& accesses);
@@ -92,6 +98,7 @@ class Hazards {
     uint64_t kept_ = 0;                                // accesses in all books
     std::vector<std::deque<Snapshots>> queues_;
     uint64_t commands_ = 0;
+    std::map<uint64_t, uint64_t> written_;  // since the last drain: first byte to end, apart from each other
 };
 
 }  // namespace dlavm::sim

@@ -249,11 +249,23 @@ class ReferenceDevice:
         self._semaphores[f["sem"]] -= 1
 
     def _do_scalar(self, f: dict[str, int], at: int) -> None:
-        result = scalar(self._fn.get(f["fn"], ""), self._scalars[f["ra"]], f["b"])
+        fn = self._fn.get(f["fn"], "")
+        if fn == "load":
+            result: int | None = self._word(self._scalars[f["ra"]], f["b"], at)
+        else:
+            result = scalar(fn, self._scalars[f["ra"]], f["b"])
         if result is None:
             raise StoppedError("scalar", f"word {at}: SCALAR: division by zero or bad shift")
         if f["rd"]:
             self._scalars[f["rd"]] = result & WORD
+
+    def _word(self, base: int, index: int, at: int) -> int:
+        """Word `index` from address `base` on."""
+        address = base * ADDRESS_UNIT + 4 * index
+        try:
+            return int(self._memory.bytes(address, 4).view(np.uint32)[0])
+        except AddressError as e:
+            raise StoppedError("bad_address", f"word {at}: SCALAR load: {e}") from None
 
     def _do_loop(self, f: dict[str, int], at: int) -> None:
         count = signed(f["count"])
