@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from dlavm.codegen import Code, generate
 from dlavm.codegen.host import has_host, render_host
 from dlavm.describe import ENTRY, CompiledEntry, describe, host_context, stream_name, table_file
-from dlavm.frontend import WEIGHTS_HINT, Model, WeightSource
+from dlavm.frontend import Model, WeightSource
 from dlavm.graph import Graph, print_graph
 from dlavm.graph.constants import constant_array
-from dlavm.lower import Lowered, lower, lowering_problems
+from dlavm.lower import Lowered, lower
 from dlavm.memory import MemoryMap, alignments, assign
 from dlavm.memory.csv import to_csv
 from dlavm.pack.artifact import HOST
@@ -101,7 +101,11 @@ def _assembly(spec: TargetSpec, code: Code) -> str:
 
 def compile_model(model: Model, spec: TargetSpec, options: Options) -> Compiled:
     """Compiles without touching weights or files. Raises DlavmError naming op or tensor, expectation and finding."""
-    graph = run(pipeline(options), model.graph(*options.sizes(model, spec)))
+    return compile_graph(run(pipeline(options), model.graph(*options.sizes(model, spec))), spec, options)
+
+
+def compile_graph(graph: Graph, spec: TargetSpec, options: Options) -> Compiled:
+    """The same from the graph behind the passes on."""
     lowered = lower(graph, spec)
     _dump("task-00-lowered", lowered.program, spec)
     shared = share_in_place(lowered.program, spec)
@@ -234,28 +238,3 @@ def _constants(compiled: Compiled, model: Model) -> Iterator[Constant]:
 
 def _param(weights: WeightSource, name: str, dims: tuple[int, ...]) -> NDArray[Any]:
     return weights.get(name).reshape(dims)
-
-
-def _missing_weights(model: Model) -> list[dict[str, str]]:
-    if model.weights is not None or model.shapes_only:
-        return []
-    return [{"where": model.name, "what": "no weights", "hint": WEIGHTS_HINT}]
-
-
-def check(model: Model, spec: TargetSpec, options: Options) -> list[dict[str, str]]:
-    """Every problem that keeps a model from compiling, each with its place and a hint. The values of weights are not
-    read: a NaN is found by `build`."""
-    try:
-        graph = run(pipeline(options), model.graph(*options.sizes(model, spec)))
-    except DlavmError as e:
-        return [{"where": model.name, "what": str(e), "hint": "mend the model or its weights"}]
-    problems = _missing_weights(model)
-    problems += [{"where": where, "what": what, "hint": f"see `dlavm targets` for what {spec.name} can do"}
-                for where, what in lowering_problems(graph, spec)]
-    if not any(p["where"] != model.name for p in problems):
-        try:
-            compile_model(model, spec, options)
-        except DlavmError as e:
-            hint = "a smaller --ctx or --chunk, or another board"
-            problems.append({"where": model.name, "what": str(e), "hint": hint})
-    return problems

@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from dlavm.frontend import hf, python_model
-from dlavm.frontend.model import WEIGHTS_HINT, Model, WeightSource, check_weights
+from dlavm.frontend.model import WEIGHTS_HINT, Model, WeightSource, check_weights, weight_problems
 from dlavm.frontend.random_weights import RandomSource
 from dlavm.support.errors import DlavmError
 
-__all__ = ["WEIGHTS_HINT", "Model", "RandomSource", "WeightSource", "check_weights", "load_model", "split_shape"]
+__all__ = ["WEIGHTS_HINT", "Model", "RandomSource", "WeightSource", "check_weights", "load_model", "split_shape",
+           "weight_problems"]  # fmt: skip
 
 
 def load_model(path: Path | str, weights: Path | str | None = None) -> Model:

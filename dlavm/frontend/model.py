@@ -9,10 +9,11 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from dlavm.graph import Graph
+from dlavm.graph import Graph, Value
 from dlavm.graph.ir import JsonValue
 from dlavm.support.errors import DlavmError
 
+DTYPES = ("F16", "BF16", "F32")  # element types of checkpoints, as safetensors calls them
 SHOWN = 8  # names that an error lists before it only counts
 WEIGHTS_HINT = "name their directory with --weights, or say --weights random"
 
@@ -70,11 +71,20 @@ class Model:
         Raises DlavmError for a context the model cannot have, for shapes that do not fit each other (naming the
         place), for missing, extra or misshapen weights.
         """
-        if self.max_ctx is not None and ctx > self.max_ctx:
-            raise DlavmError(f"model {self.name}: ctx expected at most {self.max_ctx} positions, got {ctx!r}")
-        graph = self.build(ctx, chunk)
+        self.check_ctx(ctx)
+        graph = self.graph_alone(ctx, chunk)
         if self.weights is not None:
             check_weights(graph, self.weights)
+        return graph
+
+    def check_ctx(self, ctx: int) -> None:
+        """Raises DlavmError for a context the model cannot have."""
+        if self.max_ctx is not None and ctx > self.max_ctx:
+            raise DlavmError(f"model {self.name}: ctx expected at most {self.max_ctx} positions, got {ctx!r}")
+
+    def graph_alone(self, ctx: int, chunk: int) -> Graph:
+        """`graph`, but not held against the weights and the longest context."""
+        graph = self.build(ctx, chunk)
         return replace(graph, meta={**self.config, **graph.meta})
 
 
@@ -83,18 +93,51 @@ def check_weights(graph: Graph, weights: WeightSource) -> None:
 
     Ignored: rotary `inv_freq` buffers of checkpoints, and the stored copy of a head that is tied.
     """
-    present, used = set(weights.names()), {param.source for param in graph.params}
-    missing = [f"{p.source} {list(map(int, p.type.shape))}" for p in graph.params if p.source not in present]
+    missing = [f"{p.source} {_shape(p)}" for p in _missing(graph, weights)]
     if missing:
-        raise DlavmError(f"weights {weights.place}: {_listed('missing tensors', missing)}, got {len(present)} others")
-    for param in graph.params:
-        expected, found = [int(extent) for extent in param.type.shape], list(weights.shape(param.source))
-        if expected != found:
-            raise DlavmError(f"weights {weights.place}: {param.source} expected shape {expected!r}, got {found!r}")
-    tied = {param.name for param in graph.params if param.source != param.name}
-    extra = [n for n in weights.names() if n not in used | tied and not n.endswith(".inv_freq")]
-    if extra:
+        others = len(weights.names())
+        raise DlavmError(f"weights {weights.place}: {_listed('missing tensors', missing)}, got {others} others")
+    for what in _misshapen(graph, weights).values():
+        raise DlavmError(f"weights {weights.place}: {what}")
+    if extra := _extra(graph, weights):
         raise DlavmError(f"weights {weights.place}: expected only what the model uses, got {_listed('extra', extra)}")
+
+
+def weight_problems(graph: Graph, weights: WeightSource) -> list[tuple[str, str]]:
+    """Tensor and problem of everything that `check_weights` refuses, and of every type that no source can give."""
+    place, missing = f"weights {weights.place}", _missing(graph, weights)
+    problems = [(p.source, f"{place}: {p.source} expected shape {_shape(p)}, got no such tensor") for p in missing]
+    problems += [(name, f"{place}: {what}") for name, what in _misshapen(graph, weights).items()]
+    for name in dict.fromkeys(p.source for p in graph.params if p not in missing):
+        if weights.dtype(name) not in DTYPES:
+            problems.append((name, f"{place}: {name} expected one of {DTYPES!r}, got {weights.dtype(name)!r}"))
+    extra = f"{place}: expected only what the model uses, got"
+    return problems + [(name, f"{extra} {name}") for name in _extra(graph, weights)]
+
+
+def _missing(graph: Graph, weights: WeightSource) -> list[Value]:
+    present = set(weights.names())
+    return [param for param in graph.params if param.source not in present]
+
+
+def _misshapen(graph: Graph, weights: WeightSource) -> dict[str, str]:
+    """What is wrong with the shapes of tensors, by tensor."""
+    present, found = set(weights.names()), {}
+    for param in graph.params:
+        if param.source in present and _shape(param) != list(weights.shape(param.source)):
+            shape = list(weights.shape(param.source))
+            found[param.source] = f"{param.source} expected shape {_shape(param)!r}, got {shape!r}"
+    return found
+
+
+def _extra(graph: Graph, weights: WeightSource) -> list[str]:
+    used = {param.source for param in graph.params}
+    tied = {param.name for param in graph.params if param.source != param.name}
+    return [n for n in weights.names() if n not in used | tied and not n.endswith(".inv_freq")]
+
+
+def _shape(param: Value) -> list[int]:
+    return [int(extent) for extent in param.type.shape]
 
 
 def _listed(what: str, names: list[str]) -> str:

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from dlavm.frontend.jsonfile import read_json
+from dlavm.frontend.model import DTYPES
 from dlavm.support.errors import DlavmError
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
-DTYPES = ("F16", "BF16", "F32")
 
 
 class SafetensorsSource:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 
-from dlavm.compile import check
+from dlavm.check import check
 from dlavm.frontend import split_shape
 from dlavm.support.errors import DlavmError
 from dlavm.verbs.build import options_of
@@ -20,10 +20,12 @@ def add_parser(sub: Subparsers) -> None:
         sub,
         "check",
         run,
-        "name every op that cannot be compiled, with the place and the reason",
-        "Nothing is written. The exit code is 1 if there is any problem, 2 if the model cannot be read. Names and\n"
-        "shapes of weights are checked always, their values only with `--values`: without it, a NaN or a number that\n"
-        "fp16 cannot hold is found by build.",
+        "name everything that cannot be compiled, with the place and the reason",
+        "Options, graph, names, shapes and types of weights, every op on the target, the board's memory: all at once,\n"
+        "but for a graph that cannot be built, which hides what comes behind it. Nothing is written. The exit code is\n"
+        "1 if there is any problem, 2 if the model cannot be read. Notes say what nothing depends on; they are no\n"
+        "problems. Values of weights are read only with `--values`: without it, a NaN or a number that fp16 cannot\n"
+        "hold is found by build.",
         """dlavm check models/stories.py --target v3
         dlavm check models/stories.py --target v3 --values
         dlavm check models/stories.py --target v1 --json
@@ -41,17 +43,20 @@ def run(args: argparse.Namespace) -> int:
         if not args.json:
             raise
         problem = {"where": args.model, "what": str(error), "hint": "mend the model or its weights"}
-        print_json({"ok": False, "problems": [placed(problem, args.model)]})
+        print_json({"ok": False, "problems": [placed(problem, args.model)], "notes": []})
         return error.exit_code
     if args.values and model.shapes_only:
         raise DlavmError(f"--values: expected weights to read, got --weights {args.weights}")
-    problems = check(model, spec, options_of(args))
+    found = check(model, spec, options_of(args))
+    problems = found.problems
     if args.values and not problems:
         problems = value_problems(model, spec, options_of(args))
     problems = [placed(problem, args.model) for problem in problems]
     if args.json:
-        print_json({"ok": not problems, "problems": problems})
-    elif problems:
+        print_json({"ok": not problems, "problems": problems, "notes": found.notes})
+        return 1 if problems else 0
+    print("".join(f"note: {note['where']}: {note['what']}\n" for note in found.notes), end="")
+    if problems:
         print("\n".join(grouped(problems)))
         print(f"{len(problems)} problem{'s' if len(problems) > 1 else ''} on {args.target}, {args.board}")
     else:

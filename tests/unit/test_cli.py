@@ -205,7 +205,7 @@ def test_targets(capsys: pytest.CaptureFixture[str], read_json: Callable[[], Any
 
 def test_check_good(repository: Path, read_json: Callable[[], Any]) -> None:
     assert cli.main(["check", str(repository / "models/stories.py"), "--target", "v3", "--json"]) == 0
-    assert read_json() == {"ok": True, "problems": []}
+    assert read_json() == {"ok": True, "problems": [], "notes": []}
 
 
 def test_check_names_all_problems(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:

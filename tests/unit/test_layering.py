@@ -37,8 +37,9 @@ ALLOWED: dict[str, set[str]] = {
     "rtl": {"target", "support"},
     "runtime": {"sim", "rtl", "target", "task", "sym", "pack", "wire", "support"},
     "serve": {"runtime", "wire", "support"},
+    "check": COMPILER | {"compile"},
     "view": COMPILER | {"report"},
-    "verbs": COMPILER | {"compile", "view", "describe", "sim", "rtl", "runtime", "serve", "wire"},
+    "verbs": COMPILER | {"compile", "check", "view", "describe", "sim", "rtl", "runtime", "serve", "wire"},
     "cli": {"verbs", "support"},
     "__main__": {"cli"},
 }

@@ -1,0 +1,105 @@
+"""Everything that keeps a model from compiling, found in one go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from dlavm.compile import Options, compile_graph, pipeline
+from dlavm.frontend import WEIGHTS_HINT, Model, weight_problems
+from dlavm.graph import Graph
+from dlavm.graph.analysis import components, unused
+from dlavm.lower import lowering_problems
+from dlavm.memory import assign
+from dlavm.passes import run
+from dlavm.support.errors import DlavmError
+from dlavm.target import TargetSpec
+
+T = TypeVar("T")
+OPTIONS = "choose another value"
+BOARD = "a smaller --ctx or --chunk, or another board"
+GRAPH = "mend the model; what comes behind it in the graph was not looked at"
+
+
+@dataclass
+class Findings:
+    """`problems` stand in the way of a build; `notes` do not. Each has `where` and `what`, a problem a `hint` too."""
+
+    model: str
+    problems: list[dict[str, str]] = field(default_factory=list)
+    notes: list[dict[str, str]] = field(default_factory=list)
+
+    def add(self, where: str, what: str, hint: str) -> None:
+        self.problems.append({"where": where, "what": what, "hint": hint})
+
+    def attempt(self, function: Callable[[], T], hint: str) -> T | None:
+        """What the function returns; None where it raises a DlavmError, which is a problem of the model then."""
+        try:
+            return function()
+        except DlavmError as error:
+            self.add(self.model, str(error), hint)
+            return None
+
+
+def check(model: Model, spec: TargetSpec, options: Options) -> Findings:
+    """All problems of options, graph, weights, ops and memory. A graph that cannot be built hides what comes behind it.
+    The values of weights are not read: a NaN is found by `build`."""
+    found = Findings(model.name)
+    options = _possible(model, spec, options, found)
+    graph = found.attempt(lambda: model.graph_alone(*options.sizes(model, spec)), GRAPH)
+    if graph is None:
+        return found
+    found.notes += [{"where": where, "what": what} for where, what in _notes(graph)]
+    _check_weights(model, graph, found)
+    passed = found.attempt(lambda: run(pipeline(options), graph), GRAPH)
+    if passed is not None:
+        _check_target(passed, spec, options, found)
+    return found
+
+
+def _possible(model: Model, spec: TargetSpec, options: Options, found: Findings) -> Options:
+    """The options, or those that the model can have in place of what is a problem."""
+    if found.attempt(lambda: pipeline(options), OPTIONS) is None:
+        options = replace(options, quant=Options().quant)
+
+    def sizes() -> tuple[int, int]:
+        ctx, chunk = options.sizes(model, spec)
+        model.check_ctx(ctx)
+        return ctx, chunk
+
+    return options if found.attempt(sizes, OPTIONS) else replace(options, ctx=None, chunk=None)
+
+
+def _notes(graph: Graph) -> Iterator[tuple[str, str]]:
+    """What is in a graph for nothing: parts that no output is connected with, and what else nothing depends on."""
+    idle = unused(graph)
+    outputs = {value.name for value in graph.outputs.values()}
+    apart = [names for names in components(graph) if len(names) > 1 and not names & outputs and names <= set(idle)]
+    for names in apart:
+        nodes = [node for node in graph.nodes if node.name in names]
+        yield nodes[0].where or nodes[0].name, f"{len(names)} values are not connected with any output"
+    for name in idle:
+        if not any(name in names for names in apart):
+            node = graph.producers.get(name)
+            kind = f"the result of {node.op}" if node else f"{graph.values[name].role} {name}"
+            yield (node.where or name) if node else name, f"no output depends on {kind}"
+
+
+def _check_weights(model: Model, graph: Graph, found: Findings) -> None:
+    if model.weights is None:
+        if not model.shapes_only:
+            found.add(model.name, "no weights", WEIGHTS_HINT)
+        return
+    for tensor, what in weight_problems(graph, model.weights):
+        found.add(tensor, what, "mend the model or its weights")
+
+
+def _check_target(graph: Graph, spec: TargetSpec, options: Options, found: Findings) -> None:
+    problems, tasks = lowering_problems(graph, spec)
+    for where, what in problems:
+        found.add(where, what, f"see `dlavm targets` for what {spec.name} can do")
+    if problems:
+        found.attempt(lambda: assign(tasks, spec), BOARD)  # what was lowered may be too large already
+    else:
+        found.attempt(lambda: compile_graph(graph, spec, options), BOARD)
