@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from dlavm.memory import MemoryMap
 from dlavm.memory.layout import ORDER, Region
 from dlavm.memory.liveness import Interval
+from dlavm.report.loops import Loop, outermost
 from dlavm.report.svg import COLOURS, Axis, picture, tag, text, title
 from dlavm.report.text import share, size
 from dlavm.target import TargetSpec
 from dlavm.target.spec import Memory
 
 WIDTH = 960.0
+LOOP_ROW = 18  # height of the brackets of one depth of loops
 MAX_RECTANGLES = 1000  # above it only a stretch of the program is drawn: thinner than a pixel nobody sees them
 
 
@@ -92,10 +94,12 @@ class ActivationView:
     bound: str
     over: str
     legend: list[tuple[str, str]]
+    turns: str  # the loops whose bodies are drawn once
 
 
-def activations(memory: MemoryMap) -> ActivationView | None:
-    """A rectangle for each buffer: its life along x, its addresses along y. None for a program without any."""
+def activations(memory: MemoryMap, loops: Sequence[Loop] = ()) -> ActivationView | None:
+    """A rectangle for each buffer: its life along x, its addresses along y; above them the loops of the program. None
+    for a program without any activation."""
     plan, intervals = memory.activations, memory.intervals
     if not intervals or plan.peak == 0:
         return None
@@ -104,17 +108,20 @@ def activations(memory: MemoryMap) -> ActivationView | None:
     inside = [i for i in intervals if i.lower < drawn[1] and i.upper > drawn[0]]
     largest = sorted(inside, key=lambda i: (-_area(i), i.lower, i.name))[:MAX_RECTANGLES]
     families = _families(largest)
+    shown = [loop for loop in loops if loop.first < drawn[1] and loop.end > drawn[0]]
+    top = LOOP_ROW * (1 + max((loop.depth for loop in shown), default=-1))
     x = Axis(*drawn, 76, WIDTH - 4)
-    y = Axis(0, plan.peak, 316, 22)
+    y = Axis(0, plan.peak, top + 316, top + 22)
     in_time = sorted(largest, key=lambda i: (i.lower, i.name))
     boxes = [_box(i, plan.offsets[i.name], x, y, families[family(i.name)]) for i in in_time]
-    marks = [*_axes(x, y), *boxes, *_limits(plan.peak, plan.lower_bound, x, y)]
+    brackets = [mark for loop in shown for mark in _bracket(loop, x, y)]
+    marks = [*brackets, *_axes(x, y), *boxes, *_limits(plan.peak, plan.lower_bound, x, y)]
     legend = [(colour, name) for name, colour in families.items() if colour != "c7"]
     if "c7" in families.values():
         legend.append(("c7", "all others"))
     over = "" if plan.peak == plan.lower_bound else share(plan.peak - plan.lower_bound, plan.lower_bound)
-    return ActivationView(picture(WIDTH, 352, "activations over time", marks), commands, drawn,
-                          size(plan.peak), size(plan.lower_bound), over, legend)  # fmt: skip
+    return ActivationView(picture(WIDTH, top + 352, "activations over time", marks), commands, drawn,
+                          size(plan.peak), size(plan.lower_bound), over, legend, outermost(shown))  # fmt: skip
 
 
 def _stretch(memory: MemoryMap, commands: int) -> tuple[int, int]:
@@ -153,6 +160,17 @@ def _box(i: Interval, offset: int, x: Axis, y: Axis, colour: str) -> str:
     start, end = x(max(i.lower, x.lo)), x(min(i.upper, x.hi))
     return tag("rect", tip, x=start, y=y(offset + i.size), width=end - start,
                height=y(offset) - y(offset + i.size), class_=f"{colour} box")  # fmt: skip
+
+
+def _bracket(loop: Loop, x: Axis, y: Axis) -> list[str]:
+    """A line over the commands of a loop, with its name where there is room, and its ground down to the axis."""
+    words, row = f"{loop.name}: {loop.turns}", 4 + LOOP_ROW * loop.depth
+    start, end = x(max(loop.first, x.lo)), x(min(loop.end, x.hi))
+    marks = [tag("rect", title(words), x=start, y=row, width=end - start, height=y.start - row, class_="turns"),
+             tag("path", title(words), d=f"M{start:.2f} {row + 6}V{row}H{end:.2f}V{row + 6}", class_="guide")]
+    if end - start > 6.5 * len(words):
+        marks.append(text((start + end) / 2, row + 13, words, class_="note middle"))
+    return marks
 
 
 def _axes(x: Axis, y: Axis) -> list[str]:

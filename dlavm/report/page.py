@@ -12,6 +12,7 @@ from dlavm.memory import MemoryMap
 from dlavm.pack.manifest import Manifest, ModelInfo
 from dlavm.report import roofline
 from dlavm.report.bounds import Bound, bound, fast_columns, machine
+from dlavm.report.loops import loops
 from dlavm.report.memory import activations, spaces
 from dlavm.report.steps import Step, Work, measure, total
 from dlavm.report.stream import histogram
@@ -46,7 +47,7 @@ def render(manifest: Manifest, program: Program, memory: MemoryMap, spec: Target
     template = _environment().get_template("report.html.j2")
     return template.render(
         m=manifest, spec=spec, header=_header(manifest, spec), spaces=spaces(memory, spec),
-        activations=activations(memory), steps=[_step_view(name, step) for name, step in steps.items()],
+        activations=activations(memory, loops(program)), steps=[_step_view(name, step) for name, step in steps.items()],
         machine=machine(spec), balance=_machine_rows(spec),
         bounds=[_bound_row(name, bound(step, spec)) for name, step in steps.items()],
         fast=", ".join(fast_columns(spec)), roofline=roofline.draw(found, spec), points=found,

@@ -12,7 +12,7 @@ import pytest
 from dlavm.codegen import Code
 from dlavm.codegen.stream import generate
 from dlavm.compile import Options, build, compile_model
-from dlavm.describe import CompiledEntry, describe
+from dlavm.describe import CompiledEntry, describe, model_info
 from dlavm.frontend import load_model
 from dlavm.graph import Builder
 from dlavm.lower import lower
@@ -25,6 +25,7 @@ from dlavm.pack.manifest import ModelInfo
 from dlavm.passes import QuantizeWeights
 from dlavm.report import Step, Work, measure, render
 from dlavm.report.bounds import bound, machine
+from dlavm.report.loops import Loop, loops, outermost
 from dlavm.report.memory import MAX_RECTANGLES, activations
 from dlavm.report.page import step_args
 from dlavm.report.steps import group_of
@@ -36,7 +37,7 @@ from dlavm.runtime.session import open_session
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec, load_target
 from dlavm.target.isa import Instr
-from dlavm.task import Buffer, Program, TaskBuilder, trace
+from dlavm.task import Buffer, Program, TaskBuilder, parse_program, trace
 from tests.unit.test_lower import NANO, small_graph
 
 VOID = {"meta", "path", "rect", "circle", "br", "hr", "img", "link", "input"}
@@ -300,6 +301,62 @@ def test_a_peak_above_the_bound_is_said() -> None:
     worse = replace(memory.activations, peak=memory.activations.lower_bound * 5 // 4)
     view = activations(replace(memory, activations=worse))
     assert view is not None and view.over == "25.0 %" and "dashed: lower bound" in view.drawing
+
+
+LOOPS = """program p(token: 1..64)
+buffer x: activations 64 bytes f16[32]
+function f:
+  for u in 2:
+    launch COPY src=@x dst=@x
+launch COPY src=@x dst=@x
+for layer in 8:
+  launch COPY src=@x dst=@x
+  for t in (token + 15) // 16:
+    launch COPY src=@x dst=@x
+    launch COPY src=@x dst=@x
+for nothing in 3:
+  let a = token + 1
+if lt(2, token):
+  for late in 1:
+    launch COPY src=@x dst=@x
+call f
+"""
+
+
+def test_loops_on_the_axis_of_the_commands() -> None:
+    found = loops(parse_program(LOOPS))
+    assert found == [
+        Loop("layer", "8 turns", 1, 4, 0),
+        Loop("t", "up to 4 turns", 2, 4, 1),
+        Loop("late", "1 turn", 4, 5, 0),
+        Loop("u", "2 turns", 5, 6, 0),
+    ]
+    assert outermost(found) == "layer (8 turns), late (1 turn), u (2 turns)"
+
+
+def test_the_picture_of_a_loop_says_how_many_turns_it_stands_for() -> None:
+    program = lower(small_graph(), NANO).program
+    memory = assign(program, NANO)
+    end = max(i.upper for i in memory.intervals)
+    around = [Loop("layer", "8 turns", 1, end, 0), Loop("t", "up to 4 turns", 2, 3, 1)]
+    plain, view = activations(memory), activations(memory, around)
+    assert plain is not None and view is not None
+    assert (plain.turns, view.turns) == ("", "layer (8 turns)")
+    assert view.drawing.count('class="turns"') == 2 and 'class="turns"' not in plain.drawing
+    assert '>layer: 8 turns</text>' in view.drawing
+    assert '>t: up to 4 turns</text>' not in view.drawing  # one command is too narrow for it: the tip has it
+    assert "<title>t: up to 4 turns</title>" in view.drawing
+
+
+def test_every_turn_is_counted(repository: Path) -> None:
+    """The work of a step is the same whether its layers are a loop or not."""
+    model, spec = load_model(repository / "models" / "stories.py"), load_target("v3", "vcu128")
+    rolled, unrolled = (compile_model(model, spec, Options(rolls=rolls)) for rolls in (True, False))
+    assert len(rolled.program.body) < len(unrolled.program.body)
+    for args in step_args(model_info(rolled.graph)).values():
+        steps = [measure(c.program, spec, c.memory, args) for c in (rolled, unrolled)]
+        assert steps[0].groups == steps[1].groups and steps[0].once == steps[1].once
+    assert len(activations(rolled.memory).drawing) < len(activations(unrolled.memory).drawing)  # type: ignore[union-attr]
 
 
 # -- small parts -------------------------------------------------------------------------------------------------------
