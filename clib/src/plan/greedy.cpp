@@ -10,7 +10,7 @@ namespace dlavm::plan {
 namespace {
 
 constexpr int kRounds = 8;
-constexpr int64_t kMostPairs = int64_t{1} << 32;  // looked at in all rounds, or in one if that takes more
+constexpr int64_t kMostPairs = int64_t{1} << 31;  // looked at in all rounds, or in one if that takes more
 
 // Sorted from small to large key: large, wide, long-lived buffers first, or in order of time.
 using Key = std::pair<int64_t, int64_t>;
@@ -61,7 +61,7 @@ class Placement {
 
 }  // namespace
 
-Placed greedy(const Problem& problem, int64_t enough) {
+Placed greedy(const Problem& problem, int64_t enough, const Stop& stop) {
     Placed best;
     Placement placement(problem);
     std::vector<int> order(static_cast<size_t>(problem.count()));
@@ -77,7 +77,7 @@ Placed greedy(const Problem& problem, int64_t enough) {
             next.peak = problem.peak(next.offsets);
             if (best.offsets.empty() || next.peak < best.peak) best = next;
             left -= pairs;
-            if (best.peak <= enough || left < pairs) return best;
+            if (best.peak <= enough || left < pairs || stop.now()) return best;
             // What reached the top is placed first in the next round.
             std::stable_partition(order.begin(), order.end(), [&](int b) {
                 return (next.offsets[b] + problem.size[b]) * problem.unit - problem.padding[b] == next.peak;

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "plan/problem.h"
+#include "plan/stop.h"
 
 namespace dlavm::plan {
 
@@ -12,7 +13,8 @@ struct Placed {
     int64_t peak = 0;              // bytes
 };
 
-// The best of some orders, improved in rounds. A peak of `enough` bytes is not improved any more.
-Placed greedy(const Problem& problem, int64_t enough);
+// The best of some orders, improved in rounds. A peak of `enough` bytes is not improved any more; one plan is
+// made whatever `stop` says.
+Placed greedy(const Problem& problem, int64_t enough, const Stop& stop);
 
 }  // namespace dlavm::plan

@@ -22,7 +22,7 @@ uint64_t mix(uint64_t x) {
     return x ^ (x >> 33);
 }
 
-// In the order of Strategy::Order: the largest first.
+// In the order of Strategy::Order; the largest key comes first.
 using KeyOf = double (*)(double size, int first, int last);
 
 constexpr KeyOf kKeys[] = {
@@ -35,11 +35,6 @@ constexpr KeyOf kKeys[] = {
 };
 
 }  // namespace
-
-Stop::Stop(uint64_t milliseconds, const uint32_t* cancel)
-    : limited_(milliseconds != 0 && milliseconds < uint64_t{1} << 40),
-      deadline_(std::chrono::steady_clock::now() + std::chrono::milliseconds(limited_ ? milliseconds : 0)),
-      cancel_(cancel) {}
 
 Search::Search(const Problem& problem, int64_t bytes) : problem_(problem), end_(problem.ends(bytes)) {
     const auto n = static_cast<size_t>(problem.count()), sections = static_cast<size_t>(problem.sections);
@@ -67,7 +62,7 @@ Search::Search(const Problem& problem, int64_t bytes) : problem_(problem), end_(
             position_.push_back(alive_[s]);
             members(s)[alive_[s]++] = b;
         }
-        // Equal buffers may be far apart in the list of those that begin together, which are few.
+        // At the latest the buffer itself.
         int twin = begin_[problem.first[b]];
         while (problem.last[twin] != problem.last[b] || problem.size[twin] != problem.size[b] ||
                problem.padding[twin] != problem.padding[b]) {
@@ -86,7 +81,7 @@ void Search::order_buffers() {
             strategy_.seed == 0 ? 0 : mix(strategy_.seed * kOdd + static_cast<uint64_t>(b)) >> 40;
         sorted.emplace_back(-key * (1.0 + kNoise * static_cast<double>(random) / (1 << 24)), b);
     }
-    // Of two that are equal the larger one, of any two in the other dimension too.
+    // Of equal ones the larger, then the longer.
     std::sort(sorted.begin(), sorted.end(), [&](const auto& a, const auto& b) {
         const auto rest = [&](int x) {
             return std::make_tuple(-problem_.size[x], problem_.first[x] - problem_.last[x], x);

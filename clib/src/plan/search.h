@@ -2,11 +2,12 @@
 #pragma once
 
 #include <atomic>
-#include <chrono>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "plan/problem.h"
+#include "plan/stop.h"
 
 namespace dlavm::plan {
 
@@ -18,20 +19,6 @@ struct Strategy {
     Order order;
     bool strong;    // more work at each node to see earlier that there is no way on
     uint64_t seed;  // 0: the order itself, otherwise a shuffled one, in which neighbours may change places
-};
-
-// What ends a search besides its nodes.
-class Stop {
-  public:
-    Stop(uint64_t milliseconds, const uint32_t* cancel);
-    bool now() const { return late() || cancelled(); }
-    bool late() const { return limited_ && std::chrono::steady_clock::now() >= deadline_; }
-    bool cancelled() const { return cancel_ != nullptr && __atomic_load_n(cancel_, __ATOMIC_RELAXED) != 0; }
-
-  private:
-    bool limited_;
-    std::chrono::steady_clock::time_point deadline_;
-    const uint32_t* cancel_;
 };
 
 // The state of the search is, for each buffer that has no place yet, the lowest offset that it may still have

@@ -40,13 +40,13 @@ class Part {
     const std::vector<int64_t>& offsets() const { return best_.offsets; }
 
     void fit(int64_t capacity) {
-        best_ = greedy(problem_, std::max(capacity, lower_bound_));
+        best_ = greedy(problem_, std::max(capacity, lower_bound_), stop_);
         if (best_.peak > capacity && lower_bound_ <= capacity) probe(capacity, nodes_left_);
     }
 
     // Below `enough` bytes another part decides.
     void minimise(int64_t enough) {
-        best_ = greedy(problem_, std::max(enough, lower_bound_));
+        best_ = greedy(problem_, std::max(enough, lower_bound_), stop_);
         for (uint64_t share = usual_nodes_ / kFirstShare + 1; open(enough); share *= 2) round(enough, share);
     }
 
