@@ -62,13 +62,10 @@ def _possible(model: Model, spec: TargetSpec, options: Options, found: Findings)
     """The options, or those that the model can have in place of what is a problem."""
     if found.attempt(lambda: pipeline(options), OPTIONS) is None:
         options = replace(options, quant=Options().quant)
-
-    def sizes() -> tuple[int, int]:
-        ctx, chunk = options.sizes(model, spec)
-        model.check_ctx(ctx)
-        return ctx, chunk
-
-    return options if found.attempt(sizes, OPTIONS) else replace(options, ctx=None, chunk=None)
+    count = len(found.problems)
+    found.attempt(lambda: options.sizes(model, spec), OPTIONS)
+    found.attempt(lambda: model.check_ctx(options.ctx or 0), OPTIONS)
+    return options if len(found.problems) == count else replace(options, ctx=None, chunk=None)
 
 
 def _notes(graph: Graph) -> Iterator[tuple[str, str]]:

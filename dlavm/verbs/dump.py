@@ -6,14 +6,16 @@ import argparse
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
-from dlavm.compile import compile_model
+from dlavm.compile import Compiled, compile_graph, pipeline
 from dlavm.describe import tensors
-from dlavm.graph import Graph, parse_graph
+from dlavm.graph import Graph, parse_graph, print_graph
 from dlavm.memory import liveness
 from dlavm.pack.artifact import Artifact
 from dlavm.pack.manifest import TensorInfo
+from dlavm.passes import run as run_passes
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec
 from dlavm.task import Program, parse_program
@@ -127,7 +129,7 @@ class Stages:
     texts: Callable[[str], str]
     graph: Callable[[], Graph]
     program: Callable[[], Program]
-    tensors: tuple[TensorInfo, ...]
+    tensors: Callable[[], tuple[TensorInfo, ...]]
 
     def text(self, args: argparse.Namespace) -> str:
         return self.texts(f"{args.stage}.txt")
@@ -137,19 +139,31 @@ def _of_artifact(artifact: Artifact) -> Stages:
     def read(name: str) -> str:
         return artifact.file(name).read_text(encoding="utf-8")
 
-    return Stages(artifact.target, read, lambda: parse_graph(read("graph.txt")),
-                  lambda: parse_program(read("task.txt"), artifact.target), artifact.manifest.tensors)  # fmt: skip
+    spec, found = artifact.target, artifact.manifest.tensors
+    return Stages(spec, read, lambda: parse_graph(read("graph.txt")), lambda: parse_program(read("task.txt"), spec),
+                  lambda: found)  # fmt: skip
 
 
 def _of_model(args: argparse.Namespace) -> Stages:
-    compiled = compile_model(model_of(args.source, args.weights), target_of(args), options_of(args))
-    found = tensors(compiled.graph, compiled.lowered, compiled.program, compiled.memory)
-    return Stages(compiled.spec, lambda name: compiled.texts()[name], lambda: compiled.graph,
-                  lambda: compiled.program, found)  # fmt: skip
+    """The graph needs the passes only: a model that no board can hold has one too."""
+    model, spec, options = model_of(args.source, args.weights), target_of(args), options_of(args)
+    graph = run_passes(pipeline(options), model.graph(*options.sizes(model, spec)))
+
+    @cache
+    def compiled() -> Compiled:
+        return compile_graph(graph, spec, options)
+
+    def found() -> tuple[TensorInfo, ...]:
+        return tensors(graph, compiled().lowered, compiled().program, compiled().memory)
+
+    def text(name: str) -> str:
+        return print_graph(graph) if name == "graph.txt" else compiled().texts()[name]
+
+    return Stages(spec, text, lambda: graph, lambda: compiled().program, found)
 
 
 def _rows(stages: Stages, args: argparse.Namespace) -> list[TensorInfo]:
-    found = (t for t in stages.tensors if args.stage == "memory" or t.role == "weights")
+    found = (t for t in stages.tensors() if args.stage == "memory" or t.role == "weights")
     return sorted(found, key=lambda t: (t.address, t.name))
 
 
@@ -164,7 +178,7 @@ def _weights_table(stages: Stages, args: argparse.Namespace) -> str:
 
 
 def _memory_csv(stages: Stages, args: argparse.Namespace) -> str:
-    return activation_csv(stages.program(), stages.spec, {t.name: t.address for t in stages.tensors})
+    return activation_csv(stages.program(), stages.spec, {t.name: t.address for t in stages.tensors()})
 
 
 WRITERS: dict[tuple[str, str], Callable[[Stages, argparse.Namespace], str]] = {
@@ -173,7 +187,7 @@ WRITERS: dict[tuple[str, str], Callable[[Stages, argparse.Namespace], str]] = {
     ("graph", "prototxt"): lambda s, args: graph_prototxt(s.graph()),
     ("task", "dot"): lambda s, args: task_dot(s.program(), s.spec),
     ("task", "prototxt"): lambda s, args: task_prototxt(s.program(), s.spec),
-    ("memory", "text"): lambda s, args: memory_table(s.tensors, liveness(s.program(), s.spec)),
+    ("memory", "text"): lambda s, args: memory_table(s.tensors(), liveness(s.program(), s.spec)),
     ("memory", "json"): _json,
     ("memory", "csv"): _memory_csv,
     ("weights", "text"): _weights_table,

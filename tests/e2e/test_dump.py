@@ -50,6 +50,15 @@ def test_fold_is_for_the_drawing_of_a_graph(dlavm: Command, stories: Path) -> No
     assert dlavm("dump", stories, "--stage", "task", "--format", "dot", "--fold").code == 2
 
 
+def test_the_graph_of_a_model_that_no_board_holds(dlavm: Command, stories_py: Path) -> None:
+    options = ("--board", "nano", "--ctx", 1024, "--weights", "none")
+    model = stories_py.with_name("qwen2.py:qwen2_72b")
+    folded = dlavm("dump", model, *options, "--stage", "graph", "--format", "dot", "--fold")
+    assert "79 layers, each like layer 0" in folded.out
+    refused = dlavm("dump", model, *options, "--stage", "memory")
+    assert refused.code == 2 and "board nano: expected at most" in refused.err
+
+
 def test_the_graph_as_json(dlavm: Command, stories: Path) -> None:
     graph = dlavm("dump", stories, "--stage", "graph", "--format", "json").json["graph"]
     assert [layer["like"] for layer in graph["layers"]] == [None, *["layer 0"] * 7]
@@ -150,7 +159,7 @@ STAGE_FILES = ["graph-00-input.txt", "graph-01-dce.txt", "task-00-lowered.txt", 
 def dumped(dlavm: Command, stories_py: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What DLAVM_DUMP leaves of a compilation."""
     monkeypatch.setenv("DLAVM_DUMP", str(tmp_path / "stages"))
-    assert dlavm("dump", stories_py, "--stage", "graph").code == 0
+    assert dlavm("dump", stories_py, "--stage", "asm").code == 0
     monkeypatch.delenv("DLAVM_DUMP")
     return tmp_path / "stages"
 

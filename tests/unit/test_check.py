@@ -88,10 +88,11 @@ def test_every_kind_at_once(plant: Callable[..., Path]) -> None:
         adapter=np.ones(3, np.float16),
     )
     spec = replace(NANO, capabilities=NANO.capabilities - {"kv_fp16"})
-    problems = found(path, spec, ctx=65, quant="int3")
+    problems = found(path, spec, ctx=65, chunk=66, quant="int3")
     texts = dict(problems)
     assert "quantize_weights: format expected one of" in problems[0][1] and "'int3'" in problems[0][1]
-    assert problems[1] == ("planted", "model planted: ctx expected at most 64 positions, got 65")
+    assert problems[1] == ("planted", "--chunk: expected at most the context of 65 positions, got 66")
+    assert problems[2] == ("planted", "model planted: ctx expected at most 64 positions, got 65")
     assert texts["0.q"].endswith("0.q expected shape [64, 64], got no such tensor")
     assert texts["1.norm"].endswith("1.norm expected shape [64], got [65]")
     assert texts["2.q"].endswith("2.q expected one of ('F16', 'BF16', 'F32'), got 'I32'")
@@ -101,7 +102,7 @@ def test_every_kind_at_once(plant: Callable[..., Path]) -> None:
         for op in ("append", "attention"):
             assert "cannot be compiled for v3" in texts[f"layer {layer} / {op}"]
     assert problems[-1][0] == "planted" and "memory hbm of board nano: expected at most" in problems[-1][1]
-    assert len(problems) == 2 + 5 + 6 + 1
+    assert len(problems) == 3 + 5 + 6 + 1
 
 
 def test_an_op_that_its_rule_refuses_does_not_hide_the_next(plant: Callable[..., Path]) -> None:
