@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from dlavm.graph.ir import Constant
 from dlavm.graph.opdef import Array, Attr
 from dlavm.graph.rotary import rotary_table
 from dlavm.support.errors import DlavmError
+from dlavm.sym import Expr, wrap
+
+
+def stored_values(shape: tuple[Expr, ...], data: str) -> Array:
+    """The numbers themselves: fp16, little-endian, in base64. Raises DlavmError for data that is not as long."""
+    extents = tuple(int(extent) for extent in shape)
+    try:
+        return np.frombuffer(base64.b64decode(data, validate=True), dtype="<f2").reshape(extents)
+    except (binascii.Error, ValueError):
+        raise DlavmError(f"constant values: data expected base64 of {list(extents)} fp16, got {data[:32]!r}") from None
+
+
+def stored(values: Array) -> dict[str, object]:
+    """The arguments of `stored_values` for an array, rounded to fp16."""
+    data = base64.b64encode(np.ascontiguousarray(values, dtype="<f2").tobytes()).decode()
+    return {"shape": tuple(wrap(extent) for extent in values.shape), "data": data}
+
 
 GENERATORS: dict[str, tuple[Callable[..., Array], dict[str, Attr]]] = {
     "rotary": (rotary_table, {"ctx": Attr("int"), "dim": Attr("int"), "theta": Attr("float")}),
+    "values": (stored_values, {"shape": Attr("shape"), "data": Attr("str")}),
 }
 
 

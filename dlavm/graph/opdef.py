@@ -113,6 +113,8 @@ class OpDef:
     `reference(operands, attrs, kv_len)`: the float32 numpy meaning; absent operands are absent keys, attributes
     of kind expr and shape arrive as ints.
     `effect`: it changes state (the kv cache), so it may be neither removed nor merged.
+    `rowwise`: the operands of which row i alone, wherever it stands in the sequence, makes row i of the result; empty
+    where rows depend on others or on their positions.
     """
 
     name: str
@@ -122,6 +124,7 @@ class OpDef:
     attrs: Mapping[str, Attr]
     doc: str
     effect: bool = False
+    rowwise: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:

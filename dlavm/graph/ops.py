@@ -20,8 +20,8 @@ Attrs = Mapping[str, Any]
 
 
 def _op(name: str, operands: str, rule: Callable[[Call], Type], reference: Callable[[Operands, Attrs, int], Array],
-        doc: str, effect: bool = False, **attrs: Attr) -> None:  # fmt: skip
-    OPS[name] = OpDef(name, operands, rule, reference, attrs, doc, effect)
+        doc: str, effect: bool = False, rowwise: str = "", **attrs: Attr) -> None:  # fmt: skip
+    OPS[name] = OpDef(name, operands, rule, reference, attrs, doc, effect, tuple(rowwise.split()))
 
 
 def _erf(x: Array) -> Array:
@@ -89,7 +89,7 @@ def _linear(v: Operands, a: Attrs, kv_len: int) -> Array:
 
 _op("linear", "x w bias? aux?", _linear_type, _linear,
     "act(x @ w.T * scale + bias), then * aux or + aux: the epilogue of the matrix engine, in its order.",
-    act=Attr("str", "none", ACTS), aux_mode=Attr("str", "none", ("none", "add", "mul")),
+    rowwise="x aux", act=Attr("str", "none", ACTS), aux_mode=Attr("str", "none", ("none", "add", "mul")),
     scale=Attr("float", 1.0))  # fmt: skip
 
 
@@ -116,9 +116,9 @@ def _layer_norm(v: Operands, a: Attrs, kv_len: int) -> Array:
 
 
 _op("rms_norm", "x gamma", _norm_type, _rms_norm,
-    "x / sqrt(mean(x^2) + eps) * gamma over the last axis.", eps=Attr("float"))  # fmt: skip
+    "x / sqrt(mean(x^2) + eps) * gamma over the last axis.", rowwise="x", eps=Attr("float"))  # fmt: skip
 _op("layer_norm", "x gamma beta", _norm_type, _layer_norm,
-    "(x - mean) / sqrt(variance + eps) * gamma + beta over the last axis.", eps=Attr("float"))  # fmt: skip
+    "(x - mean) / sqrt(variance + eps) * gamma + beta over the last axis.", rowwise="x", eps=Attr("float"))  # fmt: skip
 
 
 # rope: x (T, heads, d), table (ctx, rot): cos (rot/2) then sin (rot/2) -> like x
@@ -202,7 +202,7 @@ def _reshape_type(c: Call) -> Type:
 
 
 _op("reshape", "x", _reshape_type, lambda v, a, kv_len: v["x"].reshape(a["shape"]),
-    "The same elements in row-major order.", shape=Attr("shape"))  # fmt: skip
+    "The same elements in row-major order.", rowwise="x", shape=Attr("shape"))  # fmt: skip
 
 
 # last_rows: x (T, ..) -> (count, ..)
@@ -228,7 +228,7 @@ def _slice_type(c: Call) -> Type:
 
 _op("slice", "x", _slice_type, lambda v, a, kv_len: v["x"][..., a["start"] : a["start"] + a["size"]],
     "Elements start .. start + size - 1 of the last axis: a part of a fused projection.",
-    start=Attr("int"), size=Attr("int"))  # fmt: skip
+    rowwise="x", start=Attr("int"), size=Attr("int"))  # fmt: skip
 
 
 # add, mul: a (.., N), b the same shape or (N,) -> like a
@@ -244,6 +244,7 @@ _op(
     _binary_type,
     lambda v, a, kv_len: v["a"] + v["b"],
     "a + b; b of one axis is added to every row.",
+    rowwise="a b",
 )
 _op(
     "mul",
@@ -251,6 +252,7 @@ _op(
     _binary_type,
     lambda v, a, kv_len: v["a"] * v["b"],
     "a * b; b of one axis multiplies every row.",
+    rowwise="a b",
 )
 
 
@@ -260,9 +262,9 @@ def _same_type(c: Call) -> Type:
 
 
 _op("scale", "x", _same_type, lambda v, a, kv_len: v["x"] * np.float32(a["value"]),
-    "x * value.", value=Attr("float"))  # fmt: skip
+    "x * value.", rowwise="x", value=Attr("float"))  # fmt: skip
 _op("act", "x", _same_type, lambda v, a, kv_len: ACTIVATIONS[a["fn"]](v["x"]),
-    "An activation function, element by element.", fn=Attr("str", None, tuple(ACTIVATIONS)))  # fmt: skip
+    "An activation function, element by element.", rowwise="x", fn=Attr("str", None, tuple(ACTIVATIONS)))  # fmt: skip
 
 
 # argmax: x (rows, n) -> (rows,)
@@ -272,5 +274,6 @@ def _argmax_type(c: Call) -> Type:
 
 
 _op("argmax", "x", _argmax_type, lambda v, a, kv_len: np.argmax(v["x"], axis=-1).astype(np.int32),
-    "The index of the largest value of each row; the lowest index wins a tie.")  # fmt: skip
-_op("copy", "x", lambda c: c["x"], lambda v, a, kv_len: v["x"].copy(), "The same tensor in another place.")
+    "The index of the largest value of each row; the lowest index wins a tie.", rowwise="x")  # fmt: skip
+_op("copy", "x", lambda c: c["x"], lambda v, a, kv_len: v["x"].copy(), "The same tensor in another place.",
+    rowwise="x")  # fmt: skip

@@ -1,9 +1,24 @@
 """Graph passes: one file a pass, run in the order that a plain list gives."""
 
+from dlavm.passes.canonicalise import Canonicalise
 from dlavm.passes.cse import Cse
 from dlavm.passes.dce import Dce
+from dlavm.passes.fold_constants import FoldConstants
+from dlavm.passes.fold_scale import FoldScale
 from dlavm.passes.fuse_epilogue import FuseEpilogue
+from dlavm.passes.last_tokens import LastTokens
 from dlavm.passes.quantize_weights import QuantizeWeights
 from dlavm.passes.runner import Pass, run
 
-__all__ = ["Cse", "Dce", "FuseEpilogue", "Pass", "QuantizeWeights", "run"]
+__all__ = [
+    "Canonicalise",
+    "Cse",
+    "Dce",
+    "FoldConstants",
+    "FoldScale",
+    "FuseEpilogue",
+    "LastTokens",
+    "Pass",
+    "QuantizeWeights",
+    "run",
+]

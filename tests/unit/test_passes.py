@@ -8,13 +8,29 @@ from pathlib import Path
 
 import pytest
 
-from dlavm.graph import Graph, parse_graph, print_graph, verify
-from dlavm.passes import Cse, Dce, FuseEpilogue, Pass, QuantizeWeights, run
+from dlavm.graph import Builder, Graph, constant_array, parse_graph, print_graph, verify
+from dlavm.passes import (
+    Canonicalise,
+    Cse,
+    Dce,
+    FoldConstants,
+    FoldScale,
+    FuseEpilogue,
+    LastTokens,
+    Pass,
+    QuantizeWeights,
+    run,
+)
 from dlavm.support.errors import DlavmError
 
 CASES: list[tuple[str, Pass]] = [
+    ("canonicalise", Canonicalise()),
+    ("fold_constants", FoldConstants()),
+    ("fold_scale", FoldScale()),
     ("dce", Dce()),
     ("cse", Cse()),
+    ("last_tokens", LastTokens()),
+    ("last_tokens_stay", LastTokens()),
     ("fuse_gated", FuseEpilogue()),
     ("fuse_order", FuseEpilogue()),
     ("quantize", QuantizeWeights()),
@@ -67,3 +83,23 @@ def test_runner_dumps_when_asked(repository: Path, tmp_path: Path, monkeypatch: 
     names = sorted(path.name for path in (tmp_path / "dump").iterdir())
     assert names == ["graph-00-input.txt", "graph-01-dce.txt", "graph-02-quantize_weights.txt"]
     assert (tmp_path / "dump" / names[2]).read_text() == print_graph(after)
+
+
+@pytest.mark.parametrize(
+    ("shape", "data"),
+    [([2], "ADwAQABC"), ([3], "ADwAQABCAEQ="), ([2], "!"), ([2], "ADwAQ")],
+    ids=["too long", "too short", "no base64", "cut off"],
+)
+def test_stored_constants_have_their_size(shape: list[int], data: str) -> None:
+    extents = ", ".join(map(str, shape))
+    text = f'graph m\nconstant %c : f16[{extents}] = values(shape=[{extents}], data="{data}")\n'
+    graph = parse_graph(text)
+    with pytest.raises(DlavmError, match="constant values: data expected base64 of"):
+        constant_array(graph.constants[0])
+
+
+def test_large_results_are_not_folded() -> None:
+    b = Builder("m", ctx=64, chunk=8)
+    half = b.scale(b.rotary(8), value=0.5)
+    graph = b.finish(y=b.rope(b.input("x", (b.token, 1, 8), "f16"), half, rotary_dim=8))
+    assert [len(FoldConstants(limit)(graph).constants) for limit in (511, 512)] == [1, 2]
