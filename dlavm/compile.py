@@ -39,6 +39,9 @@ from dlavm.task import Buffer, Program, Rolled, print_program, restrict, roll, s
 DEFAULT_CHUNK = 128  # tokens of one prefill step at most
 FLAT_CHUNK = 16  # where the stream has commands for each of them
 DECODE = "decode"  # the entry for one token, where it is worth its own stream
+BATCH = "batch"  # the entry for a token of each of several sequences
+BATCH_NEEDS = ("scalars", "loops", "token_batch")
+MAX_BATCH = 8
 ONE_TOKEN = {"token": (1, 1), "head_rows": (0, 1)}
 DEFAULT_CTX = 2048  # where neither user nor model says
 
@@ -101,25 +104,35 @@ def _assembly(spec: TargetSpec, code: Code) -> str:
 
 def compile_model(model: Model, spec: TargetSpec, options: Options) -> Compiled:
     """Compiles without touching weights or files. Raises DlavmError naming op or tensor, expectation and finding."""
-    return compile_graph(run(pipeline(options), model.graph(*options.sizes(model, spec))), spec, options)
+    ctx, chunk = options.sizes(model, spec)
+    graph = run(pipeline(options), model.graph(ctx, chunk))
+    batches = chunk > 1 and spec.has(*BATCH_NEEDS)
+    return compile_graph(graph, spec, options,
+                         run(pipeline(options), model.graph(ctx, min(chunk, MAX_BATCH))) if batches else None)
 
 
-def compile_graph(graph: Graph, spec: TargetSpec, options: Options) -> Compiled:
-    """The same from the graph behind the passes on."""
-    lowered = lower(graph, spec)
-    _dump("task-00-lowered", lowered.program, spec)
-    shared = share_in_place(lowered.program, spec)
-    _dump("task-01-shared", shared, spec)
-    rolled = roll(shared, alignments(spec)) if options.rolls and not is_flat(spec) else Rolled(shared)
-    _dump("task-02-rolled", rolled.program, spec)
-    program = simplify(rolled.program)
-    _dump("task-03-simplified", program, spec)
-    verify(program, spec)
-    memory, entries = _place(program, spec)
+def compile_graph(graph: Graph, spec: TargetSpec, options: Options, batch: Graph | None = None) -> Compiled:
+    """The same from the graph behind the passes on. `batch`: the graph for a token of each of several sequences."""
+    lowered, rolled, program = _tasks(lower(graph, spec), spec, options)
+    more = {BATCH: _tasks(lower(batch, spec, batch=True), spec, options, f"{BATCH}-")[2]} if batch else {}
+    memory, entries = _place(program, spec, more)
     write_stage("memory.csv", lambda: to_csv(memory.intervals, memory.activations.offsets))
     for name, entry in entries.items():
         write_stage("asm.txt" if name == ENTRY else f"asm-{name}.txt", partial(_assembly, spec, entry.code))
     return Compiled(spec, graph, lowered, program, memory.with_copies(program, rolled.copies), entries)
+
+
+def _tasks(lowered: Lowered, spec: TargetSpec, options: Options, prefix: str = "") -> tuple[Lowered, Rolled, Program]:
+    """The passes over the task program; it is verified in the end."""
+    _dump(f"{prefix}task-00-lowered", lowered.program, spec)
+    shared = share_in_place(lowered.program, spec)
+    _dump(f"{prefix}task-01-shared", shared, spec)
+    rolled = roll(shared, alignments(spec)) if options.rolls and not is_flat(spec) else Rolled(shared)
+    _dump(f"{prefix}task-02-rolled", rolled.program, spec)
+    program = simplify(rolled.program)
+    _dump(f"{prefix}task-03-simplified", program, spec)
+    verify(program, spec)
+    return lowered, rolled, program
 
 
 def _dump(name: str, program: Program, spec: TargetSpec) -> None:
@@ -131,18 +144,26 @@ def is_flat(spec: TargetSpec) -> bool:
     return spec.has("stream") and not spec.has("loops")
 
 
-def _place(program: Program, spec: TargetSpec) -> tuple[MemoryMap, dict[str, CompiledEntry]]:
-    """Addresses of all buffers and streams, and the code for them."""
+def _place(
+    program: Program, spec: TargetSpec, more: Mapping[str, Program]
+) -> tuple[MemoryMap, dict[str, CompiledEntry]]:
+    """Addresses of all buffers and streams, and the code for the program and `more` entries."""
     every = {arg.name: (arg.lo, arg.hi) for arg in program.args}
     bounds = {DECODE: every | ONE_TOKEN, ENTRY: every} if is_flat(spec) else {ENTRY: every}
     programs = {name: simplify(restrict(program, b)) if b != every else program for name, b in bounds.items()}
-    # Addresses never make a stream longer than it is with all bases apart from zero.
-    apart = {b.name: 16 * (i + 1) for i, b in enumerate(program.buffers)}
-    lengths = {name: len(generate(one, spec, apart).words) for name, one in programs.items()}
+    programs |= more
+    bounds |= {name: {arg.name: (arg.lo, arg.hi) for arg in one.args} for name, one in more.items()}
+    lengths = {name: _length(one, spec) for name, one in programs.items()}
     streams = [Buffer(stream_name(name), "program", 4 * n, f"u32[{n}]") for name, n in lengths.items() if n]
-    memory = assign(program, spec, streams)
-    codes = {name: generate(one, spec, memory.bases) for name, one in programs.items()}
+    memory = assign(program, spec, streams, list(more.values()))
+    bases = dict(zip(more, memory.others, strict=True))
+    codes = {name: generate(one, spec, bases.get(name, memory.bases)) for name, one in programs.items()}
     return memory, {name: CompiledEntry(bounds[name], code) for name, code in codes.items()}
+
+
+def _length(program: Program, spec: TargetSpec) -> int:
+    """Words of the stream. Addresses never make it longer than it is with all bases apart from zero."""
+    return len(generate(program, spec, {b.name: 16 * (i + 1) for i, b in enumerate(program.buffers)}).words)
 
 
 def build(model: Model, spec: TargetSpec, options: Options, out: Path | None) -> dict[str, Any]:

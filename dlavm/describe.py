@@ -10,7 +10,7 @@ import numpy as np
 from dlavm.codegen import Code
 from dlavm.codegen.host import HostCache, HostContext, HostFile, HostPort, HostProgram
 from dlavm.graph import Graph
-from dlavm.lower import Lowered, Rows
+from dlavm.lower import BATCH_INPUTS, Lowered, Rows
 from dlavm.memory import MemoryMap
 from dlavm.pack.artifact import TOKENIZER_FILE
 from dlavm.pack.emit import TABLES_FILE, Extent
@@ -133,7 +133,10 @@ def _entry(
         is_ids = graph.outputs[label].type.dtype == "i32"
         outputs[label] = Port(address, "u32", chunk) if is_ids else _half_port(address, out)
     bounds = dict(entry.bounds)
-    bounds["kv_base"] = (0, (sequences.count - 1) * sequences.stride // ADDRESS_UNIT)
+    if "kv_base" in bounds:
+        bounds["kv_base"] = (0, (sequences.count - 1) * sequences.stride // ADDRESS_UNIT)
+    else:  # of several sequences, each with its own
+        inputs |= {label: Port(memory.bases[label], "u32", bounds["token"][1]) for label in BATCH_INPUTS}
     return Entry(name, tuple(bounds), bounds, inputs, outputs, tables)
 
 

@@ -8,8 +8,8 @@ from dlavm.codegen.scalars import Scalars
 from dlavm.support.errors import DlavmError
 from dlavm.sym import Expr, Var, free_vars, substitute, wrap
 from dlavm.target import TargetSpec
-from dlavm.target.isa import Instr, encode_program
-from dlavm.task import Await, For, If, Launch, Let, Program, Stmt
+from dlavm.target.isa import Instr, SReg, encode_program
+from dlavm.task import Await, For, If, Launch, Let, Load, Program, Stmt
 
 
 def generate(program: Program, spec: TargetSpec, bases: Mapping[str, int]) -> list[int]:
@@ -27,6 +27,7 @@ class _Generator:
         self._out: list[Instr] = []
         self._scalars = Scalars(spec, program.args, self._emit)
         self._order = EngineOrder(spec, self._emit)
+        self._defined: list[list[Expr]] = [[]]  # in each open block
 
     def run(self) -> list[Instr]:
         # A work list instead of recursion: `None` closes the loop on top of the stack.
@@ -58,12 +59,28 @@ class _Generator:
             self._launch(stmt)
         elif isinstance(stmt, Let):
             value = self._scalars.value(self._resolve(stmt.value))
-            register = self._scalars.bind(stmt.var)
+            register = self._define(stmt.var)
             self._emit(Instr("SCALAR", {"fn": self._spec.enums["scalar_fn"]["mov"], "rd": register, "b": value}))
+        elif isinstance(stmt, Load):
+            self._load(stmt)
         elif isinstance(stmt, Await):
             self._emit(Instr("FENCE"))
         else:
             raise DlavmError(f"code generation: {type(stmt).__name__} has no form in the stream of {self._spec.name}")
+
+    def _define(self, var: Expr) -> int:
+        """A register for the rest of the block."""
+        self._defined[-1].append(var)
+        return self._scalars.bind(var)
+
+    def _load(self, stmt: Load) -> None:
+        base, index = (self._scalars.value(self._resolve(expr)) for expr in (stmt.base, stmt.index))
+        register = self._define(stmt.var)
+        fn = self._spec.enums["scalar_fn"]
+        if not isinstance(base, SReg):
+            self._emit(Instr("SCALAR", {"fn": fn["mov"], "rd": register, "b": base}))
+            base = SReg(register)
+        self._emit(Instr("SCALAR", {"fn": fn["load"], "rd": register, "ra": base.index, "b": index}))
 
     def _launch(self, launch: Launch) -> None:
         command = self._spec.commands[launch.op]
@@ -82,6 +99,7 @@ class _Generator:
         if engine:
             self._order.loop_border(engine)
         outer, self._out = self._out, []
+        self._defined.append([])
         self._scalars.border()
         return Instr("LOOP", {"rd": register, "count": count}), outer, var, engine
 
@@ -93,7 +111,8 @@ class _Generator:
         self._emit(Instr("LOOP", {**loop.fields, "body": len(encode_program(self._spec, body))}))
         self._out.extend(body)
         self._scalars.border()
-        self._scalars.unbind(var)
+        for defined in (*self._defined.pop(), var):
+            self._scalars.unbind(defined)
 
     def _first_engine(self, stmt: For | If) -> str | None:
         """Engine of the first launch in a body."""

@@ -1,12 +1,14 @@
 """rope, kv_append, attention: scores, softmax and mixing of all heads in three commands a token tile."""
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from dlavm.graph import Node
-from dlavm.lower.context import Context, Rows
+from dlavm.lower.context import Context, Part, Rows
 from dlavm.lower.linear import token_tiles
 from dlavm.lower.rules import rule
 from dlavm.support.errors import DlavmError
-from dlavm.sym import IntoExpr
+from dlavm.sym import Expr, IntoExpr
 from dlavm.target.isa import f32_bits
 from dlavm.target.layout import BLOCK, ceildiv, row_bytes
 from dlavm.target.spec import ADDRESS_UNIT
@@ -19,19 +21,22 @@ MAX_TOKEN_TILE = 32
 @rule("rope")
 def lower_rope(c: Context, node: Node) -> None:
     x, out, table = c.rows(node["x"]), c.place(node.output), c.table(node["table"])
-    form = "interleaved" if node.attrs["interleaved"] else "half"
-    position = table.at(c.variable("kv_len"), x.outer)
-    c.tasks.launch("ROPE", form=c.spec.enums["rope_form"][form], **x.fields("src"), **out.fields("dst"), **x.counts(),
-                   dim=x.dim, rot=int(node.number("rotary_dim")), table=position.base,
-                   table_so=table.outer_stride)
+    form = c.spec.enums["rope_form"]["interleaved" if node.attrs["interleaved"] else "half"]
+    for part in c.sequences(x.outer):
+        rows, position = x.at(part.first, part.count), table.at(part.kv_len, part.count)
+        c.tasks.launch("ROPE", form=form, **rows.fields("src"), **out.at(part.first, part.count).fields("dst"),
+                       **rows.counts(), dim=x.dim, rot=int(node.number("rotary_dim")), table=position.base,
+                       table_so=table.outer_stride)
 
 
 @rule("kv_append", "kv_fp16")
 def lower_kv_append(c: Context, node: Node) -> None:
     x = c.rows(node["x"])
     base, layout = c.cache(node["cache"])
-    c.tasks.launch("KV_APPEND", **x.fields("src"), **x.counts(), dim=x.dim, cache=base,
-                   cache_head=layout.head_bytes // ADDRESS_UNIT, pos=c.variable("kv_len"))
+    for part in c.sequences(x.outer):
+        rows = x.at(part.first, part.count)
+        c.tasks.launch("KV_APPEND", **rows.fields("src"), **rows.counts(), dim=x.dim, cache=base + part.kv_base,
+                       cache_head=layout.head_bytes // ADDRESS_UNIT, pos=part.kv_len)
 
 
 @rule("attention", "kv_fp16")
@@ -62,17 +67,25 @@ def _attention(c: Context, node: Node, batch: int) -> None:
     cache: dict[str, IntoExpr] = {"batch": layout.heads, "wgt_tile": layout.block_bytes // ADDRESS_UNIT,
                                   "wgt_b": layout.head_bytes // ADDRESS_UNIT}
     formats = c.spec.enums["weight_format"]
-    for first, count in token_tiles(c, q.outer, tile):
-        total = c.variable("kv_len") + first + count  # positions that the tile's last token sees
+    for part, first, count in _tiles(c, q.outer, tile):
+        total = part.kv_len + first + count  # positions that the tile's last token sees
+        here, there = q.at(part.first + first, count), out.at(part.first + first, count)
         rows: dict[str, IntoExpr] = {"rows_o": count, "rows_i": group}
-        c.tasks.launch("LINEAR", format=formats["kv_k"], **q.at(first, count).fields("src"), src_b=head_step,
-                       **scores.fields("dst"), dst_b=score_step, **rows, **cache, wgt=keys, k=layout.dim, n=total,
-                       use_scale=1, scale=f32_bits(node.number("scale")))
+        c.tasks.launch("LINEAR", format=formats["kv_k"], **here.fields("src"), src_b=head_step,
+                       **scores.fields("dst"), dst_b=score_step, **rows, **cache, wgt=keys + part.kv_base,
+                       k=layout.dim, n=total, use_scale=1, scale=f32_bits(node.number("scale")))
         c.tasks.launch("SOFTMAX", **scores.fields("src"), src_b=score_step, **scores.fields("dst"), dst_b=score_step,
-                       **rows, batch=layout.heads, visible=c.variable("kv_len") + first + 1, width=total, recip=recip)
+                       **rows, batch=layout.heads, visible=part.kv_len + first + 1, width=total, recip=recip)
         c.tasks.launch("LINEAR", format=formats["kv_v"], **scores.fields("src"), src_b=score_step,
-                       **out.at(first, count).fields("dst"), dst_b=out_step, **rows, **cache, wgt=values, k=total,
+                       **there.fields("dst"), dst_b=out_step, **rows, **cache, wgt=values + part.kv_base, k=total,
                        n=layout.dim, use_row_scale=1, row_scale=recip)
+
+
+def _tiles(c: Context, tokens: Expr, tile: int) -> Iterator[tuple[Part, Expr, Expr]]:
+    """The tokens in parts of one sequence each, and in those (first token of the part, count) of each tile."""
+    for part in c.sequences(tokens):
+        for first, count in token_tiles(c, part.count, tile):
+            yield part, first, count
 
 
 def _token_tile(c: Context, node: Node, q: Rows, group: int) -> int:

@@ -1,7 +1,7 @@
 """What lowering rules share: where each graph value lies (`Rows`), the buffers, the task builder."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from dlavm.graph import Graph, Node, Value
@@ -11,6 +11,8 @@ from dlavm.target import TargetSpec
 from dlavm.target.layout import KvLayout, PackedWeights, row_bytes
 from dlavm.target.spec import ADDRESS_UNIT
 from dlavm.task import Buffer, Program, TaskBuilder
+
+BATCH_INPUTS = ("kv_lens", "kv_bases")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,17 @@ class Rows:
 
     def counts(self) -> dict[str, IntoExpr]:
         return {"rows_o": self.outer, "rows_i": self.inner}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Tokens first .. first + count - 1 of a step, which follow the `kv_len` cached tokens of one sequence; its caches
+    are `kv_base` address units behind those of the first sequence."""
+
+    first: Expr
+    count: Expr
+    kv_len: Expr
+    kv_base: Expr
 
 
 @dataclass(frozen=True)
@@ -69,16 +82,21 @@ class Lowered:
 
 
 class Context:
-    """State of one lowering; rules call it to place values and to launch commands."""
+    """State of one lowering; rules call it to place values and to launch commands.
 
-    def __init__(self, graph: Graph, spec: TargetSpec) -> None:
-        self.graph, self.spec = graph, spec
+    `batch`: the tokens of a step belong to as many sequences, whose cached tokens and distances of caches the host
+    writes to the inputs `kv_lens` and `kv_bases`, instead of the arguments kv_len and kv_base.
+    """
+
+    def __init__(self, graph: Graph, spec: TargetSpec, batch: bool = False) -> None:
+        self.graph, self.spec, self.batch = graph, spec, batch
         token, kv_len, head_rows = (graph.variables[n] for n in ("token", "kv_len", "head_rows"))
-        args = [v for v in (token, kv_len, head_rows) if v.op == "var"]
-        self.tasks = TaskBuilder(graph.name, args=args,
-                                 assumptions=(le(head_rows, token), le(kv_len + token, int(str(graph.meta["ctx"])))))
+        args = [v for v in ((token, head_rows) if batch else (token, kv_len, head_rows)) if v.op == "var"]
+        fits = () if batch else (le(kv_len + token, int(str(graph.meta["ctx"]))),)
+        self.tasks = TaskBuilder(graph.name, args=args, assumptions=(le(head_rows, token), *fits))
         # From the caches of the first sequence to those of the step's, in address units.
-        self.kv_base = self.tasks.arg("kv_base", 0, self._last_kv_base()) if graph.kv else wrap(0)
+        has_base = bool(graph.kv) and not batch
+        self.kv_base = self.tasks.arg("kv_base", 0, self._last_kv_base()) if has_base else wrap(0)
         self.contents: dict[str, Content] = {}
         self.kv: dict[str, KvLayout] = {}
         self.act_slots: dict[str, int] = {}
@@ -91,6 +109,18 @@ class Context:
         """The last sequence's caches end with the memory at the latest."""
         one = sum(KvLayout(*(int(x) for x in value.type.shape)).bytes for value in self.graph.kv)
         return max(1, (self.spec.space("kv").capacity - one) // ADDRESS_UNIT)
+
+    def sequences(self, tokens: Expr) -> Iterator[Part]:
+        """The tokens of a step in parts of one sequence each; a loop where there are several."""
+        if not self.batch:
+            yield Part(wrap(0), tokens, self.variable("kv_len"), self.kv_base)
+            return
+        size = 4 * self.variable("token").hi
+        lens, bases = (self.storage(name, "input", size, f"u32[{tokens}]") for name in BATCH_INPUTS)
+        with self.tasks.loop("s", tokens) as s:
+            kv_len = self.tasks.load("kv_len", lens, s, 0, self.variable("kv_len").hi)
+            kv_base = self.tasks.load("kv_base", bases, s, 0, self._last_kv_base())
+            yield Part(s, wrap(1), kv_len, kv_base)
 
     def variable(self, name: str) -> Expr:
         return self.graph.variables[name]
@@ -179,10 +209,10 @@ class Context:
         return self.storage(value.name, "weights", packed.bytes, str(value.type)), packed
 
     def cache(self, value: Value) -> tuple[Expr, KvLayout]:
-        """The cache behind a kv value, one buffer for all of its SSA versions; its base in the step's sequence."""
+        """The cache behind a kv value, one buffer for all of its SSA versions; its base in the first sequence."""
         heads, ctx, dim = (int(x) for x in value.type.shape)
         layout = self.kv.setdefault(value.source, KvLayout(heads, ctx, dim))
-        return self.storage(value.source, "kv", layout.bytes, str(value.type)) + self.kv_base, layout
+        return self.storage(value.source, "kv", layout.bytes, str(value.type)), layout
 
     def act_slot(self, fn: str, node: Node) -> int:
         """The table slot of an activation; its LOAD_TABLE stands at the start of the program."""

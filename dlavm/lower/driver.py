@@ -12,9 +12,12 @@ from dlavm.target.tables import SEGMENTS
 from dlavm.task import Launch, Program
 
 
-def lower(graph: Graph, spec: TargetSpec) -> Lowered:
-    """The task program of a graph on a target. Raises DlavmError naming op, place and the missing capability."""
-    context = Context(graph, spec)
+def lower(graph: Graph, spec: TargetSpec, batch: bool = False) -> Lowered:
+    """The task program of a graph on a target; `batch`: for a token of each of several sequences.
+
+    Raises DlavmError naming op, place and the missing capability.
+    """
+    context = Context(graph, spec, batch)
     for node in graph.nodes:
         _emit(context, node)
     return _finished(context)

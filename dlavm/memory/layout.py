@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import lcm
 
@@ -32,13 +32,14 @@ class MemoryMap:
     """Byte addresses of all buffers by name, the regions in order of address, and the plan of the activations.
 
     `intervals` and `activations.offsets` are relative to the region of the activations; sizes are rounded up to its
-    alignment.
+    alignment. `others`: addresses of the buffers of further programs.
     """
 
     bases: Mapping[str, int]
     regions: tuple[Region, ...]
     intervals: tuple[Interval, ...]
     activations: Plan
+    others: tuple[Mapping[str, int], ...] = ()
 
     def with_copies(self, program: Program, copies: Mapping[str, tuple[str, ...]]) -> MemoryMap:
         """Also the addresses of the buffers that `copies` says are the copies of one."""
@@ -58,8 +59,13 @@ class MemoryMap:
         raise DlavmError(f"memory map: expected one of {[r.role for r in self.regions]!r}, got {role!r}")
 
 
-def assign(program: Program, spec: TargetSpec, extra: Iterable[Buffer] = ()) -> MemoryMap:
+def assign(
+    program: Program, spec: TargetSpec, extra: Iterable[Buffer] = (), also: Sequence[Program] = ()
+) -> MemoryMap:
     """Places the program's buffers and `extra` ones, such as the instruction stream.
+
+    `also`: programs that run at other times. They share the buffers whose names they have in common with the first, but
+    for activations, which are planned for each program in the same region.
 
     Regions follow each other from the base of their space: weights, tables, program, input, output, activations, kv;
     input and output lie in the space of the activations. Buffers start at multiples of the space's beat row, so that a
@@ -68,23 +74,23 @@ def assign(program: Program, spec: TargetSpec, extra: Iterable[Buffer] = ()) -> 
 
     Raises DlavmError for a name that occurs twice, a role that the target has no space for, and a space too small.
     """
-    buffers = _by_role([*program.buffers, *extra])
+    buffers = _by_role([*program.buffers, *extra, *_further([*program.buffers, *extra], also)])
     spaces = {role: _space(spec, role) for role in buffers}
     memories = {memory.name: memory for memory in spaces.values()}
-    intervals = _rounded(liveness(program, spec), spaces["activations"]) if "activations" in spaces else ()
-    align = spaces["activations"].beat_row if "activations" in spaces else 1
-    activations = plan(intervals, align)
-    validate(intervals, activations.offsets, align)
+    intervals, activations = _planned(program, spec, spaces)
+    others = [_planned(other, spec, spaces)[1] for other in also]
     bases: dict[str, int] = {}
     regions: list[Region] = []
     ends = {name: memory.base for name, memory in memories.items()}
+    first_activation = 0
     for role in buffers:
         memory = spaces[role]
         start = ends[memory.name]
         if role == "activations":
             # A buffer that nothing touches gets an address and no space.
             offsets = {b.name: activations.offsets.get(b.name, 0) for b in buffers[role]}
-            size = activations.peak
+            size = max(made.peak for made in (activations, *others))
+            first_activation = start
         else:
             offsets, size = _stack(buffers[role], memory)
         bases |= {name: start + offset for name, offset in offsets.items()}
@@ -94,7 +100,39 @@ def assign(program: Program, spec: TargetSpec, extra: Iterable[Buffer] = ()) -> 
     for memory in memories.values():
         _check_capacity(memory, [r for r in regions if r.space == memory.name], spec)
     regions.sort(key=lambda r: r.base)
-    return MemoryMap(bases, tuple(regions), tuple(intervals), activations)
+    further = tuple(_bases(other, bases, made, first_activation) for other, made in zip(also, others, strict=True))
+    return MemoryMap(bases, tuple(regions), tuple(intervals), activations, further)
+
+
+def _further(known: Iterable[Buffer], also: Iterable[Program]) -> list[Buffer]:
+    """Buffers of the further programs that the first does not have. Raises DlavmError for one that is larger there."""
+    sizes = {b.name: b.bytes for b in known}
+    found: dict[str, Buffer] = {}
+    for buffer in (b for program in also for b in program.buffers if b.role != "activations"):
+        if buffer.name not in sizes:
+            found[buffer.name] = buffer
+        elif buffer.bytes > sizes[buffer.name]:
+            raise DlavmError(f"buffer {buffer.name}: expected at most {sizes[buffer.name]} bytes in every program, got "
+                             f"{buffer.bytes}")
+    return list(found.values())
+
+
+def _planned(
+    program: Program, spec: TargetSpec, spaces: Mapping[str, Memory]
+) -> tuple[tuple[Interval, ...], Plan]:
+    """When the activations of a program live, rounded to whole beat rows, and where."""
+    if "activations" not in spaces:
+        return (), plan((), 1)
+    memory = spaces["activations"]
+    intervals = _rounded(liveness(program, spec), memory)
+    made = plan(intervals, memory.beat_row)
+    validate(intervals, made.offsets, memory.beat_row)
+    return intervals, made
+
+
+def _bases(program: Program, bases: Mapping[str, int], made: Plan, start: int) -> dict[str, int]:
+    places = {b.name: start + made.offsets.get(b.name, 0) for b in program.buffers if b.role == "activations"}
+    return {b.name: places[b.name] if b.name in places else bases[b.name] for b in program.buffers}
 
 
 def alignments(spec: TargetSpec) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -18,13 +19,14 @@ from dlavm.task import parse_program
 from dlavm.task import run as run_program
 
 START = 1  # CONTROL
+_selected: WeakKeyDictionary[Device, str] = WeakKeyDictionary()  # several sessions may share a device
 
 
 class Control(Protocol):
     """One way into a model on one device."""
 
     def select(self) -> None:
-        """Makes the device ready for steps through this entry, after another one was used."""
+        """Makes the device ready for steps through this entry, which another one may have been used on last."""
 
     def start(self, values: Mapping[str, int]) -> None:
         """Runs a step to its end with these arguments. Raises DeviceError where the device stops."""
@@ -37,7 +39,7 @@ class Scalars:
         self._device, self._artifact, self._entry = device, artifact, entry
 
     def select(self) -> None:
-        select_program(self._device, self._artifact, self._entry.program)
+        _select(self._device, self._artifact, self._entry.program)
 
     def start(self, values: Mapping[str, int]) -> None:
         registers = self._artifact.target.registers
@@ -59,7 +61,7 @@ class Patches:
         self._patches = [(parse(text, variables), np.array(offsets)) for text, offsets in rows]
 
     def select(self) -> None:
-        select_program(self._device, self._artifact, self._name)
+        _select(self._device, self._artifact, self._name)
 
     def start(self, values: Mapping[str, int]) -> None:
         for expr, offsets in self._patches:
@@ -92,6 +94,13 @@ CONTROLS: Mapping[str, Callable[[Device, Artifact, Entry], Control]] = {
 def open_control(device: Device, artifact: Artifact, entry: Entry) -> Control:
     """The control of an entry of the artifact. Raises DlavmError for files that are not what the manifest says."""
     return CONTROLS[artifact.manifest.programs[entry.program].control](device, artifact, entry)
+
+
+def _select(device: Device, artifact: Artifact, name: str) -> None:
+    """Points the device at a program, unless it is already."""
+    if _selected.get(device) != name:
+        select_program(device, artifact, name)
+        _selected[device] = name
 
 
 def _run(device: Device, artifact: Artifact) -> None:

@@ -48,12 +48,11 @@ class Session:
         self.model = artifact.manifest.model
         self._entry = _step_entry(artifact)
         self._controls = _controls(artifact, device)
-        self._control = self._controls[-1][1]
-        self._control.select()
+        self._controls[-1][1].select()
         self._tables = {name: _table(artifact, table, self._entry.inputs[name])
                         for name, table in self._entry.tables.items()}  # fmt: skip
         self._ids: list[int] = []
-        self._sequence = sequence
+        self.sequence = sequence
         self._state = StateLayout(artifact.manifest)
 
     def __enter__(self) -> Session:
@@ -99,7 +98,7 @@ class Session:
 
     def save_state(self) -> bytes:
         """The cache as bytes, the same for the same tokens."""
-        return self._state.read(self.device, self._sequence, self.kv_len)
+        return self._state.read(self.device, self.sequence, self.kv_len)
 
     def load_state(self, ids: Sequence[int], state: bytes) -> None:
         """Makes the cache that of `ids`, as `save_state` gave it.
@@ -107,7 +106,7 @@ class Session:
         Raises DlavmError for ids or a state that this model cannot have; the session is then as it was.
         """
         plain = self._check_ids(ids, self.model.ctx, "state")
-        self._state.write(self.device, self._sequence, len(plain), state)
+        self._state.write(self.device, self.sequence, len(plain), state)
         self._ids = plain
 
     def check_prompt(self, ids: Sequence[int]) -> list[int]:
@@ -138,11 +137,28 @@ class Session:
         if len(ids) > self.model.chunk:
             raise DlavmError(f"session: step: expected 1..{self.model.chunk} tokens, got {len(ids)}")
         self._check_rows(ids, head_rows)
-        self._run(ids, head_rows)
-        logits = self._read(self._entry.outputs["logits"], head_rows)
-        result = StepResult(logits, self._next_ids(logits), self.device.counters())
-        self._ids.extend(ids)
+        kv_base = self.sequence * self.artifact.manifest.sequences.stride // ADDRESS_UNIT
+        values = {"token": len(ids), "kv_len": self.kv_len, "head_rows": head_rows, "kv_base": kv_base}
+        control = next(control for entry, control in self._controls if _admits(entry, values))
+        try:
+            result = self.run_entry(control, ids, values)
+        except DeviceError as error:
+            where = f"session: step of {len(ids)} tokens at {self.kv_len}"
+            raise DlavmError(f"{where}: the device stopped: {error.code}: {error}") from error
+        self.fed(ids)
         return result
+
+    def run_entry(self, control: Control, ids: Sequence[int], values: Mapping[str, int]) -> StepResult:
+        """A step through an entry of the artifact with these arguments; what is cached is the caller's business."""
+        self._write_input(np.asarray(ids, "<u4"))
+        control.select()
+        control.start(values)
+        logits = self._read(self._entry.outputs["logits"], values["head_rows"])
+        return StepResult(logits, self._next_ids(logits), self.device.counters())
+
+    def fed(self, ids: Sequence[int]) -> None:
+        """Notes tokens that a step put into the cache."""
+        self._ids.extend(ids)
 
     def prefill(
         self, ids: Sequence[int], head_rows: int = 1, chunks: Sequence[int] | None = None, logits_all: bool = False
@@ -175,20 +191,6 @@ class Session:
     def _check_rows(self, ids: Sequence[int], head_rows: int) -> None:
         if not 0 <= head_rows <= len(ids):
             raise DlavmError(f"session: head_rows: expected 0..{len(ids)}, got {head_rows!r}")
-
-    def _run(self, ids: Sequence[int], head_rows: int) -> None:
-        kv_base = self._sequence * self.artifact.manifest.sequences.stride // ADDRESS_UNIT
-        values = {"token": len(ids), "kv_len": self.kv_len, "head_rows": head_rows, "kv_base": kv_base}
-        try:
-            self._write_input(np.asarray(ids, "<u4"))
-            control = next(control for entry, control in self._controls if _admits(entry, values))
-            if control is not self._control:
-                control.select()
-                self._control = control
-            control.start(values)
-        except DeviceError as error:
-            where = f"session: step of {len(ids)} tokens at {self.kv_len}"
-            raise DlavmError(f"{where}: the device stopped: {error.code}: {error}") from error
 
     def _write_input(self, ids: NDArray[np.uint32]) -> None:
         """The ids, or the rows of a table that they choose."""
@@ -242,8 +244,9 @@ def _admits(entry: Entry, values: Mapping[str, int]) -> bool:
 
 
 def _controls(artifact: Artifact, device: Device) -> list[tuple[Entry, Control]]:
-    """Every way into the model, those for fewer tokens first."""
-    entries = sorted(artifact.manifest.entries.values(), key=lambda e: (e.bounds["token"][1], e.program))
+    """Every way into the model for one sequence, those for fewer tokens first."""
+    single = [entry for entry in artifact.manifest.entries.values() if "kv_len" in entry.args]
+    entries = sorted(single, key=lambda e: (e.bounds["token"][1], e.program))
     return [(entry, open_control(device, artifact, entry)) for entry in entries]
 
 

@@ -18,6 +18,7 @@ from dlavm.task.ir import (
     If,
     Launch,
     Let,
+    Load,
     Program,
     RegRead,
     RegWrite,
@@ -130,6 +131,13 @@ class TaskBuilder:
         var = Var(self._fresh(name), lo, hi)
         self._scopes[-1].add(var.name)
         self.emit(RegRead(var, register, wrap(index)))
+        return var
+
+    def load(self, name: str, base: IntoExpr, index: IntoExpr, lo: int = 0, hi: int = WORD_MAX) -> Expr:
+        """Reads word `index` of memory from address `base` on into a variable of the given bounds."""
+        var = Var(self._fresh(name), lo, hi)
+        self._scopes[-1].add(var.name)
+        self.emit(Load(var, wrap(base), wrap(index)))
         return var
 
     def reg_write(self, register: str, value: IntoExpr, index: IntoExpr = 0) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from dlavm.task.ir import (
     If,
     Launch,
     Let,
+    Load,
     Program,
     RegRead,
     RegWrite,
@@ -54,8 +55,8 @@ class _Frame:
 def execute(program: Program, values: dict[str, int]) -> Iterator[Stmt]:
     """The statements that act (neither Let, For, If nor Call) in the order of execution.
 
-    `values` holds arguments and bases (`@x`: units of 16 bytes) and always those of the variables in sight; a RegRead
-    must be answered by setting its variable there before the next statement is asked for.
+    `values` holds arguments and bases (`@x`: units of 16 bytes) and always those of the variables in sight; RegRead
+    and Load must be answered by setting its variable there before the next statement is asked for.
     """
     frames = [_Frame(program.body)]
     while frames:
@@ -126,10 +127,14 @@ def initial_values(program: Program, args: Mapping[str, int], bases: Mapping[str
     return values
 
 
-def trace(program: Program, args: Mapping[str, int], bases: Mapping[str, int]) -> Iterator[Instr]:
-    """The engine commands in order, every field a number. `bases`: byte address of each buffer, by name.
+def trace(
+    program: Program, args: Mapping[str, int], bases: Mapping[str, int], memory: Callable[[int], int] | None = None
+) -> Iterator[Instr]:
+    """The engine commands in order, every field a number. `bases`: byte address of each buffer, by name; `memory`: the
+    32-bit word at a byte address, for what the program loads.
 
-    Raises DlavmError as `initial_values` does, and for a RegRead, whose value only a device knows.
+    Raises DlavmError as `initial_values` does, for a RegRead, whose value only a device knows, and for a Load without
+    `memory`.
     """
     values = initial_values(program, args, bases)
     for stmt in execute(program, values):
@@ -137,6 +142,11 @@ def trace(program: Program, args: Mapping[str, int], bases: Mapping[str, int]) -
             yield instruction(stmt, values)
         elif isinstance(stmt, RegRead):
             raise DlavmError(f"trace of {program.name}: expected no register read, got {stmt.register!r}")
+        elif isinstance(stmt, Load):
+            if memory is None:
+                raise DlavmError(f"trace of {program.name}: expected no load from memory, got {stmt.var.name!r}")
+            values[stmt.var.name] = memory(
+                value_of(stmt.base, values) * ADDRESS_UNIT + 4 * value_of(stmt.index, values))
 
 
 def instruction(stmt: Launch, values: Mapping[str, int]) -> Instr:
@@ -166,6 +176,9 @@ def run(
                 device.csr_write(_offset(spec, register, value_of(index, values)), value_of(value, values))
             case RegRead(var=var, register=register, index=index):
                 values[var.name] = device.csr_read(_offset(spec, register, value_of(index, values)))
+            case Load(var=var, base=base, index=index):
+                address = value_of(base, values) * ADDRESS_UNIT + 4 * value_of(index, values)
+                values[var.name] = int.from_bytes(device.mem_read(address, 4), "little")
             case Copy(dst=dst, src=src, bytes=size):
                 data = device.mem_read(value_of(src, values) * ADDRESS_UNIT, value_of(size, values))
                 device.mem_write(value_of(dst, values) * ADDRESS_UNIT, data)

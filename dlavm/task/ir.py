@@ -169,6 +169,18 @@ class RegRead:
 
 
 @dataclass(frozen=True)
+class Load:
+    """Names the 32-bit word `index` of device memory from `base` (units of 16 bytes) on, for the rest of the body."""
+
+    var: Expr
+    base: Expr
+    index: Expr
+
+    def __post_init__(self) -> None:
+        _wrap(self, "base", "index")
+
+
+@dataclass(frozen=True)
 class Copy:
     """The host copies `bytes` bytes between two device addresses in units of 16 bytes."""
 
@@ -187,7 +199,7 @@ class Call:
     name: str
 
 
-Stmt = Let | For | If | Launch | Await | Signal | Wait | RegWrite | RegRead | Copy | Call
+Stmt = Let | For | If | Launch | Await | Signal | Wait | RegWrite | RegRead | Load | Copy | Call
 
 
 @dataclass(frozen=True)
@@ -283,6 +295,8 @@ def exprs_of(stmt: Stmt) -> tuple[tuple[str, Expr], ...]:
             return ("index", index), ("value", value)
         case RegRead(index=index):
             return (("index", index),)
+        case Load(base=base, index=index):
+            return ("base", base), ("index", index)
         case Copy(dst=dst, src=src, bytes=size):
             return ("dst", dst), ("src", src), ("bytes", size)
     return ()
@@ -303,7 +317,7 @@ def map_exprs(stmt: Stmt, change: Callable[[Expr], Expr]) -> Stmt:
 
 def variable_of(stmt: Stmt) -> Expr | None:
     """The variable that a statement defines, None if it does not."""
-    return stmt.var if isinstance(stmt, Let | For | RegRead) else None
+    return stmt.var if isinstance(stmt, Let | For | RegRead | Load) else None
 
 
 def loop_bounds(count: Expr) -> tuple[int, int]:

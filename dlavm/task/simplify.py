@@ -15,6 +15,7 @@ from dlavm.task.ir import (
     If,
     Launch,
     Let,
+    Load,
     Program,
     RegRead,
     RegWrite,
@@ -96,6 +97,8 @@ def _step(stmt: Stmt, frame: _Frame, names: _Names) -> _Frame | None:
             _define(frame, var, _apply(value, frame), names)
         case RegRead(var=var, register=register, index=index):
             frame.out.append(RegRead(_renamed(frame, var, names), register, _apply(index, frame)))
+        case Load(var=var, base=base, index=index):
+            frame.out.append(Load(_renamed(frame, var, names), _apply(base, frame), _apply(index, frame)))
         case Launch(op=op, fields=fields, where=where):
             frame.out.append(Launch(op, {name: _apply(v, frame) for name, v in fields.items()}, where))
         case RegWrite(register=register, index=index, value=value):

@@ -43,6 +43,7 @@ from dlavm.task.ir import (
     If,
     Launch,
     Let,
+    Load,
     Program,
     RegRead,
     RegWrite,
@@ -99,6 +100,8 @@ def statement_text(stmt: Stmt, spec: TargetSpec | None = None) -> str:
             return f"write {register}[{index}] = {value}"
         case RegRead(var=var, register=register, index=index):
             return f"read {var.name}: {var.lo}..{var.hi} = {register}[{index}]"
+        case Load(var=var, base=base, index=index):
+            return f"load {var.name}: {var.lo}..{var.hi} = {_compact(base)}[{index}]"
         case Copy(dst=dst, src=src, bytes=size):
             return f"copy dst={_compact(dst)} src={_compact(src)} bytes={_compact(size)}"
         case Call(name=name):
@@ -155,6 +158,7 @@ start: statement [COMMENT]
     | "signal" NAME INT -> signal
     | "wait" NAME INT -> wait
     | "read" NAME ":" RANGE "=" NAME "[" expr "]" -> read
+    | "load" NAME ":" RANGE "=" expr "[" expr "]" -> load
     | "write" NAME "[" expr "]" "=" expr -> write
     | "call" PATHNAME -> call
 arg: NAME ":" RANGE
@@ -327,6 +331,12 @@ class _Reader:
     def read_read(self, name: Token, bounds: Token, register: Token, index: Tree[Token]) -> Stmt:
         var = self._define(name, str(bounds), (0, 0))
         stmt = RegRead(var, str(register), self._expr(index))
+        self.blocks[-1].visible[str(name)] = var
+        return stmt
+
+    def read_load(self, name: Token, bounds: Token, base: Tree[Token], index: Tree[Token]) -> Stmt:
+        var = self._define(name, str(bounds), (0, 0))
+        stmt = Load(var, self._expr(base), self._expr(index))
         self.blocks[-1].visible[str(name)] = var
         return stmt
 

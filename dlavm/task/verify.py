@@ -15,6 +15,7 @@ from dlavm.task.ir import (
     For,
     Launch,
     Let,
+    Load,
     Program,
     RegRead,
     RegWrite,
@@ -158,6 +159,12 @@ def _statement_problems(stmt: Stmt, scope: Scope, spec: TargetSpec, pointers: di
             lo, hi = scope.facts.bounds(value)
             if not _bases(value) and (lo < 0 or hi > WORD_MAX):
                 yield f"value: expected 0..{WORD_MAX}, got [{lo}, {hi}]"
+        case Load(base=base, index=index):
+            if not spec.has("scalars") and not spec.has("mmio"):
+                yield f"target {spec.name} reads no memory into variables (expected scalars or mmio)"
+            if scope.facts.bounds(index)[0] < 0:
+                yield f"index: expected at least 0, got {scope.facts.bounds(index)[0]}"
+            yield from (f"base: {text}" for text in _offset_problems(_resolve(base, pointers), scope.facts))
         case RegRead(register=register, index=index):
             yield from _register_problems(spec, register, scope.facts.bounds(index), "wo")
         case Signal(engine=engine, sem=sem) | Wait(engine=engine, sem=sem):
@@ -168,6 +175,14 @@ def _statement_problems(stmt: Stmt, scope: Scope, spec: TargetSpec, pointers: di
             yield from _engine_problems(engine, spec)
         case Await(engine=str(engine)):
             yield from _engine_problems(engine, spec)
+
+
+def _offset_problems(address: Expr, facts: Facts) -> Iterator[str]:
+    for base in _bases(address):
+        address = _without(address, base)
+    lo, hi = facts.bounds(address)
+    if lo < 0 or hi > WORD_MAX:
+        yield f"expected 0..{WORD_MAX}, got [{lo}, {hi}]"
 
 
 def _fits(var: Expr, bounds: tuple[int, int]) -> Iterator[str]:
