@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-from dlavm.compile import Compiled, compile_graph, pipeline
+from dlavm.compile import Compiled, compile_model, pipeline
 from dlavm.describe import tensors
 from dlavm.graph import Graph, parse_graph, print_graph
 from dlavm.memory import liveness
@@ -151,7 +151,7 @@ def _of_model(args: argparse.Namespace) -> Stages:
 
     @cache
     def compiled() -> Compiled:
-        return compile_graph(graph, spec, options)
+        return compile_model(model, spec, options)
 
     def found() -> tuple[TensorInfo, ...]:
         return tensors(graph, compiled().lowered, compiled().program, compiled().memory)
