@@ -21,19 +21,19 @@ class Pass(Protocol):
     def __call__(self, graph: Graph) -> Graph: ...
 
 
-def run(passes: Sequence[Pass], graph: Graph) -> Graph:
+def run(passes: Sequence[Pass], graph: Graph, prefix: str = "") -> Graph:
     """The graph after every pass in order.
 
-    DLAVM_VERIFY=1 verifies before the first and after each; DLAVM_DUMP=DIR writes `graph-NN-PASS.txt` there.
+    DLAVM_VERIFY=1 verifies before the first and after each; DLAVM_DUMP=DIR writes `PREFIXgraph-NN-PASS.txt` there.
     Raises DlavmError, naming the pass after which the graph no longer verifies.
     """
     checking = env.VERIFY.get()
     if checking:
         verify(graph)
-    _dump(0, "input", graph)
+    _dump(f"{prefix}graph-00-input", graph)
     for number, pass_ in enumerate(passes, start=1):
         graph = pass_(graph)
-        _dump(number, pass_.name, graph)
+        _dump(f"{prefix}graph-{number:02}-{pass_.name}", graph)
         if checking:
             _verify_after(pass_.name, graph)
     return graph
@@ -46,5 +46,5 @@ def _verify_after(name: str, graph: Graph) -> None:
         raise DlavmError(f"after pass {name}: {error}") from None
 
 
-def _dump(number: int, name: str, graph: Graph) -> None:
-    write_stage(f"graph-{number:02}-{name}.txt", partial(print_graph, graph))
+def _dump(name: str, graph: Graph) -> None:
+    write_stage(f"{name}.txt", partial(print_graph, graph))
