@@ -1,13 +1,19 @@
 // The service of a generated host with a clock and a device of the test's own: what sockets and time hide.
 // Run by tests/unit/test_service.py, one case a process; the model is that of the test.
+#include <poll.h>
+
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
 #include <map>
+#include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
+#include "net.hpp"
 #include "service.hpp"
 
 namespace {
@@ -391,6 +397,41 @@ void pieces() {
     check(!stage.service.take(), "all of it");
 }
 
+// As between the device thread and the loop: whatever is done under the mutex before a wake is seen. The
+// second wake of each pair comes sooner or later after the first, until it meets the loop at every place in
+// drain().
+void no_wake_is_lost() {
+    constexpr int kPairs = 20'000, kPauses = 20'000, kPatience = 20'000;  // milliseconds
+    host::Wake wake;
+    std::mutex mutex;
+    int done = 0;
+    std::atomic<int> seen{0};
+    const auto work = [&] {
+        const std::lock_guard<std::mutex> lock(mutex);
+        ++done;
+        wake.wake();
+    };
+    std::thread worker([&] {
+        for (int pair = 1; pair <= kPairs; ++pair) {
+            work();
+            for (volatile int pause = pair * 37 % kPauses; pause > 0; pause = pause - 1) {
+            }
+            work();
+            while (seen != 2 * pair) std::this_thread::yield();
+        }
+    });
+    while (seen < 2 * kPairs) {
+        pollfd polled = {wake.fd(), POLLIN, 0};
+        check(poll(&polled, 1, kPatience) == 1, "a wake after " + std::to_string(seen));
+        check(!wake.drain(), "no stop");
+        const std::lock_guard<std::mutex> lock(mutex);
+        seen = done;
+    }
+    worker.join();
+    wake.stop();
+    check(wake.drain(), "stop");
+}
+
 const std::map<std::string, void (*)()> kCases = {
     {"device_error", device_error},
     {"device_error_in_a_load", device_error_in_a_load},
@@ -403,6 +444,7 @@ const std::map<std::string, void (*)()> kCases = {
     {"deadlines", deadlines},
     {"when_to_ask_again", when_to_ask_again},
     {"pieces", pieces},
+    {"no_wake_is_lost", no_wake_is_lost},
 };
 
 }  // namespace

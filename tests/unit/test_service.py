@@ -17,11 +17,12 @@ from dlavm.target import load_target
 from tests.unit.fake_runtime import manifest
 from tests.unit.test_host import WORDS, hashed, write
 
-SERVICE = ("service", "messages", "turns", "connection", "driver", "sampling")
+SERVICE = ("service", "messages", "turns", "connection", "driver", "sampling", "net")
 NATIVE = ("service_main.cpp", "fake_device.cpp")
 CASES = (
     "a_state_that_is_refused", "an_unread_answer_waits", "deadlines", "device_error", "device_error_in_a_load",
-    "leaving_during_a_turn", "pieces", "shutdown_during_a_turn", "slow_readers", "turns_go_round", "when_to_ask_again",
+    "leaving_during_a_turn", "no_wake_is_lost", "pieces", "shutdown_during_a_turn", "slow_readers", "turns_go_round",
+    "when_to_ask_again",
 )  # fmt: skip
 
 
@@ -44,7 +45,7 @@ def program(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def build(compiler: str, repository: Path, folder: Path) -> None:
     small = host_context(hashed(manifest()), load_target("v3", "nano"), WORDS)
     host = write(folder, replace(small, sequences=4, caches=(HostCache(0, 2, 1 << 20, 1 << 19),)))
-    command = [compiler, "-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-D_GLIBCXX_ASSERTIONS",
+    command = [compiler, "-std=c++17", "-pthread", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-D_GLIBCXX_ASSERTIONS",
                "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{host}", f"-I{host / 'include'}",
                *(str(host / f"{name}.cpp") for name in SERVICE),
                *(str(repository / "tests/native" / name) for name in NATIVE), "-o", str(folder / "program")]

@@ -163,7 +163,7 @@ Wake::Wake() {
     prepare_descriptor(ends[1]);
 }
 
-// One byte is on its way at most, so that there is always room for that of stop().
+// Few bytes are on their way, so that there is always room for that of stop().
 void Wake::wake() {
     if (!pending_.exchange(true) && write(write_.get(), "w", 1) != 1) pending_ = false;
 }
@@ -174,12 +174,14 @@ void Wake::stop() {
     errno = saved;
 }
 
+// `pending_` falls when the pipe is empty, not before: it would stay true above a byte that was taken here,
+// and no wake would come again. One that finds it true until then has done its work before this returns.
 bool Wake::drain() {
     char bytes[16];
     bool stop = false;
-    pending_ = false;
     for (ssize_t count; (count = ::read(fd(), bytes, sizeof bytes)) > 0;)
         stop = stop || std::memchr(bytes, 's', static_cast<std::size_t>(count)) != nullptr;
+    pending_ = false;
     return stop;
 }
 

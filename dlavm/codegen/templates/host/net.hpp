@@ -54,7 +54,8 @@ class Listener {
     Descriptor socket_;
 };
 
-// Ends the wait of a loop, from other threads and signal handlers.
+// Ends the wait of a loop, from other threads and signal handlers. Call wake() with the mutex locked that the
+// loop locks after drain(): then it finds what was done before.
 class Wake {
   public:
     Wake();
