@@ -126,7 +126,7 @@ def _entry(
         inputs[label] = _half_port(address, source.rows) if source.table else Port(address, "u32", chunk)
         if source.table:
             param = next(p for p in graph.params if p.name == source.table)
-            tables[label] = Table(table_file(label), int(param.type.shape[0]))
+            tables[label] = Table(param.name, table_file(label), int(param.type.shape[0]))
     outputs = {}
     for label, out in lowered.outputs.items():
         address = _address(out.base, memory.bases)

@@ -115,8 +115,9 @@ class Port:
 
 @dataclass(frozen=True)
 class Table:
-    """A file of `rows` fp16 rows, dense, of which the host takes some."""
+    """A file of `rows` fp16 rows, dense, of which the host takes some: the tensor `name`."""
 
+    name: str
     file: str
     rows: int
 

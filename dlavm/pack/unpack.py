@@ -75,8 +75,19 @@ def read_weight(artifact: Artifact, tensor: TensorInfo) -> NDArray[np.float32]:
 
 
 def read_weights(artifact: Artifact, names: Container[str] | None = None) -> dict[str, NDArray[np.float32]]:
-    """All weights at once, or those of `names`: 4 bytes a parameter of memory."""
-    return {t.name: read_weight(artifact, t) for t in weight_tensors(artifact) if names is None or t.name in names}
+    """All weights at once, or those of `names`, the tables of the host too: 4 bytes a parameter of memory."""
+    wanted = [t for t in weight_tensors(artifact) if names is None or t.name in names]
+    return {t.name: read_weight(artifact, t) for t in wanted} | _host_tables(artifact, names)
+
+
+def _host_tables(artifact: Artifact, names: Container[str] | None) -> dict[str, NDArray[np.float32]]:
+    found = {}
+    for entry in artifact.manifest.entries.values():
+        for label, table in entry.tables.items():
+            if names is None or table.name in names:
+                raw = np.memmap(artifact.file(table.file), "<f2", "r").reshape(table.rows, entry.inputs[label].columns)
+                found[table.name] = raw.astype(np.float32)
+    return found
 
 
 def channel_bytes(artifact: Artifact, tensor: TensorInfo, memory: Memory) -> NDArray[np.uint8]:

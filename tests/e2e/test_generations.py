@@ -71,6 +71,15 @@ def test_every_length_from_one_to_the_context(target: str, stories_py: Path, tmp
             session.step([1], 1)
 
 
+@pytest.mark.parametrize("target", ["v1", "v2"])
+def test_verify(target: str, stories_py: Path, tmp_path: Path) -> None:
+    """Every byte between reference and simulator, and against the float model of the numbers in the artifact."""
+    built(stories_py, tmp_path / "a", "--target", target, "--board", "nano", "--ctx", "48", "--chunk", "6")
+    outcome = run_command("verify", tmp_path / "a", "--tokens", "3", "--json")
+    assert outcome.code == 0, outcome.err
+    assert outcome.json["ok"] and outcome.json["mismatches"] == 0 and outcome.json["max_logit_error"] < 0.1
+
+
 def test_a_damaged_patch_table_is_named(stories_py: Path, tmp_path: Path) -> None:
     artifact = built(stories_py, tmp_path / "a", "--target", "v2")
     path = artifact.file(artifact.manifest.programs["decode"].patches)
