@@ -17,6 +17,7 @@ from dlavm.codegen import Code, generate
 from dlavm.codegen.host import has_host, render_host
 from dlavm.describe import ENTRY, CompiledEntry, describe, host_context, stream_name, table_file
 from dlavm.frontend import Model, WeightSource
+from dlavm.graph import Constant as GraphConstant
 from dlavm.graph import Graph, print_graph
 from dlavm.graph.constants import constant_array
 from dlavm.lower import Lowered, lower
@@ -26,7 +27,19 @@ from dlavm.pack.artifact import HOST
 from dlavm.pack.emit import Constant, Extent, images_of, write_artifact
 from dlavm.pack.manifest import Manifest
 from dlavm.pack.weights import to_half
-from dlavm.passes import Cse, Dce, FuseEpilogue, Pass, QuantizeWeights, run
+from dlavm.passes import (
+    Canonicalise,
+    Cse,
+    Dce,
+    FoldConstants,
+    FoldScale,
+    FuseEpilogue,
+    LastTokens,
+    MaterialiseViews,
+    Pass,
+    QuantizeWeights,
+    run,
+)
 from dlavm.report import render
 from dlavm.support.atomic import MANIFEST_NAME
 from dlavm.support.errors import DlavmError
@@ -69,8 +82,19 @@ class Options:
         return ctx, chunk
 
 
-def pipeline(options: Options) -> list[Pass]:
-    return [Dce(), Cse(), FuseEpilogue(), QuantizeWeights(options.quant)]
+def pipeline(options: Options, spec: TargetSpec) -> list[Pass]:
+    """From the graph as it was written to one that `lower` takes, in this order."""
+    return [
+        Canonicalise(),
+        FoldConstants(),
+        FoldScale(),
+        Cse(),
+        Dce(),  # what nobody needs shall not keep rows alive
+        LastTokens(),
+        FuseEpilogue(),
+        QuantizeWeights(options.quant),
+        MaterialiseViews(),  # last: what others make of views may need no copy
+    ]
 
 
 @dataclass(frozen=True)
@@ -105,10 +129,11 @@ def _assembly(spec: TargetSpec, code: Code) -> str:
 def compile_model(model: Model, spec: TargetSpec, options: Options) -> Compiled:
     """Compiles without touching weights or files. Raises DlavmError naming op or tensor, expectation and finding."""
     ctx, chunk = options.sizes(model, spec)
-    graph = run(pipeline(options), model.graph(ctx, chunk))
-    batches = chunk > 1 and spec.has(*BATCH_NEEDS)
-    return compile_graph(graph, spec, options,
-                         run(pipeline(options), model.graph(ctx, min(chunk, MAX_BATCH))) if batches else None)
+    passes = pipeline(options, spec)
+    graph, batch = run(passes, model.graph(ctx, chunk)), None
+    if chunk > 1 and spec.has(*BATCH_NEEDS):
+        batch = run(passes, model.graph(ctx, min(chunk, MAX_BATCH)), f"{BATCH}-")
+    return compile_graph(graph, spec, options, batch)
 
 
 def compile_graph(graph: Graph, spec: TargetSpec, options: Options, batch: Graph | None = None) -> Compiled:
@@ -251,10 +276,14 @@ def _constants(compiled: Compiled, model: Model) -> Iterator[Constant]:
         if content.kind == "activation":
             kind, load = "raw", partial(np.frombuffer, table_bytes(content.name), np.uint8)
         elif content.name in computed:
-            kind, load = content.kind, partial(constant_array, computed[content.name])
+            kind, load = content.kind, partial(_computed, computed[content.name], content.dims)
         else:
             kind, load = content.kind, partial(_param, weights, params[content.name].source, content.dims)
         yield Constant(buffer, compiled.memory.bases[buffer], kind, load)
+
+
+def _computed(constant: GraphConstant, dims: tuple[int, ...]) -> NDArray[Any]:
+    return constant_array(constant).reshape(dims)
 
 
 def _param(weights: WeightSource, name: str, dims: tuple[int, ...]) -> NDArray[Any]:

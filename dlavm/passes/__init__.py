@@ -7,6 +7,7 @@ from dlavm.passes.fold_constants import FoldConstants
 from dlavm.passes.fold_scale import FoldScale
 from dlavm.passes.fuse_epilogue import FuseEpilogue
 from dlavm.passes.last_tokens import LastTokens
+from dlavm.passes.materialise_views import MaterialiseViews
 from dlavm.passes.quantize_weights import QuantizeWeights
 from dlavm.passes.runner import Pass, run
 
@@ -18,6 +19,7 @@ __all__ = [
     "FoldScale",
     "FuseEpilogue",
     "LastTokens",
+    "MaterialiseViews",
     "Pass",
     "QuantizeWeights",
     "run",

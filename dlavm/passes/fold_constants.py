@@ -11,6 +11,7 @@ from dlavm.graph import OPS, Constant, Graph, Node, Type, Value, constant_array
 from dlavm.graph.constants import constant_args, stored
 from dlavm.graph.opdef import Array
 from dlavm.passes.rewrite import replace_values
+from dlavm.sym import Expr
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class FoldConstants:
 
     def _folded(self, graph: Graph, node: Node, constants: Mapping[str, Constant]) -> Constant | None:
         shape, definition = node.output.type.shape, OPS[node.op]
-        fixed = all(extent.is_const for extent in shape) and definition.rowwise  # by position nothing is constant
+        by_position = not (definition.rowwise or node.op == "last_rows")
+        fixed = all(extent.is_const for extent in shape) and not by_position
         if not fixed or graph.is_output(node.output) or node.output.type.dtype != "f16":
             return None
         if any(value.name not in constants for value in node.inputs) or np.prod([int(e) for e in shape]) > self.limit:
@@ -52,6 +54,8 @@ class FoldConstants:
 
 
 def _plain(attr: object) -> object:
+    if isinstance(attr, Expr):
+        return int(attr)
     return tuple(int(extent) for extent in attr) if isinstance(attr, tuple) else attr
 
 

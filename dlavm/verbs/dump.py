@@ -147,7 +147,7 @@ def _of_artifact(artifact: Artifact) -> Stages:
 def _of_model(args: argparse.Namespace) -> Stages:
     """The graph needs the passes only: a model that no board can hold has one too."""
     model, spec, options = model_of(args.source, args.weights), target_of(args), options_of(args)
-    graph = run_passes(pipeline(options), model.graph(*options.sizes(model, spec)))
+    graph = run_passes(pipeline(options, spec), model.graph(*options.sizes(model, spec)))
 
     @cache
     def compiled() -> Compiled:

@@ -45,7 +45,7 @@ def test_a_format_that_a_stage_has_not(stage: str, form: str, dlavm: Command, st
 
 def test_fold_is_for_the_drawing_of_a_graph(dlavm: Command, stories: Path) -> None:
     folded = dlavm("dump", stories, "--stage", "graph", "--format", "dot", "--fold")
-    assert "7 layers, each like layer 0" in folded.out
+    assert "6 layers, each like layer 0" in folded.out
     assert len(folded.out) < len(dlavm("dump", stories, "--stage", "graph", "--format", "dot").out) / 3
     assert dlavm("dump", stories, "--stage", "task", "--format", "dot", "--fold").code == 2
 
@@ -54,14 +54,14 @@ def test_the_graph_of_a_model_that_no_board_holds(dlavm: Command, stories_py: Pa
     options = ("--board", "nano", "--ctx", 1024, "--weights", "none")
     model = stories_py.with_name("qwen2.py:qwen2_72b")
     folded = dlavm("dump", model, *options, "--stage", "graph", "--format", "dot", "--fold")
-    assert "79 layers, each like layer 0" in folded.out
+    assert "78 layers, each like layer 0" in folded.out
     refused = dlavm("dump", model, *options, "--stage", "memory")
     assert refused.code == 2 and "board nano: expected at most" in refused.err
 
 
 def test_the_graph_as_json(dlavm: Command, stories: Path) -> None:
     graph = dlavm("dump", stories, "--stage", "graph", "--format", "json").json["graph"]
-    assert [layer["like"] for layer in graph["layers"]] == [None, *["layer 0"] * 7]
+    assert [layer["like"] for layer in graph["layers"]] == [None, *["layer 0"] * 6, None]
     assert graph["trunk"][:2] == ["ids", "embedding"] and graph["trunk"][-1] == graph["outputs"]["logits"]
     names = {v["name"] for group in ("inputs", "params", "constants", "kv", "nodes") for v in graph[group]}
     assert all(set(node["operands"].values()) <= names for node in graph["nodes"])
@@ -151,7 +151,7 @@ def test_transformers_agrees_with_the_accelerator(stories: Path, stories_py: Pat
     assert max(margins, default=0) < 0.05
 
 
-STAGE_FILES = ["graph-00-input.txt", "graph-01-dce.txt", "task-00-lowered.txt", "task-01-shared.txt",
+STAGE_FILES = ["graph-00-input.txt", "graph-01-canonicalise.txt", "task-00-lowered.txt", "task-01-shared.txt",
                "task-02-rolled.txt", "task-03-simplified.txt", "memory.csv", "asm.txt"]  # fmt: skip
 
 

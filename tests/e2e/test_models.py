@@ -45,6 +45,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("chatglm", {"multi_query_group_num": 1, "kv_channels": 64}),
     ("chatglm", {"multi_query_group_num": 4, "kv_channels": 80}),
 ]
+DEPTH = {"llama": "num_hidden_layers", "qwen2": "num_hidden_layers", "chatglm": "num_layers"}
 PUBLISHED = {
     "llama.py:llama2_7b": 6_738_415_616,
     "llama.py:llama2_13b": 13_015_864_320,
@@ -95,6 +96,7 @@ def test_engines_agree_bit_by_bit_and_with_the_float_model(
 @pytest.mark.parametrize(("family", "changes"), VARIANTS)
 def test_generations_give_the_same_bits_rolled_or_not(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
     found = {}
+    changes = {DEPTH[family]: 3, **changes}  # the last layer is not like the others
     for target, rolls in itertools.product(TARGETS, (True, False)):
         options, out = Options(ctx=64, chunk=16, rolls=rolls), tmp_path / f"{target}{rolls}"
         report = build(small(family, **changes), load_target(target, "nano"), options, out)

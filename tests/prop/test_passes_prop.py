@@ -17,6 +17,7 @@ from dlavm.passes import (
     FoldScale,
     FuseEpilogue,
     LastTokens,
+    MaterialiseViews,
     Pass,
     QuantizeWeights,
 )
@@ -25,6 +26,7 @@ from tests.conftest import examples
 DIM, CTX = 4, 8
 PASSES: list[Pass] = [
     Canonicalise(), FoldConstants(), FoldScale(), Dce(), Cse(), LastTokens(), FuseEpilogue(), QuantizeWeights(),
+    MaterialiseViews(),
 ]  # fmt: skip
 OPS = [
     "linear", "linear", "linear", "linear_bias", "linear_half", "rms_norm", "act", "scale", "add", "mul", "add_row",

@@ -17,6 +17,7 @@ from dlavm.passes import (
     FoldScale,
     FuseEpilogue,
     LastTokens,
+    MaterialiseViews,
     Pass,
     QuantizeWeights,
     run,
@@ -33,6 +34,7 @@ CASES: list[tuple[str, Pass]] = [
     ("last_tokens_stay", LastTokens()),
     ("fuse_gated", FuseEpilogue()),
     ("fuse_order", FuseEpilogue()),
+    ("materialise_views", MaterialiseViews()),
     ("quantize", QuantizeWeights()),
     ("quantize_shared", QuantizeWeights()),
 ]

@@ -84,11 +84,13 @@ def test_apart(text: str) -> None:
 
 
 def test_the_bundled_model(repository: Path) -> None:
-    """The residual stream is one buffer, rotary and gates run in place; the peak is no larger, rolled or not."""
+    """The residual stream is one buffer up to the last rows of the last layer, rotary and gates run in place; the peak
+    is no larger, rolled or not."""
     model = load_model(repository / "models" / "stories.py")
-    program = lower(run(pipeline(Options()), model.graph(64, 8)), NANO).program
+    program = lower(run(pipeline(Options(), NANO), model.graph(64, 8)), NANO).program
     shared = share_in_place(program, NANO)
     kept = {b.name for b in shared.buffers if b.role == "activations"}
-    assert "embedding" in kept and not {n for n in kept if "add" in n or "rope" in n or "mul" in n}
+    assert "embedding" in kept
+    assert {n for n in kept if "add" in n or "rope" in n or "mul" in n} == {"layer7.add"}
     peaks = [compile_model(model, NANO, Options(ctx=64, chunk=8, rolls=r)).memory.activations for r in (True, False)]
     assert peaks[0].peak == peaks[1].peak == peaks[0].lower_bound
