@@ -35,6 +35,7 @@ from dlavm.verbs.common import (
 ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.%\w]+\]|[^/\\:\[\]]*):([0-9]+)")
 LOCAL_OPTIONS = ("engine", "threads")
 REMOTE_OPTIONS = ("tokenizer", "secret_file", "tls", "ca")
+MAX_SECRET = 1024  # bytes, as for the server
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,7 @@ def add_parser(sub: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     with _partner(args) as partner:
         conversation = _conversation(args, partner)
-        is_interactive = sys.stdin.isatty()
-        if is_interactive and not args.json:
+        if sys.stdin.isatty() and sys.stdout.isatty() and not args.json:
             _say(f"{partner.backend.model.name} on {partner.backend.place}; /help lists the commands")
             read = prompt_reader(history=history(_say), toolbar=lambda: status(conversation))
         else:
@@ -118,6 +118,9 @@ def _conversation(args: argparse.Namespace, partner: Partner) -> Conversation:
 def _partner(args: argparse.Namespace) -> Iterator[Partner]:
     address = None if is_artifact(args.partner) else ADDRESS.fullmatch(args.partner)
     if address is None:
+        if not Path(args.partner).exists():
+            raise DlavmError(f"chat: expected the folder of an artifact, or HOST:PORT of a server (IPv6 in brackets), "
+                             f"got {args.partner!r}")  # fmt: skip
         _refuse(args, REMOTE_OPTIONS, "HOST:PORT")
         with _local(args) as partner:
             yield partner
@@ -156,12 +159,15 @@ def _tls(ca: str | None) -> ssl.SSLContext:
 
 def _secret(path: Path) -> str:
     try:
-        secret = path.read_text(encoding="utf-8").rstrip("\r\n")
+        with path.open("rb") as file:
+            secret = file.read(MAX_SECRET + 3).decode().rstrip("\r\n")  # with the end of its line, and a byte too many
     except (OSError, UnicodeDecodeError) as error:
         got = error.strerror if isinstance(error, OSError) else "bytes that are no UTF-8"
         raise DlavmError(f"--secret-file {path}: expected a readable text, got {got!r}") from None
     if not secret:
         raise DlavmError(f"--secret-file {path}: expected a secret, got an empty file")
+    if len(secret.encode()) > MAX_SECRET:
+        raise DlavmError(f"--secret-file {path}: expected at most {MAX_SECRET} bytes, got more")
     return secret
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import zipfile
 from collections.abc import Callable
@@ -164,6 +165,11 @@ def test_files_that_are_no_chat(saved: tuple[Desk, Path], tmp_path: Path) -> Non
     refused(saved, "got 'No such file or directory'")
     path.mkdir()
     refused(saved, "got 'Is a directory'")
+    path.rmdir()
+    os.mkfifo(path)  # as /dev/zero: no end that could be looked for
+    refused(saved, "got 'no regular file'")
+    made.say(f"/save {path}")
+    assert "expected a free name or a saved chat to replace, got something else" in made.err.getvalue()
 
 
 @pytest.mark.parametrize("content", ["[]", "nonsense", "[" * 100000, '{"format": NaN}'])

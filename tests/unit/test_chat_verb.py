@@ -96,12 +96,15 @@ def test_a_model_without_tokenizer(tmp_path: Path, capsys: pytest.CaptureFixture
         (["localhost:1", "--tls", "--ca", "nowhere"], "--ca nowhere: expected a file of certificates"),
         (["localhost:1", "--secret-file", "nowhere"], "--secret-file nowhere: expected a readable text, got 'No such"),
         (["localhost:1", "--secret-file", "{empty}"], "expected a secret, got an empty file"),
+        (["localhost:1", "--secret-file", "/dev/zero"], "/dev/zero: expected at most 1024 bytes, got more"),
         (["localhost:1", "--secret-file", "{binary}"], "got 'bytes that are no UTF-8'"),
         (["localhost:0"], "expected a port in 1..65535"),
         (["localhost:65536"], "expected a port in 1..65535"),
         (["127.0.0.1:1"], "127.0.0.1:1: expected a server that listens there, got 'Connection refused'"),
         (["a" * 64 + ".invalid:1"], "expected a server that listens there"),
-        (["localhost"], "expected the manifest of an artifact"),
+        (["localhost"], "expected the folder of an artifact, or HOST:PORT of a server (IPv6 in brackets), got"),
+        (["::1:8123"], "HOST:PORT of a server (IPv6 in brackets), got '::1:8123'"),
+        (["{empty}"], "expected the manifest of an artifact"),
     ],
 )
 def test_what_is_refused(

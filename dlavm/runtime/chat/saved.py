@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -79,7 +80,7 @@ def read_chat(path: Path, model: ModelFacts) -> tuple[SavedChat, bytes]:
     Raises DlavmError for a file that is none, is damaged, or belongs to another model.
     """
     try:
-        with zipfile.ZipFile(path.expanduser()) as archive:
+        with _open(path.expanduser()) as archive:
             _check_members(archive, path)
             raw = json.loads(archive.read(CHAT))
             chat = _chat_of(raw, model, str(path))
@@ -89,6 +90,14 @@ def read_chat(path: Path, model: ModelFacts) -> tuple[SavedChat, bytes]:
     except (*BROKEN, RecursionError) as error:
         shown = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
         raise DlavmError(f"{path}: expected a chat that /save wrote, got {shown!r}") from None
+
+
+def _open(path: Path) -> zipfile.ZipFile:
+    """Raises one of BROKEN. What has no length is not read: zipfile looks for the end of it, and may find none."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise ValueError("no regular file")
+    return zipfile.ZipFile(path)
 
 
 def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
@@ -105,7 +114,7 @@ def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
 
 def _is_chat(path: Path) -> bool:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _open(path) as archive:
             _check_members(archive, path)
             return bool(json.loads(archive.read(CHAT))["format"] == FORMAT)
     except (*BROKEN, DlavmError, RecursionError, TypeError, KeyError):
