@@ -23,7 +23,7 @@ READ_BYTES = 1 << 16
 POLL_S = 0.1  # how long Ctrl-C may take to be seen
 MAX_SHOWN = 200  # characters of what a server says about itself
 HINTS = {
-    "unauthorized": "; expected its secret in --secret-file FILE",
+    "unauthorized": "; see --secret-file FILE",
     "version": f"; expected version {CHAT.version} of the protocol, update the older one of the two",
 }  # by error code
 

@@ -112,6 +112,7 @@ def test_a_device_on_another_machine(start: Start, fresh: Session) -> None:
                 each.start(PROMPT)
                 each.refused("device")
             assert client.stats()["conversations"] == 0
+            until(lambda: server.log.count(f"server: device: ids: {url}: the connection is lost") == 2)
         assert server.stop() == 0
 
 
@@ -284,11 +285,16 @@ def test_a_secret(start: Start, tmp_path: Path) -> None:
     assert f"warning: --secret-file {file}: others can read it" in server.log
     server.client(secret="open sesame ü").close()
     for wrong in ("", "open sesame", "open sesame ü\n", "open sesame ü" * 2, "x" * 3000):
-        with Client(server.port) as client:
-            client.send("hello", magic=CHAT.magic, version=1, client="x", secret=wrong)
-            client.refused("unauthorized", fatal=True)
+        assert unauthorized(server, wrong).endswith("of the server, got " + ("another one" if wrong else "none"))
     file.chmod(0o600)
     assert "warning" not in start("--secret-file", file).log
+    assert unauthorized(start(), "open sesame").endswith("expected none, got one")
+
+
+def unauthorized(server: Server, secret: str) -> str:
+    with Client(server.port) as client:
+        client.send("hello", magic=CHAT.magic, version=1, client="x", secret=secret)
+        return str(client.refused("unauthorized", fatal=True)["text"])
 
 
 def test_shutdown(start: Start, fresh: Session) -> None:

@@ -108,7 +108,8 @@ constexpr std::uint32_t kMagic = 0x4d564c44;
 constexpr std::uint16_t kVersion = 1;
 constexpr std::uint32_t kMaxMessage = 1048576;  // bytes of a payload
 
-// From the client. The first message. The server answers welcome, or error and closes.
+// From the client. The first message, of 4096 bytes of payload at most. The server answers welcome, or error
+// and closes.
 struct Hello {
     static constexpr std::uint16_t kNumber = 1;
 
@@ -158,7 +159,7 @@ struct Generate {
     std::uint8_t ignore_end = 0;
     // 0: the likeliest token
     double temperature = 0;
-    // 0: all
+    // at most 2^31 - 1; 0: all
     std::uint32_t top_k = 0;
     // in (0, 1]; 1: all
     double top_p = 0;

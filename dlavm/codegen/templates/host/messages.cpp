@@ -1,8 +1,8 @@
 // The messages of the clients.
 #include <algorithm>
-#include <cstdio>
 #include <utility>
 
+#include "files.hpp"
 #include "service.hpp"
 #include "version.hpp"
 
@@ -27,18 +27,18 @@ bool equal_secrets(const std::string& secret, const std::string& candidate) {
     return difference == 0;
 }
 
+Refusal wrong_secret(bool expected_none, bool got_none) {
+    const std::string expected = expected_none ? "none" : "that of the server";
+    const std::string got = got_none ? "none" : expected_none ? "one" : "another one";
+    return Refusal(chat::Error::kUnauthorized, "hello: secret: expected " + expected + ", got " + got, true);
+}
+
 // A client's text as a log can show it.
 std::string printable(const std::string& text) {
     std::string shown = text.substr(0, kShownName);
     for (char& letter : shown)
         if (letter < ' ' || letter > '~') letter = '?';
     return shown;
-}
-
-std::string hex(std::uint32_t number) {
-    char text[11];
-    std::snprintf(text, sizeof text, "0x%08x", number);
-    return text;
 }
 
 [[noreturn]] void invalid(const std::string& what, const std::string& expected, const std::string& got) {
@@ -136,9 +136,7 @@ void Service::handle(Conversation& conversation, const chat::Hello& hello) {
         throw wire::Malformed("hello: magic: expected " + hex(chat::kMagic) + ", got " + hex(hello.magic));
     if (hello.version < 1)
         throw Refusal(chat::Error::kVersion, "hello: version: expected at least 1, got 0", true);
-    if (!equal_secrets(secret_, hello.secret))
-        throw Refusal(chat::Error::kUnauthorized,
-                      "hello: secret: expected that of the server, got another one", true);
+    if (!equal_secrets(secret_, hello.secret)) throw wrong_secret(secret_.empty(), hello.secret.empty());
     chat::Welcome welcome;
     welcome.version = std::min(hello.version, chat::kVersion);
     welcome.server = std::string("dlavm-server ") + kServerVersion;

@@ -65,6 +65,7 @@ class DeviceThread {
             if (!turn) return;
             lock.unlock();
             perform(model, *turn);
+            if (!turn->error.empty() && !turn->refused) std::cerr << "server: device: " + turn->error + "\n";
             lock.lock();
             shared_.service.finish(std::move(*turn), host::steady_now());
             wake.wake();
