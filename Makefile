@@ -10,6 +10,7 @@ NATIVE  := clib/CMakeLists.txt $(CXX_FILES) $(shell find clib -type d) $(wildcar
 PIP     := $(BIN)/pip install --quiet --disable-pip-version-check
 PYTEST  := $(BIN)/python -m pytest -q
 STORIES := output/stories
+MINUTES ?= 10
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all sweep test-rtl bench lint format gen wheel clean
@@ -36,6 +37,12 @@ test-rtl: $(VENV)/.stamp-test  ## the RTL alone: blocks with cocotb, whole progr
 
 bench: $(VENV)/.stamp-core  ## speed and memory of the bundled model, beside llama.cpp if installed; writes doc/benchmarks.md
 	$(BIN)/python scripts/benchmark.py
+
+fuzz: $(VENV)/.stamp-core  ## libFuzzer on the two servers, MINUTES=10 each; needs clang
+	$(BIN)/python scripts/fuzz.py --minutes $(MINUTES)
+
+soak: $(VENV)/.stamp-core  ## the server of the bundled model among clients of all kinds, for MINUTES=10
+	$(BIN)/python scripts/soak.py --minutes $(MINUTES)
 
 lint: $(VENV)/.stamp-test  ## ruff, mypy, clang-format, generated files up to date
 	$(BIN)/ruff check .
