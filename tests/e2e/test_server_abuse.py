@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import resource
 import socket
 import struct
@@ -319,6 +321,19 @@ def test_open_files_run_out(start: Start) -> None:
             each.close()
         until(lambda: server.is_quiet(client, conversations=1))
         server.client().close()
+
+
+def test_a_log_that_nobody_reads(server_program: Path, stories: Path, tmp_path: Path) -> None:
+    """A pipe that is full, or a terminal that is paused, keeps no client waiting."""
+    os.mkfifo(tmp_path / "log")
+    pipe = os.open(tmp_path / "log", os.O_RDWR)
+    fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)
+    with Server(server_program, stories, tmp_path / "log") as server, unharmed(server) as witness:
+        for _ in range(100):
+            server.client().close()
+        until(lambda: server.is_quiet(witness, conversations=1))
+        assert b" opened\n" in os.read(pipe, 4096)
+    os.close(pipe)
 
 
 def cpu_seconds(server: Server) -> float:

@@ -1,4 +1,5 @@
 // Serves the model to clients over TCP. One thread moves bytes, the other one works the device.
+#include <poll.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -21,6 +22,13 @@ void on_signal(int number) {
     if (signals_seen != 0) _exit(128 + number);
     signals_seen = 1;
     signal_target->stop();
+}
+
+// A line on standard error. Where nobody takes it, as at a terminal that is paused, it is dropped: clients do
+// not wait for a log.
+void log_line(const std::string& line) {
+    pollfd log = {STDERR_FILENO, POLLOUT, 0};
+    if (poll(&log, 1, 0) == 1 && (log.revents & POLLOUT) != 0) std::cerr << line + "\n";
 }
 
 void install_signals(host::Wake& wake) {
@@ -65,7 +73,7 @@ class DeviceThread {
             if (!turn) return;
             lock.unlock();
             perform(model, *turn);
-            if (!turn->error.empty() && !turn->refused) std::cerr << "server: device: " + turn->error + "\n";
+            if (!turn->error.empty() && !turn->refused) log_line("server: device: " + turn->error);
             lock.lock();
             shared_.service.finish(std::move(*turn), host::steady_now());
             wake.wake();
@@ -92,7 +100,7 @@ void serve(const host::Options& options) {
     listener.listen();
     std::cout << "listening on " << listener.address() << std::endl;
     const auto log = [&](const std::string& line) {
-        if (!options.quiet) std::cerr << line + "\n";
+        if (!options.quiet) log_line(line);
     };
     host::Loop loop(std::move(listener), shared, wake, options.limits.connections, log);
     const DeviceThread device(model, shared, wake);
