@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlavm.codegen import Code, generate
-from dlavm.codegen.host import has_host, render_host
+from dlavm.codegen.host import render_host
 from dlavm.describe import ENTRY, CompiledEntry, describe, host_context, stream_name, table_file
 from dlavm.frontend import Model, WeightSource
 from dlavm.graph import Constant as GraphConstant
@@ -254,10 +254,8 @@ def _texts(compiled: Compiled, manifest: Manifest) -> dict[str, str]:
 
 
 def _host(compiled: Compiled, manifest: Manifest) -> dict[str, str]:
-    """The C++ project, where the target has a driver."""
-    if not has_host(compiled.spec):
-        return {}
-    context = host_context(manifest, compiled.spec, compiled.words)
+    """The C++ project."""
+    context = host_context(manifest, compiled.spec, {name: entry.code for name, entry in compiled.entries.items()})
     return {f"{HOST}/{name}": text for name, text in render_host(context).items()}
 
 

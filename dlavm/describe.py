@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dlavm.codegen import Code
-from dlavm.codegen.host import HostCache, HostContext, HostFile, HostPort, HostProgram
+from dlavm.codegen.cpp import expression, statements
+from dlavm.codegen.host import HostCache, HostContext, HostFile, HostPatch, HostPort, HostStream, HostTable
 from dlavm.graph import Graph
 from dlavm.lower import BATCH_INPUTS, Lowered, Rows
 from dlavm.memory import MemoryMap
@@ -163,23 +164,34 @@ def _memory_use(lowered: Lowered, memory: MemoryMap, spec: TargetSpec, words: in
                      program_bytes=4 * words, capacity_bytes=spec.space("weights").capacity)
 
 
-def host_context(manifest: Manifest, spec: TargetSpec, words: list[int]) -> HostContext:
-    """What the C++ project states of the artifact. `words` are those of the step's program."""
+def host_context(manifest: Manifest, spec: TargetSpec, codes: Mapping[str, Code]) -> HostContext:
+    """What the C++ project states of the artifact. `codes`: by entry; those for one sequence are used."""
     model, entry = manifest.model, manifest.entries[ENTRY]
-    program = manifest.programs[entry.program]
+    code = codes[ENTRY]
+    streams = {p.file for p in manifest.programs.values()}
+    single = sorted((e for e in manifest.entries.values() if "kv_len" in e.args), key=lambda e: e.bounds["token"][1])
+    table = entry.tables.get("ids")
     following = entry.outputs.get("next")
     return HostContext(
         spec=spec, name=manifest.name, quant=manifest.quant, vocab_size=model.vocab_size, ctx=model.ctx,
         chunk=model.chunk, eos_token_ids=model.eos_token_ids,
         images=tuple(HostFile(i.file, i.address, i.bytes, i.channel) for i in manifest.images),
-        blobs=tuple(HostFile(b.file, b.address, b.bytes) for b in manifest.blobs if b.file != program.file),
-        program=HostProgram(program.file, program.address, program.words,
-                            zlib.crc32(np.array(words, dtype="<u4").tobytes())),
-        arguments=entry.args, bounds=entry.bounds, ids=_host_port(entry.inputs["ids"]),
+        blobs=tuple(HostFile(b.file, b.address, b.bytes) for b in manifest.blobs if b.file not in streams),
+        control=code.control,
+        streams=tuple(_host_stream(e, manifest.programs[e.program], codes[e.program]) for e in single if code.words),
+        statements=tuple(statements(code.program, spec)) if code.program else (),
+        table=HostTable(table.file, table.rows) if table else None, ids=_host_port(entry.inputs["ids"]),
         logits=_host_port(entry.outputs["logits"]), next=_host_port(following) if following else None,
         caches=tuple(HostCache(k.address, k.heads, k.head_bytes, k.block_bytes) for k in manifest.kv),
         sequences=manifest.sequences.count, sequence_stride=manifest.sequences.stride,
         model_id=manifest.model_id, tokenizer_id=manifest.files.get(TOKENIZER_FILE, ""))
+
+
+def _host_stream(entry: Entry, program: ProgramInfo, code: Code) -> HostStream:
+    bounds = {name: entry.bounds[name] for name in entry.args}
+    crc = zlib.crc32(np.array(code.words, dtype="<u4").tobytes())
+    patches = tuple(HostPatch(expression(expr), offsets) for expr, offsets in code.patches.items())
+    return HostStream(entry.program, program.file, program.address, program.words, crc, bounds, patches)
 
 
 def _host_port(port: Port) -> HostPort:

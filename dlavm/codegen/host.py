@@ -1,7 +1,8 @@
 """The C++ project in an artifact's `host/`: drives the model on any device behind the C interface, with a server.
 
-What is particular to a model stands in `model.hpp` alone; the other files are the same for every model, and only the
-README names it.
+What is particular to a model stands in `model.hpp` and `program.cpp`; the other files are the same for every model, and
+only the README names it. How a step is started depends on the control of the target: one of the templates
+`program_CONTROL.cpp.j2` becomes `program.cpp`.
 """
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ from dlavm.target import TargetSpec
 from dlavm.target.layout import BLOCK, KV_UNIT_BYTES
 from dlavm.target.spec import ADDRESS_UNIT
 
-NEEDS = ("stream", "scalars")  # the driver starts a stream and passes scalars; it patches nothing
 ARGUMENTS = ("token", "kv_len", "head_rows", "kv_base")  # what the driver knows to pass
+PROGRAM = "program_"  # of the templates of which one is taken
 HEADERS = tuple(f"include/dlavm/{name}" for name in ("chat_protocol.hpp", "device.h", "wire.hpp"))  # as in clib
 
 
@@ -34,13 +35,33 @@ class HostFile:
 
 
 @dataclass(frozen=True)
-class HostProgram:
-    """The instruction stream of a step; `crc32` tells it from another one of the same length."""
+class HostPatch:
+    """A C++ expression over the arguments, and the words of a stream that take its value."""
 
+    value: str
+    offsets: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class HostStream:
+    """An instruction stream of a step; `crc32` tells it from another one of the same length. `bounds` of its arguments,
+    in register order, are inclusive."""
+
+    name: str
     path: str
     address: int
     words: int
     crc32: int
+    bounds: Mapping[str, tuple[int, ...]]
+    patches: tuple[HostPatch, ...] = ()
+
+
+@dataclass(frozen=True)
+class HostTable:
+    """A file of dense fp16 rows, of which the host takes those of the tokens."""
+
+    path: str
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -65,9 +86,11 @@ class HostCache:
 
 @dataclass(frozen=True)
 class HostContext:
-    """Everything that `model.hpp` states. `arguments` are those of a step in register order, `bounds` inclusive.
+    """Everything that `model.hpp` and `program.cpp` state. `control`: scalars (one stream), patches (streams, those for
+    fewer tokens first) or registers (`statements` of C++).
 
-    Ports: `ids` u32 (token,), `logits` fp16 (head_rows, vocab_size), `next` u32 (head_rows,) where the device chooses.
+    Ports: `ids` u32 (token,) or, with a `table`, fp16 rows of it; `logits` fp16 (head_rows, vocab_size), `next` u32
+    (head_rows,) where the device chooses.
     The memory holds the caches of `sequences` sequences, `sequence_stride` bytes apart. `tokenizer_id` may be empty.
     """
 
@@ -80,9 +103,10 @@ class HostContext:
     eos_token_ids: tuple[int, ...]
     images: tuple[HostFile, ...]
     blobs: tuple[HostFile, ...]
-    program: HostProgram
-    arguments: tuple[str, ...]
-    bounds: Mapping[str, tuple[int, ...]]
+    control: str
+    streams: tuple[HostStream, ...]
+    statements: tuple[str, ...]
+    table: HostTable | None
     ids: HostPort
     logits: HostPort
     next: HostPort | None
@@ -93,30 +117,24 @@ class HostContext:
     tokenizer_id: str
 
 
-def has_host(spec: TargetSpec) -> bool:
-    """Whether a driver can be written for the target."""
-    return spec.has(*NEEDS)
-
-
 def render_host(context: HostContext) -> dict[str, str]:
     """Path below `host/` -> text, of every file of the project. Equal contexts give equal texts.
 
-    Raises DlavmError for a target without the capabilities of NEEDS, and for an argument that the driver cannot pass.
+    Raises DlavmError for an argument that the driver cannot pass.
     """
-    missing = [c for c in NEEDS if not context.spec.has(c)]
-    if missing:
-        raise DlavmError(f"host: target {context.spec.name}: expected the capabilities {', '.join(NEEDS)}, "
-                         f"got none of the name {missing[0]!r}")
-    unknown = [a for a in context.arguments if a not in ARGUMENTS]
+    unknown = [a for stream in context.streams for a in stream.bounds if a not in ARGUMENTS]
     if unknown:
         raise DlavmError(f"host: arguments: expected some of {', '.join(ARGUMENTS)}, got {unknown[0]!r}")
-    rendered = {name.removesuffix(".j2"): _render(name, text, context) for name, text in _templates().items()}
+    templates = _templates(context.control)
+    rendered = {name.removesuffix(".j2"): _render(name, text, context) for name, text in templates.items()}
     return rendered | {name: (data_root() / "clib" / name).read_text(encoding="utf-8") for name in HEADERS}
 
 
-def _templates() -> dict[str, str]:
+def _templates(control: str) -> dict[str, str]:
+    """Names of files -> templates; that of the control is called program."""
     folder = files("dlavm.codegen") / "templates" / "host"
-    return {f.name: f.read_text(encoding="utf-8") for f in sorted(folder.iterdir(), key=lambda f: f.name)}
+    chosen = {f.name.replace(f"{PROGRAM}{control}", "program"): f for f in folder.iterdir()}
+    return {name: chosen[name].read_text(encoding="utf-8") for name in sorted(chosen) if not name.startswith(PROGRAM)}
 
 
 def _render(name: str, text: str, context: HostContext) -> str:

@@ -7,15 +7,21 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from dlavm.codegen.cpp import statements
+from dlavm.compile import Options, compile_model
+from dlavm.frontend import Model
+from dlavm.frontend.llama import LlamaConfig, llama_graph
 from dlavm.pack.artifact import Artifact
 from dlavm.runtime.session import open_session
 from dlavm.support.paths import native_library
+from dlavm.target import load_target
 from tests.e2e.server_tools import build_host
 
 Command = Callable[..., Any]
@@ -103,6 +109,41 @@ def generate(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> Generat
 
 def listed(ids: Sequence[int]) -> str:
     return ",".join(map(str, ids))
+
+
+@pytest.mark.parametrize("target", ["v1", "v2"])
+def test_every_generation_has_a_driver(target: str, dlavm: Command, stories_py: Path, tmp_path: Path) -> None:
+    """Registers written in loops, words patched in a stream: the tokens are those of the Python session."""
+    outcome = dlavm("build", stories_py, "--target", target, "--chunk", 7, "-o", tmp_path / "a")
+    assert outcome.code == 0, outcome.err
+    program = build_host(tmp_path / "a" / "host", tmp_path / "build", "generate")
+    ids = [0, 430, 263, *range(5, 30)]
+    command = [program, "--artifact", tmp_path / "a", "--prompt-ids", listed(ids), "--max-tokens", "12", "--ignore-eos"]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    tokens = []
+    with open_session(Artifact.open(tmp_path / "a")) as session:
+        result = session.prefill(ids)
+        while len(tokens) < 12:
+            tokens.append(int(result.next_ids[-1]))
+            result = session.step(tokens[-1:], 1)
+    assert done.stdout.strip() == listed(tokens)
+
+
+@pytest.mark.parametrize("target", ["v1", "v2"])
+def test_a_driver_does_not_grow_with_depth(target: str, repository: Path) -> None:
+    """v1 loops over layers; v2 writes them out."""
+    sizes = []
+    for layers in (2, 6):
+        model = Model(f"deep{layers}", partial(llama_graph, small_llama(layers), "deep", meta={}))
+        compiled = compile_model(model, load_target(target, "nano"), Options(ctx=32, chunk=4))
+        code = compiled.entries["step"].code
+        sizes.append(len(statements(code.program, compiled.spec)) if code.program else len(code.words))
+    assert sizes[0] == sizes[1] if target == "v1" else sizes[0] < sizes[1]
+
+
+def small_llama(layers: int) -> LlamaConfig:
+    return LlamaConfig(50, 64, 96, layers, 2, 1, 32, 64, 1e-5, 1e4, "silu", False, False, False, False)
 
 
 @pytest.mark.parametrize("case", [0, 1])
@@ -226,8 +267,9 @@ def test_the_driver_under_sanitizers(stories: Path, tmp_path: Path) -> None:
     source = tmp_path / "probe.cpp"
     source.write_text(PROBE.replace("TOKENS", ", ".join(map(str, TOKENS))))
     host, library = stories / "host", native_library()
+    sources = [str(host / f"{name}.cpp") for name in ("driver", "program", "bus", "files")]
     command = ["g++", "-std=c++17", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{host}",
-               f"-I{host / 'include'}", str(host / "driver.cpp"), str(source), str(library),
+               f"-I{host / 'include'}", *sources, str(source), str(library),
                f"-Wl,-rpath,{library.parent}", "-o", str(tmp_path / "probe")]
     built = subprocess.run(command, capture_output=True, text=True)
     if "cannot find" in built.stderr and "asan" in built.stderr:

@@ -13,28 +13,35 @@ from pathlib import Path
 import pytest
 
 from dlavm import __version__
-from dlavm.codegen.host import HostContext, HostFile, HostPort, has_host, render_host
+from dlavm.codegen import Code, generate
+from dlavm.codegen.cpp import expression, statements
+from dlavm.codegen.host import HostContext, HostFile, HostPatch, HostPort, HostTable, render_host
 from dlavm.describe import host_context
 from dlavm.pack.manifest import Manifest
 from dlavm.support.errors import DlavmError
 from dlavm.support.paths import data_root
+from dlavm.sym import Var, lt, minimum, select
 from dlavm.target import load_target
-from tests.unit.fake_runtime import CHUNK, LOGITS, NEXT, STREAM, VOCAB, manifest
+from dlavm.task import parse_program
+from tests.unit.fake_runtime import CHUNK, IDS, LOGITS, NEXT, STREAM, VOCAB, manifest
 
-PAIRS = ("arguments", "connection", "driver", "net", "options", "sampling", "service", "turn")  # .cpp and .hpp
+# .cpp and .hpp
+PAIRS = ("arguments", "bus", "connection", "driver", "files", "net", "options", "program", "sampling", "service",
+         "turn")  # fmt: skip
 SINGLE = ("conversation.hpp", "generate.cpp", "messages.cpp", "model.hpp", "server.cpp", "turns.cpp", "version.hpp")
 HEADERS = tuple(f"include/dlavm/{name}" for name in ("chat_protocol.hpp", "device.h", "wire.hpp"))
 SOURCES = (*(f"{name}.{kind}" for name in PAIRS for kind in ("cpp", "hpp")), *SINGLE, *HEADERS)
 FILES = ("CMakeLists.txt", "README.md", "dlavm-server.service", *SOURCES)
-USE_MODEL = ("driver.cpp", "messages.cpp", "options.cpp", "turns.cpp")  # what a model lacks can break these
-WORDS = [0x04030201] * 8
+# What a model lacks can break these.
+USE_MODEL = ("bus.cpp", "driver.cpp", "messages.cpp", "options.cpp", "program.cpp", "turns.cpp")
+CODES = {"step": Code("scalars", [0x04030201] * 8)}
 
 
 @pytest.fixture(scope="module")
 def context() -> HostContext:
     """A small model on nano; its hash stays when the tables of the target change."""
     spec = replace(load_target("v3", "nano"), expanded={"target": "small"})
-    return host_context(hashed(manifest()), spec, WORDS)
+    return host_context(hashed(manifest()), spec, CODES)
 
 
 def hashed(one: Manifest) -> Manifest:
@@ -54,7 +61,39 @@ def bare(context: HostContext) -> HostContext:
     return replace(context, blobs=(), eos_token_ids=(), next=None)
 
 
-CASES: dict[str, Callable[[HostContext], HostContext]] = {"plain": lambda c: c, "wide": wide, "bare": bare}
+def patched(context: HostContext) -> HostContext:
+    """A stream with words that depend on the arguments, another one for a token, rows from a table."""
+    kv_len, token = Var("kv_len", 0, 63), Var("token", 1, 16)
+    values = (kv_len * 4 + 7, minimum(token - 3, 1), (token + 31) // 32 - kv_len % 3, select(lt(kv_len, 9), token, 0))
+    patches = tuple(HostPatch(expression(value), (place, 7 - place)) for place, value in enumerate(values))
+    stream = replace(context.streams[0], patches=patches)
+    short = replace(stream, name="decode", bounds={**stream.bounds, "token": (1, 1)})
+    table = HostTable("weights/ids.bin", 300)
+    rows = HostPort(IDS, CHUNK, 64, 128)
+    spec = load_target("v2", "nano")
+    return replace(context, control="patches", streams=(short, stream), table=table, ids=rows, spec=spec)
+
+
+def registers(context: HostContext) -> HostContext:
+    """Commands of a small program, in loops and conditions."""
+    text = """\
+program p(token: 1..16, kv_len: 0..63)
+launch COPY src=64 dst=128 rows_o=token rows_i=1 dim=8
+for t in (token + 3) // 4:
+  let n: 1..4 = min(4, token - 4 * t)
+  if lt(2, n):
+    launch ACT src=64 dst=128+t rows_o=n rows_i=1 dim=8
+"""
+    spec = load_target("v1", "nano")
+    program = generate(parse_program(text), spec, {}).program
+    assert program is not None
+    lines = tuple(statements(program, spec))
+    return replace(context, control="registers", streams=(), statements=lines, next=None, spec=spec)
+
+
+CASES: dict[str, Callable[[HostContext], HostContext]] = {
+    "plain": lambda c: c, "wide": wide, "bare": bare, "patched": patched, "registers": registers,
+}  # fmt: skip
 
 
 def write(folder: Path, context: HostContext) -> Path:
@@ -66,12 +105,15 @@ def write(folder: Path, context: HostContext) -> Path:
 
 def test_golden(context: HostContext, golden: Callable[[str, str], None]) -> None:
     golden("host/model.hpp", render_host(context)["model.hpp"])
+    for case in ("plain", "patched", "registers"):
+        golden(f"host/program-{case}.cpp", render_host(CASES[case](context))["program.cpp"])
 
 
 def test_the_context_repeats_the_manifest(context: HostContext) -> None:
     assert [b.path for b in context.blobs] == ["tables.bin"]
-    assert (context.program.path, context.program.words) == ("program/step.bin", 8)
-    assert context.program.crc32 == zlib.crc32(STREAM)
+    (stream,) = context.streams
+    assert (context.control, stream.path, stream.words) == ("scalars", "program/step.bin", 8)
+    assert stream.crc32 == zlib.crc32(STREAM)
     assert context.logits == HostPort(LOGITS, CHUNK, VOCAB, 2 * VOCAB + 8)
     assert context.next == HostPort(NEXT, CHUNK, 1, 4)
 
@@ -80,7 +122,7 @@ def test_the_program_is_not_among_the_blobs(context: HostContext) -> None:
     one = manifest()
     program = one.programs["step"]
     both = replace(one, blobs=(*one.blobs, replace(one.blobs[0], file=program.file)))
-    assert host_context(hashed(both), context.spec, WORDS).blobs == context.blobs
+    assert host_context(hashed(both), context.spec, CODES).blobs == context.blobs
 
 
 def test_files(context: HostContext) -> None:
@@ -95,7 +137,7 @@ def test_files(context: HostContext) -> None:
 def test_only_model_and_readme_are_particular_to_a_model(context: HostContext) -> None:
     other = replace(context, name="other", ctx=32, chunk=8)
     before, after = render_host(context), render_host(other)
-    assert {name for name in before if before[name] != after[name]} == {"model.hpp", "README.md"}
+    assert {name for name in before if before[name] != after[name]} == {"model.hpp", "program.cpp", "README.md"}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -124,15 +166,7 @@ def test_it_compiles_without_warnings(case: str, context: HostContext, tmp_path:
     assert run.returncode == 0, run.stderr
 
 
-@pytest.mark.parametrize(("target", "expected"), [("v1", False), ("v2", False), ("v3", True)])
-def test_the_driver_is_chosen_by_capability(target: str, expected: bool, context: HostContext) -> None:
-    spec = load_target(target, "nano")
-    assert has_host(spec) is expected
-    if not expected:
-        with pytest.raises(DlavmError, match=f"target {target}: expected the capabilities stream, scalars"):
-            render_host(replace(context, spec=spec))
-
-
 def test_an_argument_that_the_driver_does_not_know(context: HostContext) -> None:
+    stream = replace(context.streams[0], bounds={"token": (1, 2), "beam": (0, 1)})
     with pytest.raises(DlavmError, match="arguments: expected some of token, kv_len, head_rows, kv_base, got 'beam'"):
-        render_host(replace(context, arguments=("token", "beam")))
+        render_host(replace(context, streams=(stream,)))

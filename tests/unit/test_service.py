@@ -15,9 +15,9 @@ from dlavm.codegen.host import HostCache
 from dlavm.describe import host_context
 from dlavm.target import load_target
 from tests.unit.fake_runtime import manifest
-from tests.unit.test_host import WORDS, hashed, write
+from tests.unit.test_host import CODES, hashed, write
 
-SERVICE = ("service", "messages", "turns", "connection", "driver", "sampling", "net")
+SERVICE = ("service", "messages", "turns", "connection", "driver", "program", "bus", "files", "sampling", "net")
 NATIVE = ("service_main.cpp", "fake_device.cpp")
 CASES = (
     "a_state_that_is_refused", "an_unread_answer_waits", "deadlines", "device_error", "device_error_in_a_load",
@@ -43,7 +43,7 @@ def program(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build(compiler: str, repository: Path, folder: Path) -> None:
-    small = host_context(hashed(manifest()), load_target("v3", "nano"), WORDS)
+    small = host_context(hashed(manifest()), load_target("v3", "nano"), CODES)
     host = write(folder, replace(small, sequences=4, caches=(HostCache(0, 2, 1 << 20, 1 << 19),)))
     command = [compiler, "-std=c++17", "-pthread", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-D_GLIBCXX_ASSERTIONS",
                "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{host}", f"-I{host / 'include'}",

@@ -62,16 +62,6 @@ inline constexpr std::array<Blob, 1> kBlobs = {{
     {"tables.bin", 0xa000, 64},
 }};
 
-// The instruction stream of a step: 32-bit words, little-endian.
-struct Program {
-    const char* file;
-    std::uint64_t address;
-    std::uint32_t words;
-    std::uint32_t crc32;
-};
-
-inline constexpr Program kProgram = {"program/step.bin", 0x9000, 8, 0x8c85e33b};
-
 // Rows of numbers in device memory: at most `rows`, `row_bytes` from one to the next.
 struct Port {
     std::uint64_t address;
@@ -82,6 +72,14 @@ struct Port {
 
 // u32 (token,): the tokens of a step.
 inline constexpr Port kIds = {0x100, 16, 1, 4};
+
+// A file of dense fp16 rows from which the host takes them.
+struct Table {
+    const char* file;
+    std::uint64_t rows;
+};
+
+inline constexpr std::optional<Table> kTable = std::nullopt;
 
 // fp16 (head_rows, kVocabulary): logits after each of the last head_rows tokens of a step.
 inline constexpr Port kLogits = {0x40000, 16, 300, 608};
@@ -110,30 +108,13 @@ inline constexpr std::uint32_t kUnitBytes = 2048;
 inline constexpr std::uint32_t kSequences = 2;
 inline constexpr std::uint64_t kSequenceStride = 0x2000;
 
-// Tokens of a step; tokens in the cache before it; positions that want logits; from the caches of the first
-// sequence to those of this one, in units of kAddressUnit bytes.
-enum class Argument { kToken, kKvLen, kHeadRows, kKvBase };
-
+// Bytes that addresses of the device count.
 inline constexpr std::uint32_t kAddressUnit = 16;
-
-struct ArgumentRegister {
-    Argument argument;
-    const char* name;
-    std::uint32_t offset;
-    std::uint32_t low;
-    std::uint32_t high;
-};
-
-// The scalars of a step, their registers, and the values that the program is made for (inclusive).
-inline constexpr std::array<ArgumentRegister, 4> kArguments = {{
-    {Argument::kToken, "token", 0x20, 1, 16},
-    {Argument::kKvLen, "kv_len", 0x24, 0, 63},
-    {Argument::kHeadRows, "head_rows", 0x28, 0, 16},
-    {Argument::kKvBase, "kv_base", 0x2c, 0, 512},
-}};
 
 // Registers by byte offset.
 inline constexpr std::uint32_t kRegisterId = 0x000;
+inline constexpr std::uint32_t kRegisterStatus = 0x004;
+inline constexpr std::uint32_t kRegisterError = 0x008;
 inline constexpr std::uint32_t kRegisterControl = 0x010;
 inline constexpr std::uint32_t kRegisterProgram = 0x014;
 inline constexpr std::uint32_t kRegisterProgramWords = 0x018;

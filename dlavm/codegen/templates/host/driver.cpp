@@ -3,10 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <fstream>
 #include <limits>
-#include <stdexcept>
 
+#include "files.hpp"
 #include "model.hpp"
 
 namespace host {
@@ -15,51 +14,6 @@ namespace {
 
 using std::to_string;
 using std::filesystem::path;
-
-constexpr std::uint32_t kStart = 1;  // CONTROL
-
-[[noreturn]] void fail(const std::string& where, const std::string& expected, const std::string& got) {
-    throw std::runtime_error(where + ": expected " + expected + ", got " + got);
-}
-
-std::string hex(std::uint32_t value) {
-    constexpr char digits[] = "0123456789abcdef";
-    std::string text = "0x";
-    for (int shift = 28; shift >= 0; shift -= 4) text += digits[value >> shift & 15];
-    return text;
-}
-
-void check_size(const path& file, std::uint64_t bytes) {
-    std::error_code error;
-    const std::uint64_t got = std::filesystem::file_size(file, error);
-    if (error) fail(file.string(), "a file of the artifact", error.message());
-    if (got != bytes) fail(file.string(), to_string(bytes) + " bytes", to_string(got));
-}
-
-std::vector<char> read_file(const path& file, std::uint64_t bytes) {
-    check_size(file, bytes);
-    std::vector<char> content(bytes);
-    std::ifstream stream(file, std::ios::binary);
-    if (!stream.read(content.data(), static_cast<std::streamsize>(bytes)))
-        fail(file.string(), "a readable file", "an error after " + to_string(stream.gcount()) + " bytes");
-    return content;
-}
-
-// The CRC of Ethernet and zip.
-std::uint32_t crc32(const std::vector<char>& content) {
-    std::uint32_t crc = ~0u;
-    for (const char byte : content) {
-        crc ^= static_cast<unsigned char>(byte);
-        for (int bit = 0; bit < 8; ++bit) crc = crc >> 1 ^ (crc & 1 ? 0xedb88320u : 0u);
-    }
-    return ~crc;
-}
-
-std::string error_name(int code) {
-    for (const model::ErrorName& error : model::kErrorNames)
-        if (error.code == code) return error.name;
-    return "error " + to_string(code);
-}
 
 // Rows of a port as they lie in memory; what fills a row up to row_bytes is not copied. (rows, columns)
 template <class Number>
@@ -109,21 +63,6 @@ void clear_behind(std::uint32_t cached, const HeadPart& part, std::uint64_t begi
     }
 }
 
-std::uint32_t argument(model::Argument which, const Sequence& sequence, std::uint32_t token,
-                       std::uint32_t head_rows) {
-    switch (which) {
-        case model::Argument::kToken:
-            return token;
-        case model::Argument::kKvLen:
-            return sequence.cached;
-        case model::Argument::kHeadRows:
-            return head_rows;
-        case model::Argument::kKvBase:
-            return static_cast<std::uint32_t>(sequence.place * model::kSequenceStride / model::kAddressUnit);
-    }
-    return 0;  // not reached
-}
-
 void check_place(const Sequence& sequence) {
     if (sequence.place >= model::kSequences)
         fail("sequence", "a place in 0.." + to_string(model::kSequences - 1), to_string(sequence.place));
@@ -134,16 +73,9 @@ bool is_finite(std::uint16_t half) { return (half & 0x7c00) != 0x7c00; }
 }  // namespace
 
 Model Model::open(const std::string& url, const path& artifact, const DeviceOptions& options) {
-    const dlavm_config config = model::device_config();
-    dlavm_device* device = nullptr;
-    if (dlavm_open(url.c_str(), &config, &device) != DLAVM_OK)
-        throw std::runtime_error("device '" + url + "': " + dlavm_error(nullptr));
-    Model model(device);
-    for (const auto& [name, value] : options)
-        model.check_status(dlavm_set_option(device, name.c_str(), value.c_str()), "device option " + name);
-    model.check_identity();
+    Model model(Bus(url, options));
     model.upload(artifact);
-    model.upload_program(artifact);
+    model.program_.load(model.bus_, artifact);
     return model;
 }
 
@@ -175,7 +107,7 @@ void Model::prefill(Sequence& sequence, const Tokens& tokens) {
 Tokens Model::next_tokens() const {
     if (model::kNext) {
         std::vector<char> raw(head_rows_ * model::kNext->row_bytes);
-        check_status(dlavm_mem_read(device_.get(), model::kNext->address, raw.data(), raw.size()), "next");
+        bus_.read(model::kNext->address, raw.data(), raw.size(), "next");
         return dense<std::uint32_t>(raw, *model::kNext);
     }
     const std::vector<float> all = logits();
@@ -194,7 +126,7 @@ std::uint32_t Model::greedy_next() const {
 
 std::vector<std::uint16_t> Model::half_logits() const {
     std::vector<char> raw(head_rows_ * model::kLogits.row_bytes);
-    check_status(dlavm_mem_read(device_.get(), model::kLogits.address, raw.data(), raw.size()), "logits");
+    bus_.read(model::kLogits.address, raw.data(), raw.size(), "logits");
     return dense<std::uint16_t>(raw, model::kLogits);
 }
 
@@ -214,7 +146,7 @@ std::uint64_t Model::state_bytes(std::uint32_t cached) {
 void Model::read_state(const Sequence& sequence, std::uint64_t offset, char* out, std::uint64_t bytes) const {
     check_state(sequence, offset, bytes);
     for_parts(sequence, offset, bytes, [&](const HeadPart& part, std::uint64_t begin, std::uint64_t end) {
-        check_status(dlavm_mem_read(device_.get(), part.address + begin, out, end - begin), "state");
+        bus_.read(part.address + begin, out, end - begin, "state");
         clear_behind(sequence.cached, part, begin, end, out);
         out += end - begin;
     });
@@ -228,52 +160,28 @@ void Model::write_state(const Sequence& sequence, std::uint64_t offset, const ch
         if (!is_finite(half)) throw BadState("state: expected finite numbers, got one that is not");
     }
     for_parts(sequence, offset, bytes, [&](const HeadPart& part, std::uint64_t begin, std::uint64_t end) {
-        check_status(dlavm_mem_write(device_.get(), part.address + begin, in, end - begin), "state");
+        bus_.write(part.address + begin, in, end - begin, "state");
         in += end - begin;
     });
 }
 
-dlavm_counters Model::counters() const {
-    dlavm_counters counters = {};
-    check_status(dlavm_counters_read(device_.get(), &counters), "counters");
-    return counters;
-}
+dlavm_counters Model::counters() const { return bus_.counters(); }
 
-void Model::check_identity() const {
-    std::uint32_t id = 0;
-    check_status(dlavm_csr_read(device_.get(), model::kRegisterId, &id), "register ID");
-    if (id != model::kTargetId)
-        fail("register ID", hex(model::kTargetId) + " (" + model::kTarget + ")",
-             hex(id) + ": a device of another target or version");
-}
-
-void Model::upload(const path& artifact) const {
+void Model::upload(const path& artifact) {
     for (const model::Image& image : model::kImages) {
         const path file = artifact / image.file;
         check_size(file, image.bytes);
         if (image.bytes == 0) continue;
-        const char* name = file.c_str();
-        check_status(dlavm_mem_map(device_.get(), image.address, image.channel, name, image.bytes), file);
+        bus_.map(image.address, image.channel, file, image.bytes);
     }
     for (const model::Blob& blob : model::kBlobs) {
         const path file = artifact / blob.file;
         const std::vector<char> content = read_file(file, blob.bytes);
-        check_status(dlavm_mem_write(device_.get(), blob.address, content.data(), content.size()), file);
+        bus_.write(blob.address, content.data(), content.size(), file.string());
     }
-}
-
-void Model::upload_program(const path& artifact) const {
-    constexpr model::Program program = model::kProgram;
-    const path file = artifact / program.file;
-    const std::vector<char> content = read_file(file, 4 * std::uint64_t{program.words});
-    const std::uint32_t crc = crc32(content);
-    if (crc != program.crc32)
-        fail(file.string(), "CRC-32 " + hex(program.crc32),
-             hex(crc) + ": this driver was written for another artifact");
-    check_status(dlavm_mem_write(device_.get(), program.address, content.data(), content.size()), file);
-    write_register(model::kRegisterProgram, static_cast<std::uint32_t>(program.address / model::kAddressUnit),
-                   "PROGRAM");
-    write_register(model::kRegisterProgramWords, program.words, "PROGRAM_WORDS");
+    if (model::kTable)
+        table_ = MappedFile(artifact / model::kTable->file,
+                            model::kTable->rows * model::kIds.columns * sizeof(std::uint16_t));
 }
 
 void Model::check_tokens(const Sequence& sequence, const Tokens& tokens) {
@@ -298,28 +206,26 @@ void Model::check_state(const Sequence& sequence, std::uint64_t offset, std::uin
              to_string(bytes) + " bytes at " + to_string(offset));
 }
 
-void Model::run(const Sequence& sequence, const Tokens& tokens, std::uint32_t head_rows) const {
+void Model::run(const Sequence& sequence, const Tokens& tokens, std::uint32_t head_rows) {
+    write_input(tokens);
     const auto count = static_cast<std::uint32_t>(tokens.size());
-    check_status(dlavm_mem_write(device_.get(), model::kIds.address, tokens.data(), 4 * count), "ids");
-    for (const model::ArgumentRegister& scalar : model::kArguments) {
-        const std::uint32_t value = argument(scalar.argument, sequence, count, head_rows);
-        if (value < scalar.low || value > scalar.high)
-            fail(scalar.name, to_string(scalar.low) + ".." + to_string(scalar.high), to_string(value));
-        write_register(scalar.offset, value, scalar.name);
-    }
-    const std::string what = "step of " + to_string(count) + " tokens at " + to_string(sequence.cached);
-    check_status(dlavm_csr_write(device_.get(), model::kRegisterControl, kStart), what);
-    check_status(dlavm_run(device_.get(), 0, nullptr), what);
+    const Arguments arguments = {
+        count, sequence.cached, head_rows,
+        static_cast<std::uint32_t>(sequence.place * model::kSequenceStride / model::kAddressUnit)};
+    program_.start(bus_, arguments,
+                   "step of " + to_string(count) + " tokens at " + to_string(sequence.cached));
 }
 
-void Model::write_register(std::uint32_t offset, std::uint32_t value, const std::string& name) const {
-    check_status(dlavm_csr_write(device_.get(), offset, value), "register " + name);
-}
-
-void Model::check_status(int status, const std::string& what) const {
-    if (status == DLAVM_OK) return;
-    const std::string stopped = status > 0 ? "the device stopped: " + error_name(status) + ": " : "";
-    throw std::runtime_error(what + ": " + stopped + dlavm_error(device_.get()));
+// The ids, or the rows of the table that they choose.
+void Model::write_input(const Tokens& tokens) const {
+    const model::Port& port = model::kIds;
+    if (!model::kTable)
+        return bus_.write(port.address, tokens.data(), sizeof(Tokens::value_type) * tokens.size(), "ids");
+    const std::size_t bytes = port.columns * sizeof(std::uint16_t);
+    std::vector<char> rows(tokens.size() * port.row_bytes);
+    for (std::size_t i = 0; i < tokens.size(); ++i)
+        std::memcpy(&rows[i * port.row_bytes], table_.data() + tokens[i] * bytes, bytes);
+    bus_.write(port.address, rows.data(), rows.size(), model::kTable->file);
 }
 
 float to_float(std::uint16_t half) {

@@ -3,20 +3,18 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <memory>
 #include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "dlavm/device.h"
+#include "bus.hpp"
+#include "files.hpp"
+#include "program.hpp"
 
 namespace host {
 
 using Tokens = std::vector<std::uint32_t>;
-
-// Names and values for dlavm_set_option.
-using DeviceOptions = std::vector<std::pair<std::string, std::string>>;
 
 // A sequence of tokens: which of the kSequences caches it uses, and how many tokens are in there.
 struct Sequence {
@@ -75,21 +73,16 @@ class Model {
     dlavm_counters counters() const;
 
   private:
-    struct Close {
-        void operator()(dlavm_device* device) const { dlavm_close(device); }
-    };
+    explicit Model(Bus bus) : bus_(std::move(bus)) {}
 
-    explicit Model(dlavm_device* device) : device_(device) {}
-
-    void check_identity() const;
-    void upload(const std::filesystem::path& artifact) const;
-    void upload_program(const std::filesystem::path& artifact) const;
+    void upload(const std::filesystem::path& artifact);
     static void check_state(const Sequence& sequence, std::uint64_t offset, std::uint64_t bytes);
-    void run(const Sequence& sequence, const Tokens& tokens, std::uint32_t head_rows) const;
-    void write_register(std::uint32_t offset, std::uint32_t value, const std::string& name) const;
-    void check_status(int status, const std::string& what) const;
+    void run(const Sequence& sequence, const Tokens& tokens, std::uint32_t head_rows);
+    void write_input(const Tokens& tokens) const;
 
-    std::unique_ptr<dlavm_device, Close> device_;
+    Bus bus_;
+    Program program_;
+    MappedFile table_;             // of model::kTable
     std::uint32_t head_rows_ = 0;  // of the last step
 };
 

@@ -1,8 +1,8 @@
 // The messages of the clients.
 #include <algorithm>
-#include <cstdio>
 #include <utility>
 
+#include "files.hpp"
 #include "service.hpp"
 #include "version.hpp"
 
@@ -39,12 +39,6 @@ std::string printable(const std::string& text) {
     for (char& letter : shown)
         if (letter < ' ' || letter > '~') letter = '?';
     return shown;
-}
-
-std::string hex(std::uint32_t number) {
-    char text[11];
-    std::snprintf(text, sizeof text, "0x%08x", number);
-    return text;
 }
 
 [[noreturn]] void invalid(const std::string& what, const std::string& expected, const std::string& got) {

@@ -15,6 +15,8 @@
 #include <memory>
 #include <stdexcept>
 
+#include "files.hpp"
+
 namespace host {
 
 namespace {
@@ -25,10 +27,6 @@ constexpr int kAcceptsAtOnce = 64;
 constexpr std::size_t kRefusedAtOnce = 64;  // connections above the limit that are told so
 constexpr Milliseconds kAcceptPause = 500;  // where the system has no descriptor left
 constexpr int kUnsentBytes = 128 << 10;     // that the system holds for a client
-
-[[noreturn]] void fail(const std::string& where, const std::string& expected, const std::string& got) {
-    throw std::runtime_error(where + ": expected " + expected + ", got " + got);
-}
 
 std::string system_error() { return std::strerror(errno); }
 
