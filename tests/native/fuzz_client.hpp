@@ -139,7 +139,7 @@ class Witness : public Client {
     void on(const chat::ErrorMessage& error) override {
         Client::on(error);
         const bool device = error.code == chat::Error::kDevice;
-        check(error.fatal != 0 || device || error.code == chat::Error::kBusy ||
+        check(device || error.code == chat::Error::kBusy || error.code == chat::Error::kTimeout ||
                   error.code == chat::Error::kShutdown,
               "the witness asks nothing wrong: " + error.text);
         history_ = device ? host::Tokens() : before_;

@@ -153,7 +153,10 @@ class Play {
 
     void finish() {
         if (!held_) return;
+        const bool to_fail = playing::failure != DLAVM_OK;
         perform(device_model(), *held_);
+        check(held_->error.empty() || held_->refused || (to_fail && playing::failure == DLAVM_OK),
+              "the device is asked nothing wrong: " + held_->error);
         held_->microseconds = 7;  // what it really took differs from run to run
         service_.finish(std::move(*std::exchange(held_, std::nullopt)), now_);
     }
@@ -176,8 +179,12 @@ class Play {
             send(witness_.get(), right_hello());
             settle();
         }
-        if (witness_->idle() && !service_.closing(witness_->id))
-            send(witness_.get(), witness_->ask(number).frame());
+        if (!witness_->idle() || service_.closing(witness_->id)) return;
+        const std::string asked = witness_->ask(number).frame();
+        std::size_t sent = 0;
+        const std::size_t cut = number % asked.size();  // where bytes are cut does not matter
+        for (const std::size_t end : {cut, asked.size() - 1, asked.size()})
+            send(witness_.get(), std::string_view(asked).substr(0, end).substr(std::exchange(sent, end)));
     }
 
     // Rarely, as little follows.
