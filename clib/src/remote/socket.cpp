@@ -169,8 +169,11 @@ bool wait_for(int socket, short events, std::optional<Clock::time_point> deadlin
 std::string read_secret(const std::string& path) {
     if (path.empty()) return "";
     std::ifstream file(path, std::ios::binary);
-    std::string secret((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-    if (!file) throw Misuse{DLAVM_NOT_FOUND, "secret: " + path + ": expected a file that can be read"};
+    std::string secret(kMaxSecret + 3, '\0');  // with the end of a line, and one byte that is too many
+    file.read(secret.data(), static_cast<std::streamsize>(secret.size()));
+    if (!file && !file.eof())
+        throw Misuse{DLAVM_NOT_FOUND, "secret: " + path + ": expected a file that can be read"};
+    secret.resize(static_cast<std::size_t>(file.gcount()));
     while (!secret.empty() && (secret.back() == '\n' || secret.back() == '\r')) secret.pop_back();
     if (secret.empty() || secret.size() > kMaxSecret || !wire::is_utf8(secret)) {
         throw Misuse{DLAVM_BAD_ARGUMENT, "secret: " + path + ": expected 1.." + std::to_string(kMaxSecret) +
