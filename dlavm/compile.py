@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dlavm.codegen import Code, generate
 from dlavm.codegen.host import render_host
 from dlavm.describe import ENTRY, CompiledEntry, describe, host_context, stream_name, table_file
-from dlavm.frontend import Model, WeightSource
-from dlavm.graph import Constant as GraphConstant
+from dlavm.frontend import Model
 from dlavm.graph import Graph, print_graph
 from dlavm.graph.constants import constant_array
+from dlavm.graph.parts import joined
 from dlavm.lower import Lowered, lower
 from dlavm.memory import MemoryMap, alignments, assign
 from dlavm.memory.csv import to_csv
@@ -34,6 +33,7 @@ from dlavm.passes import (
     FoldConstants,
     FoldScale,
     FuseEpilogue,
+    FuseHorizontal,
     LastTokens,
     MaterialiseViews,
     Pass,
@@ -92,6 +92,7 @@ def pipeline(options: Options, spec: TargetSpec) -> list[Pass]:
         Dce(),  # what nobody needs shall not keep rows alive
         LastTokens(),
         FuseEpilogue(),
+        FuseHorizontal(spec.space("weights")),
         QuantizeWeights(options.quant),
         MaterialiseViews(),  # last: what others make of views may need no copy
     ]
@@ -242,7 +243,7 @@ def _files(compiled: Compiled, model: Model, manifest: Manifest) -> Iterator[tup
     for label, source in compiled.lowered.inputs.items():
         if source.table:
             table = params[source.table]
-            values = _param(model.needed_weights(), table.source, tuple(int(x) for x in table.type.shape))
+            values = joined(table, model.needed_weights().get)
             yield table_file(label), to_half(values, table.name).tobytes()
 
 
@@ -272,17 +273,10 @@ def _constants(compiled: Compiled, model: Model) -> Iterator[Constant]:
     computed = {c.value.name: c for c in compiled.graph.constants}
     for buffer, content in compiled.lowered.contents.items():
         if content.kind == "activation":
-            kind, load = "raw", partial(np.frombuffer, table_bytes(content.name), np.uint8)
+            kind, parts = "raw", [(buffer, partial(np.frombuffer, table_bytes(content.name), np.uint8))]
         elif content.name in computed:
-            kind, load = content.kind, partial(_computed, computed[content.name], content.dims)
+            kind, parts = content.kind, [(buffer, partial(constant_array, computed[content.name]))]
         else:
-            kind, load = content.kind, partial(_param, weights, params[content.name].source, content.dims)
-        yield Constant(buffer, compiled.memory.bases[buffer], kind, load)
-
-
-def _computed(constant: GraphConstant, dims: tuple[int, ...]) -> NDArray[Any]:
-    return constant_array(constant).reshape(dims)
-
-
-def _param(weights: WeightSource, name: str, dims: tuple[int, ...]) -> NDArray[Any]:
-    return weights.get(name).reshape(dims)
+            tensors = params[content.name].tensors
+            kind, parts = content.kind, [(name, partial(weights.get, name)) for name, _ in tensors]
+        yield Constant(buffer, compiled.memory.bases[buffer], kind, tuple(parts))

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from dlavm.graph import Graph, Value
-from dlavm.graph.ir import JsonValue
+from dlavm.graph import Graph
+from dlavm.graph.ir import JsonValue, Tensor
 from dlavm.support.errors import DlavmError
 
 DTYPES = ("F16", "BF16", "F32")  # element types of checkpoints, as safetensors calls them
@@ -93,7 +93,7 @@ def check_weights(graph: Graph, weights: WeightSource) -> None:
 
     Ignored: rotary `inv_freq` buffers of checkpoints, and the stored copy of a head that is tied.
     """
-    missing = [f"{p.source} {_shape(p)}" for p in _missing(graph, weights)]
+    missing = [f"{name} {list(shape)}" for name, shape in _missing(graph, weights)]
     if missing:
         others = len(weights.names())
         raise DlavmError(f"weights {weights.place}: {_listed('missing tensors', missing)}, got {others} others")
@@ -106,38 +106,37 @@ def check_weights(graph: Graph, weights: WeightSource) -> None:
 def weight_problems(graph: Graph, weights: WeightSource) -> list[tuple[str, str]]:
     """Tensor and problem of everything that `check_weights` refuses, and of every type that no source can give."""
     place, missing = f"weights {weights.place}", _missing(graph, weights)
-    problems = [(p.source, f"{place}: {p.source} expected shape {_shape(p)}, got no such tensor") for p in missing]
+    problems = [(n, f"{place}: {n} expected shape {list(shape)}, got no such tensor") for n, shape in missing]
     problems += [(name, f"{place}: {what}") for name, what in _misshapen(graph, weights).items()]
-    for name in dict.fromkeys(p.source for p in graph.params if p not in missing):
+    for name in dict.fromkeys(tensor.name for tensor in _tensors(graph) if tensor not in missing):
         if weights.dtype(name) not in DTYPES:
             problems.append((name, f"{place}: {name} expected one of {DTYPES!r}, got {weights.dtype(name)!r}"))
     extra = f"{place}: expected only what the model uses, got"
     return problems + [(name, f"{extra} {name}") for name in _extra(graph, weights)]
 
 
-def _missing(graph: Graph, weights: WeightSource) -> list[Value]:
+def _tensors(graph: Graph) -> list[Tensor]:
+    return [tensor for param in graph.params for tensor in param.tensors]
+
+
+def _missing(graph: Graph, weights: WeightSource) -> list[Tensor]:
     present = set(weights.names())
-    return [param for param in graph.params if param.source not in present]
+    return [tensor for tensor in _tensors(graph) if tensor.name not in present]
 
 
 def _misshapen(graph: Graph, weights: WeightSource) -> dict[str, str]:
     """What is wrong with the shapes of tensors, by tensor."""
     present, found = set(weights.names()), {}
-    for param in graph.params:
-        if param.source in present and _shape(param) != list(weights.shape(param.source)):
-            shape = list(weights.shape(param.source))
-            found[param.source] = f"{param.source} expected shape {_shape(param)!r}, got {shape!r}"
+    for name, shape in _tensors(graph):
+        if name in present and shape != tuple(weights.shape(name)):
+            found[name] = f"{name} expected shape {list(shape)!r}, got {list(weights.shape(name))!r}"
     return found
 
 
 def _extra(graph: Graph, weights: WeightSource) -> list[str]:
-    used = {param.source for param in graph.params}
-    tied = {param.name for param in graph.params if param.source != param.name}
+    used = {tensor.name for tensor in _tensors(graph)}
+    tied = {param.name for param in graph.params if param.source not in ("", param.name)}
     return [n for n in weights.names() if n not in used | tied and not n.endswith(".inv_freq")]
-
-
-def _shape(param: Value) -> list[int]:
-    return [int(extent) for extent in param.type.shape]
 
 
 def _listed(what: str, names: list[str]) -> str:

@@ -27,7 +27,7 @@ class RandomSource:
     def __init__(self, graph: Graph, seed: int = 0) -> None:
         self.place = f"random:{seed}"
         self._seed = seed
-        self._shapes = {p.source: tuple(int(extent) for extent in p.type.shape) for p in graph.params}
+        self._shapes = dict(tensor for param in graph.params for tensor in param.tensors)
         self._norms = {value.source for node in graph.nodes for operand, value in node.operands if operand == "gamma"}
 
     def names(self) -> list[str]:

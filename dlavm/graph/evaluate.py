@@ -10,6 +10,7 @@ from dlavm.graph.constants import constant_array
 from dlavm.graph.ir import AttrValue, Graph, Value
 from dlavm.graph.opdef import Array
 from dlavm.graph.ops import OPS
+from dlavm.graph.parts import joined
 from dlavm.support.errors import DlavmError
 from dlavm.sym import Expr
 from dlavm.sym import evaluate as evaluate_expr
@@ -87,8 +88,11 @@ def _shaped(value: Value, array: Array, env: Mapping[str, int]) -> Array:
 
 
 def _param(value: Value, params: Mapping[str, Array], env: Mapping[str, int]) -> Array:
-    name = value.name if value.name in params else value.source
-    return _shaped(value, np.asarray(_lookup(params, name, "params"), dtype=np.float32), env)
+    if value.name in params:
+        found: Array = params[value.name]
+    else:
+        found = joined(value, lambda name: np.asarray(_lookup(params, name, "params")))
+    return _shaped(value, np.asarray(found, dtype=np.float32), env)
 
 
 def _concrete(attr: AttrValue, env: Mapping[str, int]) -> object:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import Union
+from typing import NamedTuple, Union
 
 from dlavm.support.errors import DlavmError
 from dlavm.sym import Expr, IntoExpr, wrap
@@ -40,18 +40,34 @@ class Type:
         return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
 
 
+class Tensor(NamedTuple):
+    """A tensor of a checkpoint."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Value:
     """A tensor, identified by its name within a graph.
 
     `source` is the checkpoint tensor of a param (two params may share one: a tied head) and the storage, that
-    is the name of the kv input, of a kv value; empty for the others.
+    is the name of the kv input, of a kv value; empty for the others. A param that is several checkpoint tensors, one
+    below the other, has no source but `parts`: the name of each and its rows.
     """
 
     name: str
     type: Type
     role: str
     source: str = ""
+    parts: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What a param is in the checkpoint, in the order of its rows."""
+        shape = tuple(int(extent) for extent in self.type.shape)
+        parts = tuple(Tensor(name, (rows, *shape[1:])) for name, rows in self.parts)
+        return parts or (Tensor(self.source, shape),)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,14 +5,15 @@
     meta vocab_size = 32
     input %ids : i32[token]
     param %head : f16[32, 16] from %embed
+    param %qk : f16[32, 16] from %q[16], %k[16]
     constant %rotary : f16[64, 8] = rotary(ctx=64, dim=8, theta=10000.0)
     kv %layer0.k : f16[2, 64, 8]
     %x = embedding(%ids, %embed) : f16[token, 16] @ "embed"
     %y = linear(%x, %w, aux=%x) {aux_mode="add"} : f16[token, 16] @ "layer 0 / o_proj"
     output logits = %y
 
-`from` (checkpoint tensor, kv storage) is left out where it is the value's own name, an attribute where it has
-its default.
+`from` (checkpoint tensor, or several with the rows of each; kv storage) is left out where it is the value's own name,
+an attribute where it has its default.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ def print_graph(graph: Graph) -> str:
 
 
 def _declaration(value: Value) -> str:
-    source = f" from %{value.source}" if value.source not in ("", value.name) else ""
+    sources = [f"%{name}[{rows}]" for name, rows in value.parts]
+    if value.source not in ("", value.name):
+        sources = [f"%{value.source}"]
+    source = f" from {', '.join(sources)}" if sources else ""
     return f"%{value.name} : {value.type}{source}"
 
 
@@ -95,11 +99,13 @@ start: _NL? (statement _NL)*
     | "var" NAME "in" "[" SIGNED "," SIGNED "]" -> var
     | "meta" NAME "=" JSON -> meta
     | "input" REF ":" type -> input
-    | "param" REF ":" type ["from" REF] -> param
+    | "param" REF ":" type ["from" (REF | parts)] -> param
     | "kv" REF ":" type ["from" REF] -> kv
     | "constant" REF ":" type "=" NAME "(" pairs ")" -> constant
     | REF "=" NAME "(" operands ")" ["{" pairs "}"] ":" type ["@" STRING] -> node
     | "output" NAME "=" REF -> output
+parts: part ("," part)*
+part: REF "[" expr "]"
 type: NAME "[" [expr ("," expr)*] "]"
 operands: [operand ("," operand)*]
 operand: REF | NAME "=" REF
@@ -182,8 +188,15 @@ class _Reader:
     def read_input(self, ref: Token, type_: Tree[Token]) -> None:
         self._declare("inputs", ref, type_, "input", "")
 
-    def read_param(self, ref: Token, type_: Tree[Token], source: Token | None = None) -> None:
-        self._declare("params", ref, type_, "param", (source or ref)[1:])
+    def read_param(self, ref: Token, type_: Tree[Token], source: Token | Tree[Token] | None = None) -> None:
+        if not isinstance(source, Tree):
+            self._declare("params", ref, type_, "param", (source or ref)[1:])
+            return
+        pairs = [(str(part.children[0])[1:], part.children[1]) for part in source.children]  # type: ignore[union-attr]
+        parts = tuple((name, int(fold_tree(rows, self.variables))) for name, rows in pairs)  # type: ignore[arg-type]
+        value = Value(str(ref[1:]), self._type(type_), "param", parts=parts)
+        self.values[value.name] = value
+        self.sources["params"].append(value)
 
     def read_kv(self, ref: Token, type_: Tree[Token], source: Token | None = None) -> None:
         self._declare("kv", ref, type_, "kv", (source or ref)[1:])

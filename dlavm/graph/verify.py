@@ -7,7 +7,7 @@ import re
 from dlavm.graph.ir import DTYPES, Graph, Node, Value
 from dlavm.graph.ops import OPS
 from dlavm.support.errors import DlavmError
-from dlavm.sym import free_vars
+from dlavm.sym import free_vars, wrap
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
@@ -44,10 +44,18 @@ class _Verifier:
             raise DlavmError(f"{place}: role expected {role!r}, got {value.role!r}")
         if value.type.dtype not in DTYPES:
             raise DlavmError(f"{place}: dtype expected one of {DTYPES!r}, got {value.type.dtype!r}")
+        if value.parts:
+            self._parts(value, place)
         unknown = [v.name for v in free_vars(*value.type.shape) if v not in self.variables]
         if unknown:
             raise DlavmError(f"{place}: shape expected only the graph's variables, got {unknown!r}")
         self.defined[value.name] = value
+
+    @staticmethod
+    def _parts(value: Value, place: str) -> None:
+        rows = [rows for _, rows in value.parts]
+        if value.role != "param" or value.source or value.type.shape[:1] != (wrap(sum(rows)),) or min(rows) < 1:
+            raise DlavmError(f"{place}: parts expected of a param alone, together its rows, got {value.parts!r}")
 
     def use(self, value: Value, place: str) -> None:
         known = self.defined.get(value.name)

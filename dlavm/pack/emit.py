@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dlavm.pack.artifact import ArtifactWriter
 from dlavm.pack.manifest import Image, Manifest
-from dlavm.pack.weights import pack_int4, pack_rows, quantize_int4, stripe
+from dlavm.pack.weights import pack_int4, pack_rows, quantize_int4, stripe, to_half
 from dlavm.support.progress import progress
 from dlavm.target.spec import Memory
 
@@ -23,12 +23,13 @@ TABLES_FILE = "tables.bin"
 @dataclass(frozen=True)
 class Constant:
     """A constant tensor at a linear address. `kind`: int4 (matrix, quantised and packed here), rows (matrix of fp16
-    rows), raw (bytes as they are). `load` reads it; it is called once, and nothing keeps the result."""
+    rows, or one row), raw (bytes as they are). `parts`: by name, what reads the tensors that it is, one below the
+    other; each is called once, and nothing keeps the result."""
 
     name: str
     address: int
     kind: str
-    load: Callable[[], NDArray[Any]]
+    parts: tuple[tuple[str, Callable[[], NDArray[Any]]], ...]
 
 
 @dataclass(frozen=True)
@@ -92,11 +93,17 @@ def _write_images(writer: ArtifactWriter, manifest: Manifest, memory: Memory, we
 
 def _striped(constant: Constant, memory: Memory) -> NDArray[np.uint8]:
     if constant.kind == "int4":
-        q, scale = quantize_int4(np.asarray(constant.load(), dtype=np.float32), constant.name)
-        return pack_int4(q, scale, memory)
+        parts = [quantize_int4(np.asarray(load(), dtype=np.float32), name) for name, load in constant.parts]
+        return pack_int4(_joined([q for q, _ in parts]), _joined([scale for _, scale in parts]), memory)
     return stripe(_linear_bytes(constant), memory)
 
 
 def _linear_bytes(constant: Constant) -> NDArray[np.uint8]:
-    data = constant.load()
-    return pack_rows(data, constant.name) if constant.kind == "rows" else data.reshape(-1).view(np.uint8)
+    if constant.kind == "rows":
+        rows = _joined([to_half(load(), name) for name, load in constant.parts])
+        return pack_rows(np.atleast_2d(rows), constant.name)
+    return _joined([load().reshape(-1).view(np.uint8) for _, load in constant.parts])
+
+
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate(parts) if len(parts) > 1 else parts[0]

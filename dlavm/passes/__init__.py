@@ -6,6 +6,7 @@ from dlavm.passes.dce import Dce
 from dlavm.passes.fold_constants import FoldConstants
 from dlavm.passes.fold_scale import FoldScale
 from dlavm.passes.fuse_epilogue import FuseEpilogue
+from dlavm.passes.fuse_horizontal import FuseHorizontal
 from dlavm.passes.last_tokens import LastTokens
 from dlavm.passes.materialise_views import MaterialiseViews
 from dlavm.passes.quantize_weights import QuantizeWeights
@@ -18,6 +19,7 @@ __all__ = [
     "FoldConstants",
     "FoldScale",
     "FuseEpilogue",
+    "FuseHorizontal",
     "LastTokens",
     "MaterialiseViews",
     "Pass",

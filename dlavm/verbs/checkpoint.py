@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from dlavm.graph import Graph, Node
+from dlavm.graph.parts import split
 from dlavm.pack.artifact import TOKENIZER, Artifact
 from dlavm.pack.unpack import read_weights
 from dlavm.support.atomic import atomic_directory
@@ -41,7 +42,10 @@ def _tensors(artifact: Artifact, graph: Graph) -> dict[str, NDArray[np.float32]]
     """Numbers by checkpoint name. A tied head is written apart, since the embedding is fp16 and the head quantised."""
     weights = read_weights(artifact)
     head = _head(graph)["w"].name
-    return {HEAD if p.name == head else p.source: weights[p.name] for p in graph.params}
+    tensors: dict[str, NDArray[np.float32]] = {}
+    for param in graph.params:
+        tensors |= {HEAD: weights[head]} if param.name == head else split(param, weights[param.name])
+    return tensors
 
 
 def _head(graph: Graph) -> Node:

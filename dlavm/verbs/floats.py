@@ -12,6 +12,7 @@ from dlavm.compile import Options
 from dlavm.frontend import Model
 from dlavm.graph import Graph, evaluate, new_state, parse_graph
 from dlavm.graph.opdef import Array
+from dlavm.graph.parts import joined
 from dlavm.pack.artifact import Artifact
 from dlavm.pack.unpack import read_weights
 from dlavm.runtime.session import StepResult
@@ -103,18 +104,18 @@ def original_session(model: Model, artifact: Artifact) -> FloatSession:
     kept = {t.name for t in artifact.manifest.tensors if t.dtype == "f16" and t.role == "weights"}
     ours = read_weights(artifact, kept & {p.name for p in graph.params})
     for param in graph.params:
-        theirs = weights[param.source].astype(np.float16)
+        theirs = joined(param, weights.__getitem__).astype(np.float16)
         if param.name in ours and not np.array_equal(ours[param.name], theirs.astype(np.float32)):
             raise DlavmError(
-                f"model {model.name}: {param.source}: expected the values in the artifact {artifact.path}, "
-                "got others: it was built from another checkpoint"
+                f"model {model.name}: {param.source or param.name}: expected the values in the artifact "
+                f"{artifact.path}, got others: it was built from another checkpoint"
             )
     return FloatSession(graph, weights, artifact.manifest.model.vocab_size)
 
 
 def original_weights(model: Model, graph: Graph) -> dict[str, NDArray[np.float32]]:
     """The checkpoint tensors of the graph's params, by checkpoint name. Raises DlavmError for a missing one."""
-    weights, names = model.needed_weights(), {param.source for param in graph.params}
+    weights, names = model.needed_weights(), {name for param in graph.params for name, _ in param.tensors}
     return {name: weights.get(name).astype(np.float32) for name in sorted(names)}
 
 

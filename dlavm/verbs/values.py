@@ -6,7 +6,7 @@ import numpy as np
 
 from dlavm.compile import Options, compile_model
 from dlavm.frontend import Model, WeightSource
-from dlavm.pack.weights import pack_rows, quantize_int4
+from dlavm.pack.weights import quantize_int4, to_half
 from dlavm.support.errors import DlavmError
 from dlavm.support.progress import progress
 from dlavm.target.spec import TargetSpec
@@ -20,23 +20,23 @@ def value_problems(model: Model, spec: TargetSpec, options: Options) -> list[dic
     if model.weights is None:
         return []
     compiled = compile_model(model, spec, options)
-    sources = {param.name: param.source for param in compiled.graph.params}
-    contents = [content for content in compiled.lowered.contents.values() if content.name in sources]
+    params = {param.name: param for param in compiled.graph.params}
+    contents = [content for content in compiled.lowered.contents.values() if content.name in params]
     problems: list[dict[str, str]] = []
     with progress("reading weights", len(contents)) as bar:
         for content in contents:
-            source = sources[content.name]
-            try:
-                _quantise(model.weights, source, content.kind, content.dims)
-            except DlavmError as error:
-                problems.append({"where": source, "what": str(error), "hint": "mend the weights"})
+            for name, _ in params[content.name].tensors:
+                try:
+                    _quantise(model.weights, name, content.kind)
+                except DlavmError as error:
+                    problems.append({"where": name, "what": str(error), "hint": "mend the weights"})
             bar.advance()
     return problems
 
 
-def _quantise(weights: WeightSource, source: str, kind: str, dims: tuple[int, ...]) -> None:
-    values = weights.get(source).reshape(dims)
+def _quantise(weights: WeightSource, name: str, kind: str) -> None:
+    values = weights.get(name)
     if kind == "int4":
-        quantize_int4(np.asarray(values, dtype=np.float32), source)
+        quantize_int4(np.asarray(values, dtype=np.float32), name)
     elif kind == "rows":
-        pack_rows(values, source)
+        to_half(values, name)

@@ -29,7 +29,7 @@ def graph_object(graph: Graph) -> dict[str, Any]:
         "variables": {name: [v.lo, v.hi] for name, v in graph.variables.items()},
         "meta": dict(graph.meta),
         "inputs": [_value(v) for v in graph.inputs],
-        "params": [_value(v) | {"source": v.source} for v in graph.params],
+        "params": [_value(v) | {"tensors": [name for name, _ in v.tensors]} for v in graph.params],
         "constants": constants,
         "kv": [_value(v) for v in graph.kv],
         "nodes": nodes,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dlavm.graph.parts import joined
 from dlavm.memory import validate
 from dlavm.memory.csv import parse_csv
 from dlavm.pack.artifact import Artifact
@@ -19,6 +20,7 @@ from dlavm.pack.weights import dequantize_int4, quantize_int4
 from dlavm.runtime.session import open_session
 from dlavm.task import parse_program
 from dlavm.verbs.dump import FORMATS
+from dlavm.verbs.floats import artifact_graph
 
 Command = Callable[..., Any]
 
@@ -98,12 +100,14 @@ def test_tables_as_json(dlavm: Command, stories: Path, tmp_path: Path) -> None:
 def test_unpacked_weights_are_the_quantised_originals(stories: Path, stories_py: Path) -> None:
     safetensors = pytest.importorskip("safetensors.numpy")
     original = safetensors.load_file(stories_py.parent / "stories" / "model.safetensors")
-    weights = read_weights(Artifact.open(stories))
-    for name, array in weights.items():
-        source = original["model.embed_tokens.weight" if name == "lm_head.weight" else name].astype(np.float32)
-        is_kept = "norm" in name or "embed" in name
+    artifact = Artifact.open(stories)
+    weights = read_weights(artifact)
+    for param in artifact_graph(artifact).params:
+        source = joined(param, original.__getitem__).astype(np.float32)
+        is_kept = "norm" in param.name or "embed" in param.name
         expected = source if is_kept else dequantize_int4(*quantize_int4(source))
-        assert np.array_equal(array, expected), name
+        assert np.array_equal(weights.pop(param.name), expected), param.name
+    assert not weights
 
 
 @pytest.fixture(scope="module")

@@ -16,17 +16,19 @@ from dlavm.passes import (
     FoldConstants,
     FoldScale,
     FuseEpilogue,
+    FuseHorizontal,
     LastTokens,
     MaterialiseViews,
     Pass,
     QuantizeWeights,
 )
+from dlavm.target import load_target
 from tests.conftest import examples
 
-DIM, CTX = 4, 8
+DIM, CTX = 8, 8  # half a row tile of the board nano
 PASSES: list[Pass] = [
     Canonicalise(), FoldConstants(), FoldScale(), Dce(), Cse(), LastTokens(), FuseEpilogue(), QuantizeWeights(),
-    MaterialiseViews(),
+    MaterialiseViews(), FuseHorizontal(load_target("v3", "nano").space("weights")),
 ]  # fmt: skip
 OPS = [
     "linear", "linear", "linear", "linear_bias", "linear_half", "rms_norm", "act", "scale", "add", "mul", "add_row",
@@ -51,7 +53,7 @@ class _Maker:
 
     def __init__(self, draw: st.DrawFn, b: Builder) -> None:
         self.draw, self.b = draw, b
-        self.weights = [b.param(f"w{i}", (DIM, DIM)) for i in range(2)]
+        self.weights = [b.param(f"w{i}", (DIM, DIM)) for i in range(3)]
         self.rows_ = [b.param(f"r{i}", (DIM,)) for i in range(2)]
         self.half = b.param("half", (DIM, DIM // 2))
         self.table = b.rotary(DIM)
@@ -87,7 +89,7 @@ class _Maker:
         return made
 
     def part(self, x: Value) -> Value:
-        """Two elements, in one cut or two."""
+        """Half of the elements, in two cuts."""
         start = self.pick(0, 1)
         return self.b.slice(self.b.slice(x, start=start, size=DIM - 1), start=self.pick(0, 1), size=DIM // 2)
 

@@ -24,14 +24,14 @@ Q_PROJ = "model.layers.1.self_attn.q_proj.weight"
 
 @pytest.fixture(scope="module")
 def story(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The story model cut to two layers, its file and its weights."""
+    """The story model cut to three layers, its file and its weights."""
     folder = tmp_path_factory.mktemp("model")
     text = (repository / "models" / "stories.py").read_text()
-    text = text.replace("KV_HEADS, HEAD_DIM = 8", "KV_HEADS, HEAD_DIM = 2")
-    assert "HEAD_DIM = 2" in text
+    text = text.replace("KV_HEADS, HEAD_DIM = 8", "KV_HEADS, HEAD_DIM = 3")
+    assert "HEAD_DIM = 3" in text
     (folder / "story.py").write_text(text)
     loaded = load_file(repository / "models" / "stories" / "model.safetensors")
-    kept = {n: a for n, a in loaded.items() if ".layers." not in n or n.split(".")[2] in "01"}
+    kept = {n: a for n, a in loaded.items() if ".layers." not in n or n.split(".")[2] in "012"}
     (folder / "stories").mkdir()
     save_file(kept, folder / "stories" / "model.safetensors")
     return folder / "story.py"
@@ -128,13 +128,13 @@ def test_a_model(diff: Diff, build: Build, before: Path, story: Path) -> None:
     changed.write_text(story.read_text().replace('fn="silu"', 'fn="gelu"'))
     after = build(model=changed)
     found = sections(diff, before, after)
-    assert set(found["graph"]) == {"%layer0.act", "%layer1.act"}
+    assert set(found["graph"]) == {"%layer0.act", "%layer1.act", "%layer2.act"}
     assert 'act="silu"' in found["graph"]["%layer0.act"]["a"]["text"]
     assert found["build"]["name"]["b"] == {"value": "changed"}
     assert "%layerN.act (2 times)" in diff(before, after)[1]
     code, out = diff(before, after, "--stage", "graph")
     assert code == 1 and out.startswith(f"--- {before}\n+++ {after}\n@@ ")
-    assert len([line for line in out.splitlines() if line[0] in "-+"]) == 2 + 4
+    assert len([line for line in out.splitlines() if line[0] in "-+"]) == 2 + 6
 
 
 @pytest.mark.parametrize("target", ["v1", "v2"])

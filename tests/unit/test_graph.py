@@ -214,3 +214,45 @@ def test_one_token_models_fold_their_variable() -> None:
     assert canonical(print_graph(graph)) == print_graph(graph)
     out = evaluate(graph, {}, {"x": np.ones((1, 2), np.float32), "kv_len": 3}, {})
     np.testing.assert_array_equal(out["y"], [[1, 1]])
+
+
+PARTS = """graph parts
+var token in [1, 8]
+var kv_len in [0, 63]
+var head_rows in [0, 8]
+input %x : f16[token, 4]
+param %qk.w : f16[5, 4] from %q.w[2], %k.w[3]
+param %qk.b : f16[5] from %q.b[2], %k.b[3]
+%y = linear(%x, %qk.w, bias=%qk.b) : f16[token, 5]
+output y = %y
+"""
+
+
+def test_params_of_several_tensors() -> None:
+    graph = parse_graph(PARTS)
+    assert print_graph(graph) == PARTS
+    assert graph.params[0].tensors == (("q.w", (2, 4)), ("k.w", (3, 4)))
+    rng = np.random.default_rng(2)
+    given = {t.name: rng.standard_normal(t.shape).astype(np.float32) for p in graph.params for t in p.tensors}
+    x = rng.standard_normal((2, 4)).astype(np.float32)
+    y = evaluate(graph, given, {"x": x, "kv_len": 0}, {})["y"]
+    for name, part in (("q", y[:, :2]), ("k", y[:, 2:])):
+        np.testing.assert_allclose(part, x @ given[f"{name}.w"].T + given[f"{name}.b"], rtol=1e-6)
+    with pytest.raises(DlavmError, match="params: expected 'k.w', got"):
+        evaluate(graph, {n: v for n, v in given.items() if n != "k.w"}, {"x": x, "kv_len": 0}, {})
+    with pytest.raises(DlavmError, match=r"param qk.w: expected shape \[5, 4\], got \[6, 4\]"):
+        evaluate(graph, {**given, "k.w": np.zeros((4, 4))}, {"x": x, "kv_len": 0}, {})
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("%k.w[3]", "%k.w[2]"),
+        ("%k.w[3]", "%k.w[3], %z[0]"),
+        ("%q.w[2], %k.w[3]", "%q.w[6], %k.w[-1]"),
+        ("[2], %k.b[3]", "[token]"),
+    ],
+)
+def test_parts_that_are_not_the_rows(old: str, new: str) -> None:
+    with pytest.raises(DlavmError, match="parts expected of a param alone|bad syntax|expected a constant"):
+        parse_graph(PARTS.replace(old, new))

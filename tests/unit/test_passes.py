@@ -16,14 +16,18 @@ from dlavm.passes import (
     FoldConstants,
     FoldScale,
     FuseEpilogue,
+    FuseHorizontal,
     LastTokens,
     MaterialiseViews,
     Pass,
     QuantizeWeights,
     run,
 )
+from dlavm.passes.fuse_horizontal import joined_name
 from dlavm.support.errors import DlavmError
+from dlavm.target import load_target
 
+NANO = load_target("v3", "nano").space("weights")  # row tiles of 16
 CASES: list[tuple[str, Pass]] = [
     ("canonicalise", Canonicalise()),
     ("fold_constants", FoldConstants()),
@@ -34,6 +38,7 @@ CASES: list[tuple[str, Pass]] = [
     ("last_tokens_stay", LastTokens()),
     ("fuse_gated", FuseEpilogue()),
     ("fuse_order", FuseEpilogue()),
+    ("fuse_horizontal", FuseHorizontal(NANO)),
     ("materialise_views", MaterialiseViews()),
     ("quantize", QuantizeWeights()),
     ("quantize_shared", QuantizeWeights()),
@@ -105,3 +110,18 @@ def test_large_results_are_not_folded() -> None:
     half = b.scale(b.rotary(8), value=0.5)
     graph = b.finish(y=b.rope(b.input("x", (b.token, 1, 8), "f16"), half, rotary_dim=8))
     assert [len(FoldConstants(limit)(graph).constants) for limit in (511, 512)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["a.q.w", "a.k.w", "a.v.w"], "a.q-k-v.w"),
+        (["l.0.q", "l.0.k"], "l.0.q-k"),
+        (["q", "k"], "q-k"),
+        (["a.b", "a.b"], "a.b-b"),
+        (["a.b.c", "a.c"], "a.b.c-c"),
+        (["a.q.w", "b.w"], "a.q-b.w"),
+    ],
+)
+def test_joined_names(names: list[str], expected: str) -> None:
+    assert joined_name(names) == expected

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import dlavm.compile
 from dlavm.compile import Options, build
-from dlavm.frontend import Model
+from dlavm.frontend import Model, WeightSource
 from dlavm.frontend.random_weights import RandomSource
 from dlavm.graph import Builder, Graph, Value
+from dlavm.graph.parts import split
 from dlavm.pack.artifact import Artifact
-from dlavm.passes import FoldScale, LastTokens, Pass
+from dlavm.pack.unpack import read_weights
+from dlavm.passes import FoldScale, FuseHorizontal, LastTokens, Pass
 from dlavm.runtime.session import open_session
+from dlavm.support.errors import DlavmError
 from dlavm.target import load_target
-from dlavm.verbs.floats import FloatSession, quantised_session
+from dlavm.verbs.floats import FloatSession, artifact_graph, quantised_session
+from dlavm.verbs.values import value_problems
 
-NANO = load_target("v3", "nano")
 HEADS, D, HIDDEN, VOCAB = 4, 16, 48, 50
 IDS = [3, 1, 4, 1, 5, 9, 2]
 
@@ -52,10 +55,12 @@ def attention(b: Builder, x: Value, table: Value, layer: int) -> Value:
     return b.linear(b.copy(a), b.param(f"o{layer}", (HIDDEN, HEADS * D // 2)))
 
 
-def built(out: Path, target: str = "v3") -> Artifact:
-    model = Model("odd", odd)
-    build(replace(model, weights=RandomSource(odd(1, 1), seed=5)), load_target(target, "nano"),
-          Options(ctx=32, chunk=4), out)  # fmt: skip
+WEIGHTS = RandomSource(odd(1, 1), seed=5)
+
+
+def built(out: Path, target: str = "v3", board: str = "nano", weights: WeightSource = WEIGHTS) -> Artifact:
+    model = Model("odd", odd, weights)
+    build(model, load_target(target, board), Options(ctx=32, chunk=4), out)
     return Artifact.open(out)
 
 
@@ -75,12 +80,44 @@ def test_a_model_of_odd_views(target: str, tmp_path: Path) -> None:
     assert np.abs(ours).max() > 1
 
 
-@pytest.mark.parametrize("dropped", [FoldScale, LastTokens])
-def test_not_a_bit_moves(dropped: type[Pass], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with_all = built(tmp_path / "with")
+@pytest.mark.parametrize(
+    ("dropped", "board"), [(FoldScale, "nano"), (LastTokens, "nano"), (FuseHorizontal, "vcu128")]
+)
+def test_not_a_bit_moves(
+    dropped: type[Pass], board: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_all = built(tmp_path / "with", board=board)
     pipeline = dlavm.compile.pipeline
     monkeypatch.setattr(dlavm.compile, "pipeline", lambda o, s: [p for p in pipeline(o, s) if type(p) is not dropped])
-    without = built(tmp_path / "without")
+    without = built(tmp_path / "without", board=board)
     texts = [a.file("graph.txt").read_text() for a in (with_all, without)]
     assert texts[0] != texts[1]
     assert logits(with_all) == logits(without)
+
+
+def test_the_parts_of_a_fused_weight_are_those_of_the_checkpoint(tmp_path: Path) -> None:
+    """Packed together, each quantised by itself, and taken apart again."""
+    fused, plain = built(tmp_path / "fused", board="vcu128"), built(tmp_path / "plain")
+    params = {p.name: p for p in artifact_graph(fused).params}
+    assert [name for name, _ in params["q0-k0-v0"].parts] == ["q0", "k0", "v0"]
+    parts = split(params["q0-k0-v0"], read_weights(fused)["q0-k0-v0"])
+    expected = read_weights(plain)
+    assert list(parts) == ["q0", "k0", "v0"]
+    for name, values in parts.items():
+        np.testing.assert_array_equal(values, expected[name])
+
+
+class Spoilt(RandomSource):
+    def get(self, name: str) -> NDArray[np.float16]:
+        values = super().get(name)
+        if name == "k1":
+            values[3, 4] = np.nan
+        return values
+
+
+def test_an_unusable_part_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DlavmError, match="weight k1: expected finite values, got NaN"):
+        built(tmp_path / "a", board="vcu128", weights=Spoilt(odd(1, 1)))
+    assert not (tmp_path / "a").exists()
+    problems = value_problems(Model("odd", odd, Spoilt(odd(1, 1))), load_target("v3"), Options(ctx=32, chunk=4))
+    assert [problem["where"] for problem in problems] == ["k1"]
