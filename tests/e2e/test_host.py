@@ -134,7 +134,7 @@ def test_every_generation_has_a_driver(target: str, dlavm: Command, stories_py: 
 def test_a_driver_does_not_grow_with_depth(target: str, repository: Path) -> None:
     """v1 loops over layers; v2 writes them out."""
     sizes = []
-    for layers in (2, 6):
+    for layers in (3, 6):  # the last one is not like the others
         model = Model(f"deep{layers}", partial(llama_graph, small_llama(layers), "deep", meta={}))
         compiled = compile_model(model, load_target(target, "nano"), Options(ctx=32, chunk=4))
         code = compiled.entries["step"].code
