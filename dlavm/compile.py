@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -43,6 +42,7 @@ from dlavm.passes import (
 from dlavm.report import render
 from dlavm.support.atomic import MANIFEST_NAME
 from dlavm.support.errors import DlavmError
+from dlavm.support.memory import peak_rss
 from dlavm.support.stages import write_stage
 from dlavm.target import TargetSpec
 from dlavm.target.isa import disassemble
@@ -211,7 +211,7 @@ def build(model: Model, spec: TargetSpec, options: Options, out: Path | None) ->
         "activation_peak_bytes": memory.activation_peak_bytes,
         "activation_lower_bound_bytes": memory.activation_lower_bound_bytes, "kv_bytes": memory.kv_bytes,
         "compile_s": compile_s, "pack_s": time.perf_counter() - started - compile_s,
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_rss_bytes": peak_rss(),
     }
 
 

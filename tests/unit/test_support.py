@@ -15,6 +15,7 @@ import pytest
 from dlavm.support import env
 from dlavm.support.atomic import MANIFEST_NAME, atomic_directory, sha256_file
 from dlavm.support.errors import CheckFailed, DlavmError
+from dlavm.support.memory import peak_rss
 from dlavm.support.paths import data_root, native_library
 from dlavm.support.progress import progress
 
@@ -264,3 +265,13 @@ def test_what_a_killed_process_left_is_put_away(tmp_path: Path) -> None:
     assert (tmp_path / "a" / MANIFEST_NAME).read_text() == "old"
     assert not stale.exists() and not aside.parent.exists()
     assert alive.exists() and foreign.exists()
+
+
+def test_the_peak_is_that_of_this_process_alone() -> None:
+    """A child of a large process is small."""
+    ballast = bytearray(300 << 20)
+    ballast[:: 4096] = b"x" * len(ballast[:: 4096])
+    assert peak_rss() > len(ballast)
+    code = "from dlavm.support.memory import peak_rss; print(peak_rss())"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 1 << 20 < int(child.stdout) < 200 << 20
