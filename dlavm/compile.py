@@ -35,6 +35,7 @@ from dlavm.passes import (
     FuseHorizontal,
     LastTokens,
     MaterialiseViews,
+    OrderForMemory,
     Pass,
     QuantizeWeights,
     run,
@@ -94,7 +95,8 @@ def pipeline(options: Options, spec: TargetSpec) -> list[Pass]:
         FuseEpilogue(),
         FuseHorizontal(spec.space("weights")),
         QuantizeWeights(options.quant),
-        MaterialiseViews(),  # last: what others make of views may need no copy
+        MaterialiseViews(),  # behind all that makes and merges views
+        OrderForMemory(spec),
     ]
 
 

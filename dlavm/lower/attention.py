@@ -10,12 +10,8 @@ from dlavm.lower.rules import rule
 from dlavm.support.errors import DlavmError
 from dlavm.sym import Expr, IntoExpr
 from dlavm.target.isa import f32_bits
-from dlavm.target.layout import BLOCK, ceildiv, row_bytes
+from dlavm.target.layout import BLOCK, MAX_TOKEN_TILE, ceildiv, row_bytes
 from dlavm.target.spec import ADDRESS_UNIT
-
-# The scores of a token tile lie in memory, heads x tile x ctx fp16: the largest activation of a long context.
-# Keys and values are fetched once a tile; beyond 32 tokens the matrix lanes, not the fetch, bound the product.
-MAX_TOKEN_TILE = 32
 
 
 @rule("rope")

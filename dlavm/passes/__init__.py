@@ -9,6 +9,7 @@ from dlavm.passes.fuse_epilogue import FuseEpilogue
 from dlavm.passes.fuse_horizontal import FuseHorizontal
 from dlavm.passes.last_tokens import LastTokens
 from dlavm.passes.materialise_views import MaterialiseViews
+from dlavm.passes.order_for_memory import OrderForMemory
 from dlavm.passes.quantize_weights import QuantizeWeights
 from dlavm.passes.runner import Pass, run
 
@@ -22,6 +23,7 @@ __all__ = [
     "FuseHorizontal",
     "LastTokens",
     "MaterialiseViews",
+    "OrderForMemory",
     "Pass",
     "QuantizeWeights",
     "run",

@@ -9,6 +9,9 @@ BLOCK = 32  # elements that share an exponent
 GROUP = 128  # weights that share a scale
 UNIT_BEATS = 8  # beats of a channel for one block of 32 k of its rows
 KV_UNIT_BYTES = 2048  # 32 tokens x 32 fp16
+# The scores of a token tile lie in memory, heads x tile x ctx fp16: the largest activation of a long context.
+# Keys and values are fetched once a tile; beyond 32 tokens the matrix lanes, not the fetch, bound the product.
+MAX_TOKEN_TILE = 32
 
 
 def ceildiv(a: int, b: int) -> int:

@@ -19,16 +19,18 @@ from dlavm.passes import (
     FuseHorizontal,
     LastTokens,
     MaterialiseViews,
+    OrderForMemory,
     Pass,
     QuantizeWeights,
 )
 from dlavm.target import load_target
 from tests.conftest import examples
 
+NANO = load_target("v3", "nano")
 DIM, CTX = 8, 8  # half a row tile of the board nano
 PASSES: list[Pass] = [
     Canonicalise(), FoldConstants(), FoldScale(), Dce(), Cse(), LastTokens(), FuseEpilogue(), QuantizeWeights(),
-    MaterialiseViews(), FuseHorizontal(load_target("v3", "nano").space("weights")),
+    MaterialiseViews(), FuseHorizontal(NANO.space("weights")), OrderForMemory(NANO),
 ]  # fmt: skip
 OPS = [
     "linear", "linear", "linear", "linear_bias", "linear_half", "rms_norm", "act", "scale", "add", "mul", "add_row",
