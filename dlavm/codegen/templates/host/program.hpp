@@ -28,7 +28,7 @@ class Program {
 
   private:
     std::vector<std::vector<std::uint32_t>> streams_;  // with words that change from step to step
-    std::size_t selected_ = 0;
+    [[maybe_unused]] std::size_t selected_ = 0;        // of the streams, where there are several
 };
 
 }  // namespace host
