@@ -9,11 +9,13 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from dlavm.formats import FORMATS, Grid
 from dlavm.graph import Graph
 from dlavm.graph.ir import JsonValue, Tensor
 from dlavm.support.errors import DlavmError
 
 DTYPES = ("F16", "BF16", "F32")  # element types of checkpoints, as safetensors calls them
+ALL = slice(None)
 SHOWN = 8  # names that an error lists before it only counts
 WEIGHTS_HINT = "name their directory with --weights, or say --weights random"
 
@@ -31,10 +33,18 @@ class WeightSource(Protocol):
         """Raises DlavmError for an unknown tensor."""
 
     def dtype(self, name: str) -> str:
-        """The element type in the checkpoint: F16, BF16, F32. Raises DlavmError for an unknown tensor."""
+        """The element type in the checkpoint: F16, BF16, F32, I32 of indices, or a name of FORMATS where it is
+        quantised in a way that a Grid holds. Raises DlavmError for an unknown tensor."""
 
-    def get(self, name: str) -> NDArray[Any]:
-        """The values as float16 (of F16) or float32. Raises DlavmError for an unknown or unusable tensor."""
+    def get(self, name: str, rows: slice = ALL) -> NDArray[Any]:
+        """The values of some rows as float16 (of F16), int32 (of I32) or float32; only these are read. Raises
+        DlavmError for an unknown or unusable tensor."""
+
+    def grid(self, name: str, rows: slice = ALL) -> Grid | None:
+        """Some rows of a quantised tensor, None of another. Raises DlavmError as `get` does."""
+
+    def note(self, name: str) -> str:
+        """Why the checkpoint's own grid of a tensor cannot be kept; empty where it is kept, or where there is none."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +119,7 @@ def weight_problems(graph: Graph, weights: WeightSource) -> list[tuple[str, str]
     problems = [(n, f"{place}: {n} expected shape {list(shape)}, got no such tensor") for n, shape in missing]
     problems += [(name, f"{place}: {what}") for name, what in _misshapen(graph, weights).items()]
     for name in dict.fromkeys(tensor.name for tensor in _tensors(graph) if tensor not in missing):
-        if weights.dtype(name) not in DTYPES:
+        if weights.dtype(name) not in (*DTYPES, "I32", *FORMATS):
             problems.append((name, f"{place}: {name} expected one of {DTYPES!r}, got {weights.dtype(name)!r}"))
     extra = f"{place}: expected only what the model uses, got"
     return problems + [(name, f"{extra} {name}") for name in _extra(graph, weights)]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dlavm.formats import Grid
+from dlavm.frontend.model import ALL
 from dlavm.graph import Graph
 from dlavm.support.errors import DlavmError
 
 LEVELS = 1 << 16  # numbers that a tensor's values are chosen from
 PART = 1 << 20  # numbers that are drawn at once, a multiple of 4
+_NO_DRAWS = np.empty(0, np.uint16)
 VECTOR_SPREAD = 0.1  # standard deviation of biases around 0 and of norm weights around 1
 
 
@@ -42,19 +46,43 @@ class RandomSource:
         self.shape(name)
         return "F16"
 
-    def get(self, name: str) -> NDArray[np.float16]:
-        """The values, made anew at each call."""
+    def get(self, name: str, rows: slice = ALL) -> NDArray[np.float16]:
+        """The values of some rows, made anew at each call."""
         shape = self.shape(name)
+        chosen = range(shape[0])[rows]
+        width = math.prod(shape[1:])
         centre = np.float32(name in self._norms)
         spread = VECTOR_SPREAD if len(shape) == 1 else 1 / math.sqrt(shape[-1])
         # Sixteen random bits choose one of as many numbers, evenly spaced in [-1, 1), which deviate by 1 / sqrt(3).
         evenly = np.arange(-LEVELS // 2, LEVELS // 2, dtype=np.float32) / np.float32(LEVELS // 2)
         levels = (centre + evenly * np.float32(spread * math.sqrt(3))).astype(np.float16)
-        digest = sha256(f"{self._seed}:{name}".encode()).digest()
-        generator = np.random.Philox(key=int.from_bytes(digest[:16], "little"))
-        values = np.empty(math.prod(shape), np.float16)
+        values = np.empty(len(chosen) * width, np.float16)
+        draws = self._draws(name, chosen.start * width)
         for start in range(0, len(values), PART):
             part = values[start : start + PART]
-            bits = generator.random_raw(-(-len(part) // 4)).astype("<u8", copy=False).view("<u2")
-            np.take(levels, bits[: len(part)], out=part, mode="wrap")
-        return values.reshape(shape)
+            np.take(levels, draws(len(part)), out=part, mode="wrap")
+        return values.reshape(len(chosen), *shape[1:])
+
+    def grid(self, name: str, rows: slice = ALL) -> Grid | None:
+        return None
+
+    def note(self, name: str) -> str:
+        return ""
+
+    def _draws(self, name: str, first: int) -> Callable[[int], NDArray[np.uint16]]:
+        """Gives the next numbers of 16 bits of the tensor's sequence, from number `first` on."""
+        digest = sha256(f"{self._seed}:{name}".encode()).digest()
+        generator = np.random.Philox(key=int.from_bytes(digest[:16], "little"))
+        generator.advance(first // 16)  # a step of the counter gives four words of four numbers
+        skipped = first % 16
+        ahead = generator.random_raw(4).astype("<u8", copy=False).view("<u2")[skipped:] if skipped else _NO_DRAWS
+
+        def draws(count: int) -> NDArray[np.uint16]:
+            nonlocal ahead
+            missing = max(0, count - len(ahead))
+            more = generator.random_raw(-(-missing // 4)).astype("<u8", copy=False).view("<u2")
+            found = np.concatenate([ahead, more])
+            ahead = found[count:]
+            return found[:count]
+
+        return draws

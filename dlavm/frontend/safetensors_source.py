@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from dlavm.formats import Grid
 from dlavm.frontend.jsonfile import read_json
-from dlavm.frontend.model import DTYPES
+from dlavm.frontend.model import ALL, DTYPES
 from dlavm.support.errors import DlavmError
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -77,15 +78,22 @@ class SafetensorsSource:
     def dtype(self, name: str) -> str:
         return str(self._file_of(name).get_slice(name).get_dtype())
 
-    def get(self, name: str) -> NDArray[Any]:
-        """The tensor as float16 or float32. Raises DlavmError for other types and for NaN or infinity."""
+    def get(self, name: str, rows: slice = ALL) -> NDArray[Any]:
+        """Rows as float16 or float32. Raises DlavmError for other types and for NaN or infinity."""
         if self.dtype(name) not in DTYPES:
             raise DlavmError(f"{self._where[name]}: {name} expected one of {DTYPES!r}, got {self.dtype(name)!r}")
-        tensor = self._file_of(name).get_tensor(name)
+        file = self._file_of(name)
+        tensor = file.get_tensor(name) if rows == ALL else file.get_slice(name)[rows]
         array: NDArray[Any] = tensor if tensor.dtype == np.float16 else tensor.astype(np.float32)
         if not np.isfinite(array).all():
             raise DlavmError(f"{self._where[name]}: {name} expected finite values, got NaN or infinity")
         return array
+
+    def grid(self, name: str, rows: slice = ALL) -> Grid | None:
+        return None
+
+    def note(self, name: str) -> str:
+        return ""
 
 
 def _first_line(error: Exception) -> str:

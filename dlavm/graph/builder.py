@@ -7,9 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dlavm.graph.constants import constant_args
 from dlavm.graph.ir import Constant, Graph, JsonValue, Node, Type, Value
 from dlavm.graph.ops import OPS
+from dlavm.graph.rotary import packed
 from dlavm.graph.verify import verify
 from dlavm.support.errors import DlavmError
 from dlavm.sym import Expr, IntoExpr, Var
@@ -74,6 +78,11 @@ class Builder:
     def rotary(self, dim: int, theta: float = 10000.0, name: str = "rotary") -> Value:
         """The table of `rope` for all positions: (ctx, dim)."""
         return self.constant(name, (self.ctx, dim), "rotary", ctx=self.ctx, dim=dim, theta=theta)
+
+    def scaled_rotary(self, frequencies: NDArray[np.float64], scale: float = 1.0, name: str = "rotary") -> Value:
+        """The same for any frequencies, float64 [dim / 2] in radians a position; cos and sin are times `scale`."""
+        shape = (self.ctx, 2 * len(frequencies))
+        return self.constant(name, shape, "scaled_rotary", ctx=self.ctx, frequencies=packed(frequencies), scale=scale)
 
     def __getattr__(self, op: str) -> Callable[..., Value]:
         if op not in OPS:

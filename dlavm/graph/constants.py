@@ -11,7 +11,7 @@ import numpy as np
 
 from dlavm.graph.ir import Constant
 from dlavm.graph.opdef import Array, Attr
-from dlavm.graph.rotary import rotary_table
+from dlavm.graph.rotary import rotary_table, scaled_rotary_table
 from dlavm.support.errors import DlavmError
 from dlavm.sym import Expr, wrap
 
@@ -33,6 +33,10 @@ def stored(values: Array) -> dict[str, object]:
 
 GENERATORS: dict[str, tuple[Callable[..., Array], dict[str, Attr]]] = {
     "rotary": (rotary_table, {"ctx": Attr("int"), "dim": Attr("int"), "theta": Attr("float")}),
+    "scaled_rotary": (
+        scaled_rotary_table,
+        {"ctx": Attr("int"), "frequencies": Attr("str"), "scale": Attr("float")},
+    ),
     "values": (stored_values, {"shape": Attr("shape"), "data": Attr("str")}),
 }
 

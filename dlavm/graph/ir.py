@@ -8,10 +8,11 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import NamedTuple, Union
 
+from dlavm.formats import FORMATS
 from dlavm.support.errors import DlavmError
 from dlavm.sym import Expr, IntoExpr, wrap
 
-DTYPES = ("f16", "f32", "i32", "int4g128")
+DTYPES = ("f16", "f32", "i32", *FORMATS)
 ROLES = ("input", "param", "constant", "activation", "kv")
 
 AttrValue = Union[str, bool, int, float, Expr, "tuple[Expr, ...]"]
@@ -20,7 +21,7 @@ JsonValue = Union[None, str, bool, int, float, "list[JsonValue]", "dict[str, Jso
 
 @dataclass(frozen=True)
 class Type:
-    """A shape of symbolic extents and an element type of DTYPES (int4g128: a quantised weight)."""
+    """A shape of symbolic extents and an element type of DTYPES (a name of FORMATS: a quantised weight)."""
 
     shape: tuple[Expr, ...]
     dtype: str
@@ -53,7 +54,8 @@ class Value:
 
     `source` is the checkpoint tensor of a param (two params may share one: a tied head) and the storage, that
     is the name of the kv input, of a kv value; empty for the others. A param that is several checkpoint tensors, one
-    below the other, has no source but `parts`: the name of each and its rows.
+    below the other, has no source but `parts`: the name of each and its rows. Of a param of three axes each part is a
+    matrix, an entry of the first axis.
     """
 
     name: str
@@ -66,7 +68,8 @@ class Value:
     def tensors(self) -> tuple[Tensor, ...]:
         """What a param is in the checkpoint, in the order of its rows."""
         shape = tuple(int(extent) for extent in self.type.shape)
-        parts = tuple(Tensor(name, (rows, *shape[1:])) for name, rows in self.parts)
+        inner = shape[2:] if len(shape) == 3 else shape[1:]
+        parts = tuple(Tensor(name, (rows, *inner)) for name, rows in self.parts)
         return parts or (Tensor(self.source, shape),)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dlavm.formats import FORMATS
 from dlavm.graph.ir import AttrValue, Type, Value
 from dlavm.support.errors import DlavmError
 from dlavm.sym import Expr, wrap
@@ -19,16 +20,18 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Attr:
-    """An attribute: its kind, the default (None: required) and, of a str, the choices."""
+    """An attribute: its kind, the default (None: required) and, of a str, the choices; `accepts` tells further ones."""
 
     kind: str  # str, bool, int, float, expr, shape
     default: AttrValue | None = None
     choices: tuple[str, ...] = ()
+    accepts: Callable[[str], bool] = field(default=lambda text: False)
 
     def convert(self, value: object) -> AttrValue | None:
         """`value` in its canonical Python type, None when it does not fit."""
         if self.kind == "str":
-            return value if isinstance(value, str) and (not self.choices or value in self.choices) else None
+            known = isinstance(value, str) and (not self.choices or value in self.choices or self.accepts(value))
+            return value if known else None  # type: ignore[return-value]  # it is a str
         if self.kind == "bool":
             return value if isinstance(value, bool) else None
         if self.kind in ("int", "float"):
@@ -79,13 +82,13 @@ class Call:
             return
         wanted = tuple(wrap(extent) for extent in shape)
         if found.shape != wanted or found.dtype not in dtypes.split():
-            self.fail(f"{operand} expected {dtypes.replace(' ', '|')}[{', '.join(map(str, wanted))}]", found)
+            self.fail(f"{operand} expected {_listed(dtypes)}[{', '.join(map(str, wanted))}]", found)
 
     def rank(self, operand: str, rank: int, dtypes: str = "f16 f32") -> tuple[Expr, ...]:
         """The shape of an operand that must have `rank` axes and one of the dtypes."""
         found = self.types[operand]
         if found.rank != rank or found.dtype not in dtypes.split():
-            self.fail(f"{operand} expected {dtypes.replace(' ', '|')} with {rank} axes", found)
+            self.fail(f"{operand} expected {_listed(dtypes)} with {rank} axes", found)
         return found.shape
 
     def require(self, condition: bool, expectation: str, found: object) -> None:
@@ -95,6 +98,12 @@ class Call:
     def fail(self, expectation: str, found: object) -> None:
         shapes = ", ".join(f"{name}: {type_}" for name, type_ in self.types.items())
         raise DlavmError(f"{self.op} at {self.where or '?'}: {expectation}, got {_shown(found)} (operands {shapes})")
+
+
+def _listed(dtypes: str) -> str:
+    """For a message; the many weight formats by one name."""
+    plain = [dtype for dtype in dtypes.split() if dtype not in FORMATS]
+    return "|".join(plain if len(plain) == len(dtypes.split()) else [*plain, "FORMAT"])
 
 
 def _shown(found: object) -> str:

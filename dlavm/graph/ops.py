@@ -4,17 +4,21 @@ of leading axes; T is the token axis."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from dlavm.formats import FORMATS
+from dlavm.graph.activations import act_attr, activation
+from dlavm.graph.attention import attention_reference
 from dlavm.graph.ir import Type
+from dlavm.graph.moe import moe_reference
 from dlavm.graph.opdef import Array, Attr, Call, OpDef
 from dlavm.sym import Expr, mul, wrap
 
 OPS: dict[str, OpDef] = {}
+WEIGHTS = " ".join(("f16", "f32", *FORMATS))  # what the matrix engine can multiply with
 Operands = Mapping[str, Array]
 Attrs = Mapping[str, Any]
 
@@ -22,25 +26,6 @@ Attrs = Mapping[str, Any]
 def _op(name: str, operands: str, rule: Callable[[Call], Type], reference: Callable[[Operands, Attrs, int], Array],
         doc: str, effect: bool = False, rowwise: str = "", **attrs: Attr) -> None:  # fmt: skip
     OPS[name] = OpDef(name, operands, rule, reference, attrs, doc, effect, tuple(rowwise.split()))
-
-
-def _erf(x: Array) -> Array:
-    return np.asarray(np.frompyfunc(math.erf, 1, 1)(x), dtype=np.float32)
-
-
-def _sigmoid(x: Array) -> Array:
-    return (0.5 * (np.tanh(0.5 * x) + 1.0)).astype(np.float32)
-
-
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "silu": lambda x: x * _sigmoid(x),
-    "gelu": lambda x: 0.5 * x * (1.0 + _erf(x / np.float32(math.sqrt(2.0)))),
-    "gelu_tanh": lambda x: 0.5 * x * (1.0 + np.tanh(np.float32(math.sqrt(2.0 / math.pi)) * (x + 0.044715 * x**3))),
-    "sigmoid": _sigmoid,
-    "tanh": np.tanh,
-    "relu": lambda x: np.maximum(x, 0),
-}
-ACTS = ("none", *ACTIVATIONS)
 
 
 # embedding: ids (T,), table (vocab, dim) -> (T, dim)
@@ -60,9 +45,9 @@ _op("embedding", "ids table", _embedding_type, _embedding, "Row ids[i] of the ta
 # linear: x (.., K), w (N, K), bias (N,), aux (.., N) -> (.., N)
 def _linear_type(c: Call) -> Type:
     k = c.dim("x", -1)
-    n = c.rank("w", 2, "f16 f32 int4g128")[0]
+    n = c.rank("w", 2, WEIGHTS)[0]
     c.match("x", c["x"].shape)
-    c.match("w", (n, k), "f16 f32 int4g128")
+    c.match("w", (n, k), WEIGHTS)
     c.match("bias", (n,))
     out = (*c["x"].shape[:-1], n)
     c.match("aux", out)
@@ -79,7 +64,7 @@ def _linear(v: Operands, a: Attrs, kv_len: int) -> Array:
     if "bias" in v:
         y = y + v["bias"]
     if a["act"] != "none":
-        y = ACTIVATIONS[a["act"]](y)
+        y = activation(a["act"])(y)
     if a["aux_mode"] == "mul":
         y = y * v["aux"]
     elif a["aux_mode"] == "add":
@@ -89,7 +74,7 @@ def _linear(v: Operands, a: Attrs, kv_len: int) -> Array:
 
 _op("linear", "x w bias? aux?", _linear_type, _linear,
     "act(x @ w.T * scale + bias), then * aux or + aux: the epilogue of the matrix engine, in its order.",
-    rowwise="x aux", act=Attr("str", "none", ACTS), aux_mode=Attr("str", "none", ("none", "add", "mul")),
+    rowwise="x aux", act=act_attr("none", default="none"), aux_mode=Attr("str", "none", ("none", "add", "mul")),
     scale=Attr("float", 1.0))  # fmt: skip
 
 
@@ -112,12 +97,13 @@ def _rms_norm(v: Operands, a: Attrs, kv_len: int) -> Array:
 def _layer_norm(v: Operands, a: Attrs, kv_len: int) -> Array:
     centred = v["x"] - np.mean(v["x"], axis=-1, keepdims=True)
     variance = np.mean(centred * centred, axis=-1, keepdims=True)
-    return centred / np.sqrt(variance + np.float32(a["eps"])) * v["gamma"] + v["beta"]
+    y = centred / np.sqrt(variance + np.float32(a["eps"])) * v["gamma"]
+    return y + v["beta"] if "beta" in v else y
 
 
 _op("rms_norm", "x gamma", _norm_type, _rms_norm,
     "x / sqrt(mean(x^2) + eps) * gamma over the last axis.", rowwise="x", eps=Attr("float"))  # fmt: skip
-_op("layer_norm", "x gamma beta", _norm_type, _layer_norm,
+_op("layer_norm", "x gamma beta?", _norm_type, _layer_norm,
     "(x - mean) / sqrt(variance + eps) * gamma + beta over the last axis.", rowwise="x", eps=Attr("float"))  # fmt: skip
 
 
@@ -172,26 +158,60 @@ def _attention_type(c: Call) -> Type:
     c.match("k_cache", (kv_heads, ctx, d))
     c.match("v_cache", (kv_heads, ctx, d))
     c.require(int(heads) % int(kv_heads) == 0, f"heads expected a multiple of {kv_heads} kv heads", heads)
+    for name in ("window", "softcap", "alibi"):
+        c.require(c.attrs[name] >= 0, f"{name} expected at least 0", c.attrs[name])  # type: ignore[operator]
     return Type(c["q"].shape, "f16")
 
 
-def _attention(v: Operands, a: Attrs, kv_len: int) -> Array:
-    tokens, heads, d = v["q"].shape
-    kv_heads, seen = v["k_cache"].shape[0], kv_len + tokens
-    q = v["q"].reshape(tokens, kv_heads, heads // kv_heads, d)
-    k, values = v["k_cache"][:, :seen], v["v_cache"][:, :seen]
-    scores = np.einsum("tgqd,gsd->gqts", q, k, optimize=True) * np.float32(a["scale"])
-    hidden = np.arange(seen) > kv_len + np.arange(tokens)[:, None]
-    scores = np.where(hidden, np.float32(-np.inf), scores)
-    p = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    p = p / p.sum(axis=-1, keepdims=True)
-    return np.einsum("gqts,gsd->tgqd", p, values, optimize=True).reshape(tokens, heads, d)
+_op("attention", "q k_cache v_cache", _attention_type, attention_reference,
+    "softmax(scores) v, where scores = q k^T * scale; row i sees positions up to kv_len + i, of them the last\n"
+    "`window` where that is not 0; query head h uses kv head h // (heads / kv_heads). `softcap` c > 0: c * tanh(score / c).\n"
+    "`alibi` > 0: plus slope[h] * (position of k - position of q) * alibi_scale (Press et al., arXiv 2108.12409).",
+    scale=Attr("float"), window=Attr("int", 0), softcap=Attr("float", 0.0), alibi=Attr("float", 0.0),
+    alibi_scale=Attr("float", 1.0))  # fmt: skip
 
 
-_op("attention", "q k_cache v_cache", _attention_type, _attention,
-    "softmax(q k^T * scale) v; row i sees positions 0 .. kv_len + i; query head h uses kv head\n"
-    "h // (heads / kv_heads).",
-    scale=Attr("float"))  # fmt: skip
+# add_positions: x (T, D), table (P, D) -> like x
+def _add_positions_type(c: Call) -> Type:
+    _, d = c.rank("x", 2)
+    positions, _ = c.rank("table", 2)
+    c.match("table", (positions, d))
+    return Type(c["x"].shape, "f16")
+
+
+_op("add_positions", "x table", _add_positions_type,
+    lambda v, a, kv_len: v["x"] + v["table"][kv_len : kv_len + len(v["x"])],
+    "x[i] + table[kv_len + i]: learned positions.")  # fmt: skip
+
+
+# moe: x (T, D), logits (T, E), gate and up (E, I, D), down (E, D, I) -> (T, D)
+def _moe_type(c: Call) -> Type:
+    tokens, d = c.rank("x", 2)
+    experts, inner, _ = c.rank("gate", 3, WEIGHTS)
+    c.match("logits", (tokens, experts))
+    for name in ("gate", "up"):
+        c.match(name, (experts, inner, d), WEIGHTS)
+    c.match("down", (experts, d, inner), WEIGHTS)
+    top_k = int(c.attrs["top_k"])  # type: ignore[arg-type]
+    c.require(1 <= top_k <= int(experts), f"top_k expected 1..{experts}", top_k)
+    return Type(c["x"].shape, "f16")
+
+
+_op("moe", "x logits gate up down", _moe_type, moe_reference,
+    "Mixture of experts: p = softmax(logits), the top_k largest (the lowest index of equal ones), divided by\n"
+    "their sum with `renormalize`; the sum of p[j] * (act(x @ gate[j].T) * (x @ up[j].T)) @ down[j].T over them.",
+    rowwise="x logits", top_k=Attr("int"), act=act_attr(), renormalize=Attr("bool", True))  # fmt: skip
+
+
+# permute: x (.., N), index (N,) -> like x
+def _permute_type(c: Call) -> Type:
+    c.match("x", c["x"].shape)
+    c.match("index", (c.dim("x", -1),), "i32")
+    return Type(c["x"].shape, "f16")
+
+
+_op("permute", "x index", _permute_type, lambda v, a, kv_len: v["x"][..., v["index"].astype(np.int64)],
+    "y[.., j] = x[.., index[j]].", rowwise="x")  # fmt: skip
 
 
 def _reshape_type(c: Call) -> Type:
@@ -263,8 +283,8 @@ def _same_type(c: Call) -> Type:
 
 _op("scale", "x", _same_type, lambda v, a, kv_len: v["x"] * np.float32(a["value"]),
     "x * value.", rowwise="x", value=Attr("float"))  # fmt: skip
-_op("act", "x", _same_type, lambda v, a, kv_len: ACTIVATIONS[a["fn"]](v["x"]),
-    "An activation function, element by element.", rowwise="x", fn=Attr("str", None, tuple(ACTIVATIONS)))  # fmt: skip
+_op("act", "x", _same_type, lambda v, a, kv_len: activation(a["fn"])(v["x"]),
+    "An activation function, element by element.", rowwise="x", fn=act_attr())  # fmt: skip
 
 
 # argmax: x (rows, n) -> (rows,)

@@ -138,4 +138,7 @@ def test_a_large_tensor_begins_like_a_small_one_and_does_not_repeat() -> None:
     rows = PART // 64 + 1
     large, small = RandomSource(graph(rows)).get("w"), RandomSource(graph(8)).get("w")
     np.testing.assert_array_equal(large[:8], small)
+    for start, stop in ((0, 3), (7, 9), (rows - 2, rows)):
+        some = RandomSource(graph(rows, 61)).get("w", slice(start, stop))
+        np.testing.assert_array_equal(some, RandomSource(graph(rows, 61)).get("w")[start:stop])
     assert not np.array_equal(large[0], large[-1])

@@ -42,14 +42,19 @@ def erf_gelu(x: float) -> float:
     return 0.5 * x * (1 + math.erf(x / math.sqrt(2)))
 
 
-def slow_attention() -> np.ndarray:
+def slow_attention(window: int = CTX, cap: float = 0, slopes: list[float] | None = None) -> np.ndarray:
     out = np.zeros_like(HEADS)
     for t in range(T):
         for h in range(4):
             seen = KV_LEN + t + 1
-            scores = [float(HEADS[t, h] @ K_CACHE[h // 2, s]) * 0.25 for s in range(seen)]
+            visible = range(max(0, seen - window), seen)
+            scores = [float(HEADS[t, h] @ K_CACHE[h // 2, s]) * 0.25 for s in visible]
+            if cap:
+                scores = [cap * math.tanh(score / cap) for score in scores]
+            if slopes:
+                scores = [score - slopes[h] * (KV_LEN + t - s) for score, s in zip(scores, visible, strict=True)]
             p = np.exp(np.array(scores) - max(scores))
-            out[t, h] = sum(p[s] / p.sum() * V_CACHE[h // 2, s] for s in range(seen))
+            out[t, h] = sum(weight / p.sum() * V_CACHE[h // 2, s] for weight, s in zip(p, visible, strict=True))
     return out
 
 
@@ -72,6 +77,24 @@ def appended() -> np.ndarray:
     return cache
 
 
+def slow_moe(renormalize: bool) -> np.ndarray:
+    out = np.zeros_like(X)
+    for t in range(T):
+        p = [math.exp(route) for route in ROUTES[t]]
+        chosen = sorted(range(4), key=lambda e: (-p[e], e))[:2]
+        total = sum(p[e] for e in chosen) if renormalize else sum(p)
+        for e in chosen:
+            inner = np.maximum(EXPERTS["gate"][e] @ X[t], 0) * (EXPERTS["up"][e] @ X[t])
+            out[t] += p[e] / total * (EXPERTS["down"][e] @ inner)
+    return out
+
+
+POSITIONS = RNG.standard_normal((CTX, D)).astype(np.float32)
+ROUTES = np.array([[0, 2, 2, 2], [1, 0, 3, -1], [0, 0, 0, 0]], dtype=np.float32)
+EXPERTS = {"gate": RNG.standard_normal((4, 5, D)).astype(np.float32),
+           "up": RNG.standard_normal((4, 5, D)).astype(np.float32),
+           "down": RNG.standard_normal((4, D, 5)).astype(np.float32)}  # fmt: skip
+ORDER = np.array([3, 1, 0, 2, 7, 7, 5, 6], dtype=np.int32)
 ATTENTION = {"k": K_CACHE, "v": V_CACHE}
 IDS = np.array([5, 0, 5], dtype=np.int32)
 SILU = 1 / (1 + np.exp(-X.astype(np.float64))) * X
@@ -141,6 +164,23 @@ CASES: list[tuple[str, dict[str, Any], Callable[[Builder, dict[str, Value]], Val
     ("act", {"x": X}, lambda b, v: b.act(v["x"], fn="silu"), SILU, {}),
     ("act", {"x": X}, lambda b, v: b.act(v["x"], fn="gelu"), np.vectorize(erf_gelu)(X), {}),
     ("act", {"x": X}, lambda b, v: b.act(v["x"], fn="sigmoid"), 1 / (1 + np.exp(-X)), {}),
+    ("act", {"x": X}, lambda b, v: b.act(v["x"], fn="softcap(0.5)"), 0.5 * np.tanh(X / 0.5), {}),
+    ("layer_norm", {"x": X, "g": GAMMA}, lambda b, v: b.layer_norm(v["x"], v["g"], eps=0.1),
+     (X - X.mean(-1, keepdims=True)) / np.sqrt(X.var(-1, keepdims=True) + 0.1) * GAMMA, {}),
+    ("attention", {"q": HEADS}, lambda b, v: b.attention(v["q"], v["k"], v["v"], scale=0.25, window=4),
+     slow_attention(window=4), ATTENTION),
+    ("attention", {"q": HEADS}, lambda b, v: b.attention(v["q"], v["k"], v["v"], scale=0.25, softcap=0.5),
+     slow_attention(cap=0.5), ATTENTION),
+    ("attention", {"q": HEADS},
+     lambda b, v: b.attention(v["q"], v["k"], v["v"], scale=0.25, alibi=8.0, alibi_scale=0.5),
+     slow_attention(slopes=[0.125, 2**-5, 2**-7, 2**-9]), ATTENTION),
+    ("add_positions", {"x": X, "w": POSITIONS}, lambda b, v: b.add_positions(v["x"], v["w"]), X + POSITIONS[5:8], {}),
+    ("moe", {"x": X, "l": ROUTES, **EXPERTS},
+     lambda b, v: b.moe(v["x"], v["l"], v["gate"], v["up"], v["down"], top_k=2, act="relu"), slow_moe(True), {}),
+    ("moe", {"x": X, "l": ROUTES, **EXPERTS},
+     lambda b, v: b.moe(v["x"], v["l"], v["gate"], v["up"], v["down"], top_k=2, act="relu", renormalize=False),
+     slow_moe(False), {}),
+    ("permute", {"x": HEADS, "i": ORDER}, lambda b, v: b.permute(v["x"], v["i"]), HEADS[..., ORDER], {}),
     ("argmax", {"x": np.round(X)}, lambda b, v: b.argmax(v["x"]), [list(r).index(max(r)) for r in np.round(X)], {}),
     ("copy", {"x": X}, lambda b, v: b.copy(v["x"]), X, {}),
 ]
@@ -171,7 +211,7 @@ def test_rotary_table_rows() -> None:
 REFUSALS: list[tuple[Callable[[Builder, Value, Value], object], str]] = [
     (
         lambda b, x, w: b.linear(x, w),
-        r"linear at layer 3 / q_proj: w expected f16\|f32\|int4g128\[6, 8\], got f16\[6, 7\] "
+        r"linear at layer 3 / q_proj: w expected f16\|f32\|FORMAT\[6, 8\], got f16\[6, 7\] "
         r"\(operands x: f16\[token, 8\], w: f16\[6, 7\]\)",
     ),
     (lambda b, x, w: b.linear(x, x.type), r"operand w expected a value, got Type"),
@@ -211,6 +251,25 @@ REFUSALS: list[tuple[Callable[[Builder, Value, Value], object], str]] = [
         ),
         r"heads expected a multiple of 3 kv heads, got 2 \(",
     ),
+    (
+        lambda b, x, w: b.attention(
+            b.reshape(x, shape=(b.token, 2, 4)), b.kv("k", (1, CTX, 4)), b.kv("v", (1, CTX, 4)), scale=1.0, window=-1
+        ),
+        r"attention at .*: window expected at least 0, got -1",
+    ),
+    (lambda b, x, w: b.act(x, fn="softcap(0.0)"), r"attribute fn expected one of .*, got 'softcap\(0.0\)'"),
+    (lambda b, x, w: b.add_positions(x, w), r"add_positions at .*: table expected f16\|f32\[6, 8\], got f16\[6, 7\]"),
+    (
+        lambda b, x, w: b.moe(x, b.param("l", (b.token, 2)), b.param("g", (2, 3, 8)), b.param("u", (2, 3, 8)),
+                              b.param("d", (2, 8, 3)), top_k=3, act="silu"),
+        r"moe at .*: top_k expected 1..2, got 3",
+    ),
+    (
+        lambda b, x, w: b.moe(x, b.param("l", (b.token, 2)), b.param("g", (2, 3, 8)), b.param("u", (2, 3, 8)),
+                              b.param("d", (2, 3, 8)), top_k=1, act="silu"),
+        r"moe at .*: down expected f16\|f32\|FORMAT\[2, 8, 3\], got f16\[2, 3, 8\]",
+    ),
+    (lambda b, x, w: b.permute(x, w), r"permute at .*: index expected i32\[8\], got f16\[6, 7\]"),
     (lambda b, x, w: b.kv_append(b.kv("k", (2, CTX, 8)), x), r"kv_append at .*: x expected f16\|f32\[token, 2, 8\]"),
 ]
 

@@ -1,0 +1,127 @@
+"""Floats onto a grid by rounding to nearest; grids from one format to another where that is exact."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlavm.formats.grid import Grid
+from dlavm.formats.table import E8M0_BIAS, E8M0_LIMIT, Format
+from dlavm.support.errors import DlavmError
+
+F32 = NDArray[np.float32]
+_Rounded = tuple[NDArray[np.uint8], NDArray[Any], NDArray[np.uint8] | None]  # codes, scale, zero
+
+
+def quantize(w: NDArray[np.floating], format: Format, name: str = "") -> Grid:
+    """Round to nearest: w [n, k] onto the grid of `format`.
+
+    Symmetric integers: scale = max|w| / (2^(bits-1) - 1). With zero points: the range from min(w, 0) to max(w, 0) has
+    2^bits - 1 steps. Float elements with fp16 scales: scale = max|w| / largest element. MX (OCP specification 1.0): the shared
+    exponent is floor(log2 max|w|) less that of the largest element; elements saturate.
+    Raises DlavmError naming the tensor for values that are not finite, for scales past their type, and for values so
+    small that every scale becomes zero.
+    """
+    n, k = w.shape
+    padded = np.zeros((n, format.groups(k) * format.group), dtype=np.float32)
+    padded[:, :k] = w
+    if not np.isfinite(padded).all():
+        raise DlavmError(f"weight {name}: expected finite values, got NaN or infinity")
+    grouped = padded.reshape(n, format.groups(k), format.group)
+    rounded = _shared_exponent if format.scale == "e8m0" else _asymmetric if format.zero else _symmetric
+    codes, scale, zero = rounded(grouped, format, name)
+    return Grid(format, codes.reshape(n, -1)[:, :k], scale, zero)
+
+
+def _half(wide: F32, name: str) -> NDArray[np.float16]:
+    if wide.max(initial=0) > 65504:
+        raise DlavmError(f"weight {name}: a scale of {wide.max()} does not fit fp16")
+    scale = wide.astype(np.float16)
+    if wide.any() and not scale.any():
+        raise DlavmError(f"weight {name}: expected a scale that fp16 does not make zero, got {wide.max()}")
+    return scale
+
+
+def _divisor(scale: NDArray[np.float16]) -> F32:
+    return np.where(scale > 0, scale.astype(np.float32), np.float32(1))[..., None]
+
+
+def _symmetric(grouped: F32, format: Format, name: str) -> _Rounded:
+    element = format.element
+    largest = element.middle - 1 if element.float_type is None else np.ldexp(element.table.max(), element.unit_exponent)
+    scale = _half(np.abs(grouped).max(axis=-1) / np.float32(largest), name)
+    return _codes(grouped / _divisor(scale), format), scale, None
+
+
+def _codes(x: F32, format: Format) -> NDArray[np.uint8]:
+    """The nearest codes of x, which counts values of the element; ties to even, saturating."""
+    element = format.element
+    if element.float_type is None:
+        units = np.rint(np.ldexp(x, -element.unit_exponent))
+        return (np.clip(units, -element.middle, element.middle - 1) + element.middle).astype(np.uint8)
+    largest = np.float32(np.ldexp(float(element.table.max()), element.unit_exponent))
+    return np.clip(x, -largest, largest).astype(element.float_type).view(np.uint8)
+
+
+def _asymmetric(grouped: F32, format: Format, name: str) -> _Rounded:
+    steps = (1 << format.element.bits) - 1
+    low, high = np.minimum(grouped.min(axis=-1), 0), np.maximum(grouped.max(axis=-1), 0)
+    scale = _half((high - low) / np.float32(steps), name)
+    divisor = _divisor(scale)
+    zero = np.clip(np.rint(-low / divisor[..., 0]), 0, steps)
+    codes = np.clip(np.rint(grouped / divisor) + zero[..., None], 0, steps)
+    return codes.astype(np.uint8), scale, zero.astype(np.uint8)
+
+
+def _shared_exponent(grouped: F32, format: Format, name: str) -> _Rounded:
+    largest = np.abs(grouped).max(axis=-1)
+    exponent = np.where(largest > 0, np.frexp(largest)[1] - 1 - format.element.largest_exponent, 0)
+    if np.abs(exponent).max(initial=0) > E8M0_LIMIT:
+        worst = int(exponent.flat[np.abs(exponent).argmax()])
+        raise DlavmError(f"weight {name}: scales expected within 2^+-{E8M0_LIMIT}, got 2^{worst}")
+    return _codes(np.ldexp(grouped, -exponent[..., None]), format), (exponent + E8M0_BIAS).astype(np.uint8), None
+
+
+def convert(grid: Grid, format: Format) -> Grid | None:
+    """The same numbers on the grid of another format; None where it does not hold each of them exactly.
+
+    Scales are repeated over smaller groups or shared by equal neighbours; integers may get zero points or more bits.
+    """
+    if grid.format == format:
+        return grid
+    same_kind = (grid.format.scale, grid.format.element.float_type) == (format.scale, format.element.float_type)
+    if not same_kind or format.element.unit_exponent != grid.format.element.unit_exponent:
+        return None
+    scale = _regrouped(grid.scale, grid, format)
+    zero = None if grid.zero is None else _regrouped(grid.zero, grid, format)
+    if scale is None or (grid.zero is not None and zero is None):
+        return None
+    if grid.format.element == format.element and (grid.zero is None) == (not format.zero):
+        return Grid(format, grid.codes, scale, zero)
+    if format.element.float_type is not None:
+        return None
+    return _recoded(grid.integers(), scale, format)
+
+
+def _regrouped(per_group: NDArray[Any], grid: Grid, format: Format) -> NDArray[Any] | None:
+    """Per group of `format`; None where a larger group has members that differ."""
+    k = grid.shape[1]
+    ends = np.minimum(np.arange(1, format.groups(k) + 1) * format.group, k)
+    starts = np.arange(format.groups(k)) * format.group
+    first = per_group[:, starts // grid.format.group]
+    for member in range(format.group // grid.format.group):
+        here = np.minimum(starts + member * grid.format.group, ends - 1) // grid.format.group
+        if not np.array_equal(per_group[:, here], first):
+            return None
+    return np.ascontiguousarray(first)
+
+
+def _recoded(integers: NDArray[np.int32], scale: NDArray[Any], format: Format) -> Grid | None:
+    """Integers with the format's own middle as zero point; None where one does not fit its bits."""
+    middle = format.element.middle
+    if integers.min(initial=0) < -middle or integers.max(initial=0) >= middle:
+        return None
+    zero = np.full(scale.shape, middle, dtype=np.uint8) if format.zero else None
+    return Grid(format, (integers + middle).astype(np.uint8), scale, zero)
