@@ -19,8 +19,8 @@ def quantize(w: NDArray[np.floating], format: Format, name: str = "") -> Grid:
     """Round to nearest: w [n, k] onto the grid of `format`.
 
     Symmetric integers: scale = max|w| / (2^(bits-1) - 1). With zero points: the range from min(w, 0) to max(w, 0) has
-    2^bits - 1 steps. Float elements with fp16 scales: scale = max|w| / largest element. MX (OCP specification 1.0): the shared
-    exponent is floor(log2 max|w|) less that of the largest element; elements saturate.
+    2^bits - 1 steps. Float elements with fp16 scales: scale = max|w| / largest element. MX (OCP specification 1.0): the
+    shared exponent is floor(log2 max|w|) less that of the largest element; elements saturate.
     Raises DlavmError naming the tensor for values that are not finite, for scales past their type, and for values so
     small that every scale becomes zero.
     """

@@ -118,9 +118,12 @@ def weight_problems(graph: Graph, weights: WeightSource) -> list[tuple[str, str]
     place, missing = f"weights {weights.place}", _missing(graph, weights)
     problems = [(n, f"{place}: {n} expected shape {list(shape)}, got no such tensor") for n, shape in missing]
     problems += [(name, f"{place}: {what}") for name, what in _misshapen(graph, weights).items()]
-    for name in dict.fromkeys(tensor.name for tensor in _tensors(graph) if tensor not in missing):
-        if weights.dtype(name) not in (*DTYPES, "I32", *FORMATS):
-            problems.append((name, f"{place}: {name} expected one of {DTYPES!r}, got {weights.dtype(name)!r}"))
+    kinds = {tensor: "I32" if param.type.dtype == "i32" else "" for param in graph.params for tensor in param.tensors}
+    for tensor, kind in kinds.items():
+        expected = (kind,) if kind else DTYPES
+        found = None if tensor in missing else weights.dtype(tensor.name)
+        if found is not None and found not in (expected if kind else (*DTYPES, *FORMATS)):
+            problems.append((tensor.name, f"{place}: {tensor.name} expected one of {expected!r}, got {found!r}"))
     extra = f"{place}: expected only what the model uses, got"
     return problems + [(name, f"{extra} {name}") for name in _extra(graph, weights)]
 
