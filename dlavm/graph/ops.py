@@ -166,7 +166,7 @@ def _attention_type(c: Call) -> Type:
 _op("attention", "q k_cache v_cache", _attention_type, attention_reference,
     "softmax(scores) v, where scores = q k^T * scale; row i sees positions up to kv_len + i, of them the last\n"
     "`window` where that is not 0; query head h uses kv head h // (heads / kv_heads). `softcap` c > 0: c * tanh(score\n"
-    "/ c). `alibi` > 0: plus slope[h] * (position of k - position of q) * alibi_scale (Press et al., arXiv 2108.12409).",
+    "/ c). `alibi` > 0: plus slope[h] * (position of k - that of q) * alibi_scale (Press et al., arXiv 2108.12409).",
     scale=Attr("float"), window=Attr("int", 0), softcap=Attr("float", 0.0), alibi=Attr("float", 0.0),
     alibi_scale=Attr("float", 1.0))  # fmt: skip
 
