@@ -1,4 +1,4 @@
-"""Weights from a directory of safetensors files, memory-mapped, one tensor at a time."""
+"""Weights from a directory of safetensors files, memory-mapped, some rows of a tensor at a time."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from dlavm.frontend.jsonfile import read_json
 from dlavm.frontend.model import ALL, DTYPES
 from dlavm.support.errors import DlavmError
 
+MAPPED = 256 << 20  # bytes of the files that may be resident
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 
 
@@ -26,6 +27,7 @@ class SafetensorsSource:
         self.place = str(directory)
         self._files: dict[str, Any] = {}
         self._where: dict[str, Path] = {}
+        self._mapped = 0  # bytes read since the files were opened
         index = directory / INDEX
         if (directory / SINGLE).is_file() or not index.is_file():
             self._read_files(directory)
@@ -64,10 +66,17 @@ class SafetensorsSource:
                 raise DlavmError(f"{path}: expected a safetensors file, got {_first_line(error)!r}") from None
         return self._files[key]
 
+    def _release(self, read: int) -> None:
+        """Unmaps the files once enough of them has been read: their pages count as resident memory until then."""
+        self._mapped += read
+        if self._mapped > MAPPED:
+            self._files.clear()
+            self._mapped = 0
+
     def _file_of(self, name: str) -> Any:
         if name not in self._where:
             raise DlavmError(f"weights {self.place}: expected a tensor of the checkpoint, got {name!r}")
-        return self._files[str(self._where[name])]
+        return self._open(self._where[name])
 
     def names(self) -> list[str]:
         return sorted(self._where)
@@ -84,6 +93,7 @@ class SafetensorsSource:
             raise DlavmError(f"{self._where[name]}: {name} expected one of {DTYPES!r}, got {self.dtype(name)!r}")
         file = self._file_of(name)
         tensor = file.get_tensor(name) if rows == ALL else file.get_slice(name)[rows]
+        self._release(tensor.nbytes)
         array: NDArray[Any] = tensor if tensor.dtype == np.float16 else tensor.astype(np.float32)
         if not np.isfinite(array).all():
             raise DlavmError(f"{self._where[name]}: {name} expected finite values, got NaN or infinity")
