@@ -1,7 +1,7 @@
 """Number formats of weights: what a code means, how floats become codes."""
 
 from dlavm.formats.grid import Grid
-from dlavm.formats.quantize import convert, quantize
+from dlavm.formats.quantize import convert, nearest, quantize, scales
 from dlavm.formats.table import ELEMENTS, FORMATS, Element, Format, format_of
 
-__all__ = ["ELEMENTS", "FORMATS", "Element", "Format", "Grid", "convert", "format_of", "quantize"]
+__all__ = ["ELEMENTS", "FORMATS", "Element", "Format", "Grid", "convert", "format_of", "nearest", "quantize", "scales"]

@@ -12,7 +12,6 @@ from dlavm.formats.table import E8M0_BIAS, E8M0_LIMIT, Format
 from dlavm.support.errors import DlavmError
 
 F32 = NDArray[np.float32]
-_Rounded = tuple[NDArray[np.uint8], NDArray[Any], NDArray[np.uint8] | None]  # codes, scale, zero
 
 
 def quantize(w: NDArray[np.floating], format: Format, name: str = "") -> Grid:
@@ -27,12 +26,31 @@ def quantize(w: NDArray[np.floating], format: Format, name: str = "") -> Grid:
     n, k = w.shape
     padded = np.zeros((n, format.groups(k) * format.group), dtype=np.float32)
     padded[:, :k] = w
-    if not np.isfinite(padded).all():
-        raise DlavmError(f"weight {name}: expected finite values, got NaN or infinity")
     grouped = padded.reshape(n, format.groups(k), format.group)
-    rounded = _shared_exponent if format.scale == "e8m0" else _asymmetric if format.zero else _symmetric
-    codes, scale, zero = rounded(grouped, format, name)
-    return Grid(format, codes.reshape(n, -1)[:, :k], scale, zero)
+    scale, zero = scales(grouped, format, name)
+    return Grid(format, nearest(grouped, scale, zero, format).reshape(n, -1)[:, :k], scale, zero)
+
+
+def scales(grouped: F32, format: Format, name: str = "") -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
+    """Scale and zero point (None without) of groups [.., group], as `quantize` chooses them; it says what is refused."""
+    if not np.isfinite(grouped).all():
+        raise DlavmError(f"weight {name}: expected finite values, got NaN or infinity")
+    if format.scale == "e8m0":
+        return _shared_exponent(grouped, format, name), None
+    return _asymmetric(grouped, format, name) if format.zero else (_symmetric(grouped, format, name), None)
+
+
+def nearest(
+    grouped: F32, scale: NDArray[Any], zero: NDArray[np.uint8] | None, format: Format
+) -> NDArray[np.uint8]:
+    """The nearest codes of groups [.., group] on grids with these scales and zero points [..]; ties to even,
+    saturating."""
+    if format.scale == "e8m0":
+        return _codes(np.ldexp(grouped, E8M0_BIAS - scale.astype(np.int32)[..., None]), format)
+    units = grouped / _divisor(scale)[..., None]
+    if zero is None:
+        return _codes(units, format)
+    return np.clip(np.rint(units) + zero[..., None], 0, (1 << format.element.bits) - 1).astype(np.uint8)
 
 
 def _half(wide: F32, name: str) -> NDArray[np.float16]:
@@ -45,18 +63,17 @@ def _half(wide: F32, name: str) -> NDArray[np.float16]:
 
 
 def _divisor(scale: NDArray[np.float16]) -> F32:
-    return np.where(scale > 0, scale.astype(np.float32), np.float32(1))[..., None]
+    return np.where(scale > 0, scale.astype(np.float32), np.float32(1))
 
 
-def _symmetric(grouped: F32, format: Format, name: str) -> _Rounded:
+def _symmetric(grouped: F32, format: Format, name: str) -> NDArray[np.float16]:
     element = format.element
     largest = element.middle - 1 if element.float_type is None else np.ldexp(element.table.max(), element.unit_exponent)
-    scale = _half(np.abs(grouped).max(axis=-1) / np.float32(largest), name)
-    return _codes(grouped / _divisor(scale), format), scale, None
+    return _half(np.abs(grouped).max(axis=-1) / np.float32(largest), name)
 
 
 def _codes(x: F32, format: Format) -> NDArray[np.uint8]:
-    """The nearest codes of x, which counts values of the element; ties to even, saturating."""
+    """The nearest codes of x, which counts values of the element."""
     element = format.element
     if element.float_type is None:
         units = np.rint(np.ldexp(x, -element.unit_exponent))
@@ -65,23 +82,20 @@ def _codes(x: F32, format: Format) -> NDArray[np.uint8]:
     return np.clip(x, -largest, largest).astype(element.float_type).view(np.uint8)
 
 
-def _asymmetric(grouped: F32, format: Format, name: str) -> _Rounded:
+def _asymmetric(grouped: F32, format: Format, name: str) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
     steps = (1 << format.element.bits) - 1
     low, high = np.minimum(grouped.min(axis=-1), 0), np.maximum(grouped.max(axis=-1), 0)
     scale = _half((high - low) / np.float32(steps), name)
-    divisor = _divisor(scale)
-    zero = np.clip(np.rint(-low / divisor[..., 0]), 0, steps)
-    codes = np.clip(np.rint(grouped / divisor) + zero[..., None], 0, steps)
-    return codes.astype(np.uint8), scale, zero.astype(np.uint8)
+    return scale, np.clip(np.rint(-low / _divisor(scale)), 0, steps).astype(np.uint8)
 
 
-def _shared_exponent(grouped: F32, format: Format, name: str) -> _Rounded:
+def _shared_exponent(grouped: F32, format: Format, name: str) -> NDArray[np.uint8]:
     largest = np.abs(grouped).max(axis=-1)
     exponent = np.where(largest > 0, np.frexp(largest)[1] - 1 - format.element.largest_exponent, 0)
     if np.abs(exponent).max(initial=0) > E8M0_LIMIT:
         worst = int(exponent.flat[np.abs(exponent).argmax()])
         raise DlavmError(f"weight {name}: scales expected within 2^+-{E8M0_LIMIT}, got 2^{worst}")
-    return _codes(np.ldexp(grouped, -exponent[..., None]), format), (exponent + E8M0_BIAS).astype(np.uint8), None
+    return (exponent + E8M0_BIAS).astype(np.uint8)
 
 
 def convert(grid: Grid, format: Format) -> Grid | None:
