@@ -32,7 +32,7 @@ def quantize(w: NDArray[np.floating], format: Format, name: str = "") -> Grid:
 
 
 def scales(grouped: F32, format: Format, name: str = "") -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
-    """Scale and zero point (None without) of groups [.., group], as `quantize` chooses them; it says what is refused."""
+    """Scale and zero point (None without) of groups [.., group], chosen and refused as `quantize` does."""
     if not np.isfinite(grouped).all():
         raise DlavmError(f"weight {name}: expected finite values, got NaN or infinity")
     if format.scale == "e8m0":
