@@ -45,7 +45,7 @@ class Findings:
 def check(model: Model, spec: TargetSpec, options: Options) -> Findings:
     """All problems of options, graph, weights, ops and memory. A graph that cannot be built hides what comes behind it.
     The values of weights are not read: a NaN is found by `build`."""
-    found = Findings(model.name)
+    found = Findings(model.name, notes=[{"where": model.name, "what": note} for note in model.notes])
     options = _possible(model, spec, options, found)
     graph = found.attempt(lambda: model.graph_alone(*options.sizes(model, spec)), GRAPH)
     if graph is None:

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from dlavm.frontend import hf, python_model
+from dlavm.frontend import gguf, hf, python_model
 from dlavm.frontend.model import WEIGHTS_HINT, Model, WeightSource, check_weights, weight_problems
 from dlavm.frontend.random_weights import RandomSource
 from dlavm.support.errors import DlavmError
@@ -16,7 +16,8 @@ __all__ = ["WEIGHTS_HINT", "Model", "RandomSource", "WeightSource", "check_weigh
 
 
 def load_model(path: Path | str, weights: Path | str | None = None) -> Model:
-    """The model that `path` names: a Python model file, FILE.py:SHAPE, or a Hugging Face checkpoint directory.
+    """The model that `path` names: a Python model file, FILE.py:SHAPE, a Hugging Face checkpoint
+    directory or a GGUF file.
 
     `weights` names a directory of safetensors to use instead of the model's own; `none` is for shapes without
     weights, `random` or `random:SEED` for random ones.
@@ -47,6 +48,8 @@ def _read(named: Path | str, weights: Path | None = None, bare: bool = False) ->
         return hf.load(path, weights, bare)
     if path.suffix == ".py" and path.is_file():
         return python_model.load(path, weights, shape, bare)
+    if path.suffix == ".gguf" and path.is_file():
+        return gguf.load(path, weights, bare)
     if not path.exists():
         raise DlavmError(f"model: expected a file or directory, got {str(path)!r}, which does not exist")
-    raise DlavmError(f"model: expected a .py file or a Hugging Face checkpoint directory, got {str(path)!r}")
+    raise DlavmError(f"model: expected a .py or .gguf file or a Hugging Face checkpoint directory, got {str(path)!r}")

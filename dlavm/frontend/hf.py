@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dlavm.frontend.jsonfile import read_json
 from dlavm.frontend.llama import LlamaConfig, llama_graph
-from dlavm.frontend.model import Model
+from dlavm.frontend.model import Model, WeightSource
 from dlavm.frontend.safetensors_source import SafetensorsSource
 from dlavm.graph import Graph
 from dlavm.graph.ir import JsonValue
@@ -35,20 +36,37 @@ def load(directory: Path, weights: Path | None = None, bare: bool = False) -> Mo
     Raises DlavmError for another family, for a config field that is missing, odd or not supported, for files that
     cannot be read.
     """
-    config = read_config(directory / "config.json")
+    path = directory / "config.json"
+    raw = _with_generation(directory, read_json(path))
     source = None if bare else SafetensorsSource(weights or directory)
-    if source is not None:
-        _check_depth(config, source, directory / "config.json")
-    meta = model_meta(directory, config)
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", directory.resolve().name) or "model"
+    return model_of(path, raw, name, source, tokenizer_directory(directory))
+
+
+def model_of(
+    path: Path,
+    raw: dict[str, Any],
+    name: str,
+    source: WeightSource | None,
+    tokenizer: Path | Mapping[str, str] | None,
+    notes: tuple[str, ...] = (),
+) -> Model:
+    """The model of the fields of a config.json, which errors call `path`.
+
+    Raises DlavmError naming the field that is missing, odd or not supported.
+    """
+    config = parse_config(path, raw)
+    if source is not None:
+        _check_depth(config, source, path)
+    meta = model_meta(path, raw, config)
 
     def build(ctx: int, chunk: int) -> Graph:
         return llama_graph(config, name, ctx, chunk, meta)
 
-    return Model(name, build, source, tokenizer_directory(directory), meta)
+    return Model(name, build, source, tokenizer, meta, notes=notes)
 
 
-def _check_depth(config: LlamaConfig, source: SafetensorsSource, path: Path) -> None:
+def _check_depth(config: LlamaConfig, source: WeightSource, path: Path) -> None:
     """Refuse a depth that the tensors do not have before a graph of that depth is built."""
     layers = {name.split(".")[2] for name in source.names() if name.startswith("model.layers.")}
     if config.num_hidden_layers > len(layers):
@@ -63,30 +81,40 @@ def tokenizer_directory(directory: Path) -> Path | None:
     return directory if (directory / "tokenizer.json").is_file() else None
 
 
-def model_meta(directory: Path, config: LlamaConfig) -> dict[str, JsonValue]:
+def model_meta(path: Path, raw: dict[str, Any], config: LlamaConfig) -> dict[str, JsonValue]:
     """What stands in the graph's meta: family, sizes, special tokens."""
     sizes: dict[str, JsonValue] = dict(dataclasses.asdict(config))
-    return {"family": "llama", **sizes, **special_tokens(directory)}
+    return {"family": "llama", **sizes, **token_ids(path, raw)}
 
 
 def special_tokens(directory: Path) -> dict[str, JsonValue]:
     """bos_token_id (or null) and the list eos_token_ids, of generation_config.json where it says, else config.json."""
-    config = read_json(directory / "config.json")
-    generation = directory / "generation_config.json"
-    if generation.is_file():
-        config = {**config, **{k: v for k, v in read_json(generation).items() if v is not None}}
+    return token_ids(directory / "config.json", _with_generation(directory, read_json(directory / "config.json")))
+
+
+def _with_generation(directory: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """config.json with what generation_config.json says otherwise of special tokens."""
+    path = directory / "generation_config.json"
+    if not path.is_file():
+        return config
+    generation = read_json(path)
+    names = ("bos_token_id", "eos_token_id")
+    return {**config, **{name: generation[name] for name in names if generation.get(name) is not None}}
+
+
+def token_ids(path: Path, config: dict[str, Any]) -> dict[str, JsonValue]:
+    """The special tokens in the fields of a config.json, which errors call `path`."""
     eos = config.get("eos_token_id")
     ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
     for value in ids:
         if not isinstance(value, int):
-            raise DlavmError(f"{directory / 'config.json'}: eos_token_id expected integers, got {eos!r}")
+            raise DlavmError(f"{path}: eos_token_id expected integers, got {eos!r}")
     bos = config.get("bos_token_id")
     return {"bos_token_id": bos if isinstance(bos, int) else None, "eos_token_ids": list(ids)}
 
 
-def read_config(path: Path) -> LlamaConfig:
-    """The sizes in a config.json. Raises DlavmError naming the file and the field."""
-    raw = read_json(path)
+def parse_config(path: Path, raw: dict[str, Any]) -> LlamaConfig:
+    """The sizes in the fields of a config.json, which errors call `path`. Raises DlavmError naming the field."""
     _refuse_others(path, raw)
     fields = _Fields(path, raw)
     heads, hidden = fields.count("num_attention_heads"), fields.count("hidden_size")

@@ -52,16 +52,18 @@ class Model:
     """A model as the user named it. `build(ctx, chunk)` makes its graph; `graph` does and checks it.
 
     `weights` is None when the model file names none, or when only shapes are wanted (`shapes_only`); `tokenizer` is
-    the directory that holds tokenizer.json; `config` goes into the graph's `meta` (bos_token_id, eos_token_ids,
-    max_position_embeddings, sizes).
+    the directory that holds tokenizer.json, or by name the text of it and of what belongs to it; `config` goes into
+    the graph's `meta` (bos_token_id, eos_token_ids, max_position_embeddings, sizes); `notes` say what of the input is
+    not used, and why.
     """
 
     name: str
     build: Callable[[int, int], Graph]
     weights: WeightSource | None = None
-    tokenizer: Path | None = None
+    tokenizer: Path | Mapping[str, str] | None = None
     config: Mapping[str, JsonValue] = field(default_factory=dict)
     shapes_only: bool = False
+    notes: tuple[str, ...] = ()
 
     def needed_weights(self) -> WeightSource:
         """The weights. Raises DlavmError where there are none."""

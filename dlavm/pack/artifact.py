@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from dlavm.pack.manifest import Manifest
 from dlavm.pack.places import check_places
-from dlavm.pack.tokenizer import TOKENIZER_FILES, check_tokenizer_file, read_object, read_text, template_of
+from dlavm.pack.tokenizer import read_object, read_text, template_of, tokenizer_texts
 from dlavm.support.atomic import MANIFEST_NAME, atomic_directory, sha256_file
 from dlavm.support.errors import DlavmError
 from dlavm.support.progress import progress
@@ -82,16 +82,14 @@ class ArtifactWriter:
             raise DlavmError(f"{where}: expected to write {name!r}, got {str(error)!r}") from None
         return self._files[name]
 
-    def add_tokenizer(self, checkpoint: Path | str) -> None:
-        """Copies what a checkpoint directory has of tokenizer, chat template and generation defaults.
+    def add_tokenizer(self, source: Path | Mapping[str, str]) -> None:
+        """Copies what a checkpoint directory has of tokenizer, chat template and generation defaults, or the texts of
+        these files by name.
 
         Raises DlavmError for a file that a later `run` could not use.
         """
-        for name in TOKENIZER_FILES:
-            source = Path(checkpoint) / name
-            if source.is_file():
-                check_tokenizer_file(source)
-                self.add_file(f"{TOKENIZER}/{name}", source.read_bytes())
+        for name, text in tokenizer_texts(source).items():
+            self.add_file(f"{TOKENIZER}/{name}", text.encode())
 
     def finish(self, manifest: Manifest) -> Manifest:
         """Writes the manifest, its `files` filled in, as the last file. Raises DlavmError if it disagrees with them."""

@@ -48,7 +48,8 @@ def images_of(memory: Memory, weights: Extent) -> tuple[Image, ...]:
 
 def write_artifact(out: Path, manifest: Manifest, memory: Memory, weights: Extent, tables: Extent,
                    constants: Sequence[Constant], files: Iterable[tuple[str, bytes]],
-                   texts: Callable[[Manifest], Mapping[str, str]], tokenizer: Path | None) -> Manifest:
+                   texts: Callable[[Manifest], Mapping[str, str]],
+                   tokenizer: Path | Mapping[str, str] | None) -> Manifest:
     """Writes the artifact, whole or not at all; the result has the hash of every file.
 
     `texts` makes the last files, and is told the hashes of all others.

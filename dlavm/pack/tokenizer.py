@@ -25,32 +25,49 @@ MAX_TOP_K = (1 << 31) - 1
 def read_text(path: Path) -> str:
     """The text of a file. Raises DlavmError naming it if it is not readable or not UTF-8."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode()  # line ends as they are
     except (OSError, UnicodeDecodeError) as error:
         raise DlavmError(f"{path}: expected a readable UTF-8 text, got {str(error)!r}") from None
 
 
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file, of generation_config.json with usable values. Raises DlavmError naming the file."""
+    return parse_object(path.name, read_text(path), str(path))
+
+
+def parse_object(name: str, text: str, where: str) -> dict[str, Any]:
+    """The JSON object in the text of the file `name`. Raises DlavmError as `read_object` does, from `where` on."""
     try:
-        value = json.loads(read_text(path))
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DlavmError(f"{path}: expected JSON, got a text that is not ({error})") from None
+        raise DlavmError(f"{where}: expected JSON, got a text that is not ({error})") from None
     if not isinstance(value, dict):
-        raise DlavmError(f"{path}: expected a JSON object, got {type(value).__name__!r}")
-    if path.name == "generation_config.json":
-        check_sampling({k: v for k, v in value.items() if v is not None}, str(path))
+        raise DlavmError(f"{where}: expected a JSON object, got {type(value).__name__!r}")
+    if name == "generation_config.json":
+        check_sampling({k: v for k, v in value.items() if v is not None}, where)
     return value
 
 
-def check_tokenizer_file(path: Path) -> None:
-    """Raises DlavmError naming the file, one of `TOKENIZER_FILES`, if a run could not use it."""
-    if path.name == "tokenizer.json":
-        load_core(read_text(path), str(path))
-    elif path.suffix == ".json":
-        read_object(path)
-    else:
-        read_text(path)
+def tokenizer_texts(source: Path | Mapping[str, str]) -> dict[str, str]:
+    """Those of `TOKENIZER_FILES` that a directory holds, or that are given by name.
+
+    Raises DlavmError naming the file that a run could not use.
+    """
+    found = {}
+    for name in TOKENIZER_FILES:
+        where = str(source / name) if isinstance(source, Path) else name
+        if not isinstance(source, Path):
+            text = source.get(name)
+        else:
+            text = read_text(source / name) if (source / name).is_file() else None
+        if text is None:
+            continue
+        if name == "tokenizer.json":
+            load_core(text, where)
+        elif name.endswith(".json"):
+            parse_object(name, text, where)
+        found[name] = text
+    return found
 
 
 def load_core(text: str, where: str) -> tokenizers.Tokenizer:

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from dlavm.pack.artifact import TOKENIZER, Artifact
-from dlavm.pack.tokenizer import load_core, read_object, read_text, template_of
+from dlavm.pack.tokenizer import load_core, parse_object, read_object, read_text, template_of
 from dlavm.support.atomic import sha256_file
 from dlavm.support.errors import DlavmError
 
@@ -140,6 +140,13 @@ def folder_tokenizer(folder: Path) -> Tokenizer:
     text = read_text(template) if template.is_file() else template_of(config)
     path = folder / TOKENIZER_JSON
     return Tokenizer(read_text(path), config, text, str(path))
+
+
+def text_tokenizer(files: Mapping[str, str], where: str) -> Tokenizer:
+    """The tokenizer of the texts of these files, by name."""
+    name = "tokenizer_config.json"
+    config = parse_object(name, files.get(name, "{}"), where)
+    return Tokenizer(files[TOKENIZER_JSON], config, files.get("chat_template.jinja", template_of(config)), where)
 
 
 def folder_defaults(folder: Path) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from dlavm.graph.parts import joined
 from dlavm.pack.artifact import Artifact
 from dlavm.pack.unpack import read_weights
 from dlavm.runtime.session import StepResult
-from dlavm.runtime.tokens import Tokenizer, folder_defaults, folder_tokenizer
+from dlavm.runtime.tokens import Tokenizer, folder_defaults, folder_tokenizer, text_tokenizer
 from dlavm.sim.device import Counters
 from dlavm.support.errors import DlavmError
 
@@ -120,10 +121,12 @@ def original_weights(model: Model, graph: Graph) -> dict[str, NDArray[np.float32
 
 
 def model_tokenizer(model: Model) -> Tokenizer | None:
-    """The tokenizer of a checkpoint directory."""
-    return folder_tokenizer(model.tokenizer) if model.tokenizer is not None else None
+    """The tokenizer that came with a checkpoint."""
+    if model.tokenizer is None or isinstance(model.tokenizer, Path):
+        return folder_tokenizer(model.tokenizer) if model.tokenizer is not None else None
+    return text_tokenizer(model.tokenizer, model.name)
 
 
 def model_defaults(model: Model) -> Mapping[str, Any]:
     """generation_config.json of a checkpoint directory; empty where there is none."""
-    return folder_defaults(model.tokenizer) if model.tokenizer is not None else {}
+    return folder_defaults(model.tokenizer) if isinstance(model.tokenizer, Path) else {}

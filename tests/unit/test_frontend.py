@@ -270,9 +270,9 @@ def test_context_beyond_the_model(tmp_path: Path) -> None:
 def test_paths_that_are_no_model(tmp_path: Path) -> None:
     with pytest.raises(DlavmError, match=r"which does not exist"):
         load_model(tmp_path / "nothing.py")
-    (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    with pytest.raises(DlavmError, match=r"expected a .py file or a Hugging Face checkpoint directory"):
-        load_model(tmp_path / "model.gguf")
+    (tmp_path / "model.bin").write_bytes(b"GGUF")
+    with pytest.raises(DlavmError, match=r"expected a .py or .gguf file or a Hugging Face"):
+        load_model(tmp_path / "model.bin")
 
 
 GOOD = """from dlavm.graph import Builder
