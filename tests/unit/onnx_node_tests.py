@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import numpy_helper
+from onnx.backend.test.case import node
+from onnx.backend.test.loader import load_model_tests
 
 from dlavm.frontend.onnx_import.evaluate import run_graph
 from dlavm.frontend.onnx_import.load import OLDEST, read_graph
@@ -56,17 +59,18 @@ class NodeTest:
             np.testing.assert_array_equal(ours, theirs)
 
 
-def claimed_tests() -> Iterator[NodeTest]:
-    """Those of claimed operators alone, in opsets from the oldest on; an older one stands for the same definition."""
-    from onnx.backend.test.loader import load_model_tests
-
+def claimed_tests(modules: tuple[str, ...] = ()) -> Iterator[NodeTest]:
+    """Those of claimed operators alone, in opsets from the oldest on; an older one stands for the same definition.
+    `modules` of the package make some in a second; all of them take ten."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # overflows in their making
-        tests = load_model_tests(kind="node")
+        for module in modules:
+            importlib.import_module(f"onnx.backend.test.case.node.{module}")
+        tests = list(node._NodeTestCases) if modules else load_model_tests(kind="node")
     for test in tests:
         name = test.name.removeprefix("test_")
         model = onnx.load(Path(test.model_dir) / "model.onnx") if test.model_dir else test.model
-        ops = frozenset((node.domain, node.op_type) for node in model.graph.node)
+        ops = frozenset((n.domain, n.op_type) for n in model.graph.node)
         if ops <= CLAIMED and not name.startswith(tuple(REFUSED)) and _renew(model, ops):
             yield NodeTest(name, ops, model, _cases(test), test.rtol, test.atol)
 
