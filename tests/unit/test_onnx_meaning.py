@@ -20,8 +20,8 @@ from tests.unit.onnx_node_tests import CLAIMED, NodeTest, claimed_tests
 
 UNTESTED = {("", "SimplifiedLayerNormalization")}  # onnxruntime's, in the domain of ai.onnx; tested below
 DECODERS = ("attention", "concat", "dequantizelinear", "einsum", "expand", "gather", "gemm", "layernormalization",
-            "matmul", "rangeop", "reducemean", "reshape", "rmsnormalization", "rotaryembedding", "scatternd", "slice", "softmax",
-            "split", "transpose", "where")  # fmt: skip
+            "matmul", "rangeop", "reducemean", "reshape", "rmsnormalization", "rotaryembedding", "scatternd", "slice",
+            "softmax", "split", "transpose", "where")  # fmt: skip
 RNG = np.random.default_rng(5)
 
 
