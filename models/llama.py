@@ -1,4 +1,5 @@
-"""Shapes of the Llama family; dlavm/frontend/llama.py writes out the graph that they share. No weights are bundled.
+"""Shapes of the Llama family, by the fields of their config.json; dlavm/frontend/decoder.py writes out the graph that
+all families share. No weights are bundled.
 
     dlavm build models/llama.py:llama3_8b --target v3 --weights path/to/checkpoint
     dlavm build models/llama.py:llama2_7b --target v3 --weights none
@@ -7,12 +8,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-
-from dlavm.frontend.llama import LlamaConfig, llama_graph
+from dlavm.frontend.families import Shape, shape
 from dlavm.graph import Graph
 
-LLAMA2_7B = LlamaConfig(
+LLAMA2_7B = shape(
+    "llama",
     vocab_size=32000,
     hidden_size=4096,
     intermediate_size=11008,
@@ -25,37 +25,30 @@ LLAMA2_7B = LlamaConfig(
     rope_theta=10000.0,
     hidden_act="silu",
     tie_word_embeddings=False,
-    attention_bias=False,
-    attention_output_bias=False,
-    mlp_bias=False,
 )
-LLAMA2_13B = replace(
-    LLAMA2_7B,
+LLAMA2_13B = LLAMA2_7B.changed(
     hidden_size=5120,
     intermediate_size=13824,
     num_hidden_layers=40,
     num_attention_heads=40,
     num_key_value_heads=40,
 )
-LLAMA2_70B = replace(
-    LLAMA2_7B,
+LLAMA2_70B = LLAMA2_7B.changed(
     hidden_size=8192,
     intermediate_size=28672,
     num_hidden_layers=80,
     num_attention_heads=64,
     num_key_value_heads=8,
 )
-LLAMA3_8B = replace(
-    LLAMA2_7B,
+LLAMA3_8B = LLAMA2_7B.changed(
     vocab_size=128256,
     intermediate_size=14336,
     num_key_value_heads=8,
     max_position_embeddings=8192,
     rope_theta=500000.0,
 )
-LLAMA3_70B = replace(LLAMA2_70B, vocab_size=128256, max_position_embeddings=8192, rope_theta=500000.0)
-TINYLLAMA_1B = replace(
-    LLAMA2_7B,
+LLAMA3_70B = LLAMA2_70B.changed(vocab_size=128256, max_position_embeddings=8192, rope_theta=500000.0)
+TINYLLAMA_1B = LLAMA2_7B.changed(
     hidden_size=2048,
     intermediate_size=5632,
     num_hidden_layers=22,
@@ -64,8 +57,7 @@ TINYLLAMA_1B = replace(
     max_position_embeddings=2048,
 )
 # No published model: two layers of sizes that are no multiples of anything, for tests and first steps.
-LLAMA_TINY = replace(
-    LLAMA2_7B,
+LLAMA_TINY = LLAMA2_7B.changed(
     vocab_size=331,
     hidden_size=200,
     intermediate_size=296,
@@ -87,6 +79,6 @@ SHAPES = {
 }
 
 
-def build(ctx: int, chunk: int, shape: LlamaConfig) -> Graph:
+def build(ctx: int, chunk: int, shape: Shape) -> Graph:
     """`token` ids in, logits of the last `head_rows` out."""
-    return llama_graph(shape, "llama", ctx, chunk, {"family": "llama", **asdict(shape)})
+    return shape.graph("llama", ctx, chunk)

@@ -1,5 +1,5 @@
-"""Shapes of Qwen2: the graph of the Llama family (dlavm/frontend/llama.py) with biases on queries, keys and values; the
-small ones tie the head to the embedding. No weights are bundled.
+"""Shapes of Qwen2, by the fields of their config.json; the small ones tie the head to the embedding. No weights are
+bundled.
 
     dlavm build models/qwen2.py:qwen2_0_5b --target v3 --weights path/to/checkpoint
     dlavm build models/qwen2.py:qwen2_tiny --target v3 --weights random
@@ -7,12 +7,11 @@ small ones tie the head to the embedding. No weights are bundled.
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-
-from dlavm.frontend.llama import LlamaConfig, llama_graph
+from dlavm.frontend.families import Shape, shape
 from dlavm.graph import Graph
 
-QWEN2_7B = LlamaConfig(
+QWEN2_7B = shape(
+    "qwen2",
     vocab_size=152064,
     hidden_size=3584,
     intermediate_size=18944,
@@ -25,12 +24,8 @@ QWEN2_7B = LlamaConfig(
     rope_theta=1000000.0,
     hidden_act="silu",
     tie_word_embeddings=False,
-    attention_bias=True,
-    attention_output_bias=False,
-    mlp_bias=False,
 )
-QWEN2_0_5B = replace(
-    QWEN2_7B,
+QWEN2_0_5B = QWEN2_7B.changed(
     vocab_size=151936,
     hidden_size=896,
     intermediate_size=4864,
@@ -40,16 +35,14 @@ QWEN2_0_5B = replace(
     head_dim=64,
     tie_word_embeddings=True,
 )
-QWEN2_1_5B = replace(
-    QWEN2_0_5B,
+QWEN2_1_5B = QWEN2_0_5B.changed(
     hidden_size=1536,
     intermediate_size=8960,
     num_hidden_layers=28,
     num_attention_heads=12,
     head_dim=128,
 )
-QWEN2_72B = replace(
-    QWEN2_7B,
+QWEN2_72B = QWEN2_7B.changed(
     hidden_size=8192,
     intermediate_size=29568,
     num_hidden_layers=80,
@@ -57,8 +50,7 @@ QWEN2_72B = replace(
     num_key_value_heads=8,
 )
 # No published model: two layers of sizes that are no multiples of anything, for tests and first steps.
-QWEN2_TINY = replace(
-    QWEN2_0_5B,
+QWEN2_TINY = QWEN2_0_5B.changed(
     vocab_size=333,
     hidden_size=168,
     intermediate_size=264,
@@ -77,6 +69,6 @@ SHAPES = {
 }
 
 
-def build(ctx: int, chunk: int, shape: LlamaConfig) -> Graph:
+def build(ctx: int, chunk: int, shape: Shape) -> Graph:
     """`token` ids in, logits of the last `head_rows` out."""
-    return llama_graph(shape, "qwen2", ctx, chunk, {"family": "qwen2", **asdict(shape)})
+    return shape.graph("qwen2", ctx, chunk)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dlavm.formats import FORMATS, Grid
 from dlavm.graph import Graph
+from dlavm.graph.derived import derived
 from dlavm.graph.ir import JsonValue, Tensor
 from dlavm.support.errors import DlavmError
 
@@ -136,20 +137,27 @@ def _tensors(graph: Graph) -> list[Tensor]:
 
 def _missing(graph: Graph, weights: WeightSource) -> list[Tensor]:
     present = set(weights.names())
-    return [tensor for tensor in _tensors(graph) if tensor.name not in present]
+    return [tensor for tensor in _tensors(graph) if not present & {tensor.name, derived(tensor.name).base}]
 
 
 def _misshapen(graph: Graph, weights: WeightSource) -> dict[str, str]:
     """What is wrong with the shapes of tensors, by tensor."""
-    present, found = set(weights.names()), {}
+    absent, found = {tensor.name for tensor in _missing(graph, weights)}, {}
     for name, shape in _tensors(graph):
-        if name in present and shape != tuple(weights.shape(name)):
-            found[name] = f"{name} expected shape {list(shape)!r}, got {list(weights.shape(name))!r}"
+        if name in absent:
+            continue
+        try:
+            given = tuple(weights.shape(name))
+        except DlavmError as error:  # the checkpoint's tensor has no such part
+            found[name] = str(error)
+        else:
+            if shape != given:
+                found[name] = f"{name} expected shape {list(shape)!r}, got {list(given)!r}"
     return found
 
 
 def _extra(graph: Graph, weights: WeightSource) -> list[str]:
-    used = {tensor.name for tensor in _tensors(graph)}
+    used = {name for tensor in _tensors(graph) for name in (tensor.name, derived(tensor.name).base)}
     tied = {param.name for param in graph.params if param.source not in ("", param.name)}
     return [n for n in weights.names() if n not in used | tied and not n.endswith(".inv_freq")]
 

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from dlavm.frontend import hf
+from dlavm.frontend.derived_source import DerivedSource
 from dlavm.frontend.model import Model
 from dlavm.frontend.safetensors_source import SafetensorsSource
 from dlavm.graph import Graph
@@ -55,7 +56,7 @@ def load(path: Path, weights: Path | None = None, shape: str | None = None, bare
         return Model(name, build, config=config)
     if (directory / "config.json").is_file():
         config |= hf.special_tokens(directory)
-    source = None if bare else SafetensorsSource(directory)
+    source = None if bare else DerivedSource(SafetensorsSource(directory))
     return Model(name, build, source, hf.tokenizer_directory(directory), config)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -64,6 +65,13 @@ class Builder:
     def param(self, name: str, shape: tuple[IntoExpr, ...], dtype: str = "f16", source: str = "") -> Value:
         """A weight; `name` is the checkpoint's tensor name unless `source` gives that."""
         return self._source("param", name, shape, dtype, source or name)
+
+    def stacked_param(self, name: str, shape: tuple[int, int, int], parts: Sequence[str]) -> Value:
+        """A param of three axes, of which each checkpoint tensor of `parts` is a matrix."""
+        rows = tuple((part, shape[1]) for part in parts)
+        value = replace(self._source("param", name, shape, "f16", ""), parts=rows)
+        self._sources["param"][-1] = value
+        return value
 
     def kv(self, name: str, shape: tuple[IntoExpr, ...]) -> Value:
         """A cache (kv_heads, ctx, d) that lives from step to step."""

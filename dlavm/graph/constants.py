@@ -55,8 +55,20 @@ def constant_args(kind: str, given: dict[str, object]) -> tuple[tuple[str, Any],
     return tuple(converted.items())
 
 
+def constant_values(constant: Constant) -> Array:
+    """The values as they are meant, float32: a table of rotary embeddings is not rounded to fp16.
+
+    Raises DlavmError when they do not have the declared shape.
+    """
+    return _generated(constant).astype(np.float32)
+
+
 def constant_array(constant: Constant) -> Array:
-    """The values, fp16. Raises DlavmError when they do not have the declared shape."""
+    """The values as the device keeps them, fp16. Raises DlavmError as `constant_values` does."""
+    return _generated(constant).astype(np.float16)
+
+
+def _generated(constant: Constant) -> Array:
     array = GENERATORS[constant.kind][0](**dict(constant.args))
     if constant.value.type.shape != array.shape or constant.value.type.dtype != "f16":
         raise DlavmError(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dlavm.graph.constants import constant_array
+from dlavm.graph.constants import constant_values
 from dlavm.graph.ir import AttrValue, Graph, Value
 from dlavm.graph.opdef import Array
 from dlavm.graph.ops import OPS
@@ -36,7 +36,7 @@ def evaluate(
     env = _environment(graph, inputs)
     live: dict[str, Array] = {v.name: np.asarray(inputs[v.name]) for v in graph.inputs}
     for constant in graph.constants:
-        live[constant.value.name] = constant_array(constant).astype(np.float32)
+        live[constant.value.name] = constant_values(constant)
     for kv in graph.kv:
         live[kv.name] = _shaped(kv, _lookup(state, kv.name, "state"), env)
     last_use = {value.name: node for node in graph.nodes for value in node.inputs}

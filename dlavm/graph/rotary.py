@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from dlavm.support.errors import DlavmError
 
 
-def rotary_table(ctx: int, dim: int, theta: float) -> NDArray[np.float16]:
-    """(ctx, dim) fp16: cos (dim/2) then sin (dim/2) of position * theta^(-2j/dim), computed in float64."""
+def rotary_table(ctx: int, dim: int, theta: float) -> NDArray[np.float64]:
+    """(ctx, dim): cos (dim/2) then sin (dim/2) of position * theta^(-2j/dim)."""
     return _table(ctx, theta ** (-np.arange(0, dim, 2, dtype=np.float64) / dim), 1.0)
 
 
-def scaled_rotary_table(ctx: int, frequencies: str, scale: float) -> NDArray[np.float16]:
-    """(ctx, 2n) fp16: cos (n) then sin (n) of position * frequency, times `scale`; `frequencies` is `packed`.
+def scaled_rotary_table(ctx: int, frequencies: str, scale: float) -> NDArray[np.float64]:
+    """(ctx, 2n): cos (n) then sin (n) of position * frequency, times `scale`; `frequencies` is `packed`.
 
     Raises DlavmError for frequencies that are not base64 of float64 numbers.
     """
@@ -33,6 +33,6 @@ def packed(frequencies: NDArray[np.float64]) -> str:
     return base64.b64encode(np.ascontiguousarray(frequencies, dtype="<f8").tobytes()).decode()
 
 
-def _table(ctx: int, frequencies: NDArray[np.float64], scale: float) -> NDArray[np.float16]:
+def _table(ctx: int, frequencies: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
     angles = np.arange(ctx, dtype=np.float64)[:, None] * frequencies  # (ctx, n)
-    return (np.concatenate([np.cos(angles), np.sin(angles)], axis=1) * scale).astype(np.float16)
+    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1) * scale

@@ -54,7 +54,9 @@ class _Verifier:
     @staticmethod
     def _parts(value: Value, place: str) -> None:
         rows = [rows for _, rows in value.parts]
-        if value.role != "param" or value.source or value.type.shape[:1] != (wrap(sum(rows)),) or min(rows) < 1:
+        shape = (len(rows), *set(rows)) if value.type.rank == 3 else (sum(rows),)
+        fits = value.type.shape[: len(shape)] == tuple(map(wrap, shape)) and min(rows) >= 1
+        if value.role != "param" or value.source or not fits:
             raise DlavmError(f"{place}: parts expected of a param alone, together its rows, got {value.parts!r}")
 
     def use(self, value: Value, place: str) -> None:

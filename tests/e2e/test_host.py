@@ -17,7 +17,7 @@ import pytest
 from dlavm.codegen.cpp import statements
 from dlavm.compile import Options, compile_model
 from dlavm.frontend import Model
-from dlavm.frontend.llama import LlamaConfig, llama_graph
+from dlavm.frontend.families import Shape, shape
 from dlavm.pack.artifact import Artifact
 from dlavm.runtime.session import open_session
 from dlavm.support.paths import native_library
@@ -135,15 +135,16 @@ def test_a_driver_does_not_grow_with_depth(target: str, repository: Path) -> Non
     """v1 loops over layers; v2 writes them out."""
     sizes = []
     for layers in (3, 6):  # the last one is not like the others
-        model = Model(f"deep{layers}", partial(llama_graph, small_llama(layers), "deep", meta={}))
+        model = Model(f"deep{layers}", partial(small_llama(layers).graph, "deep"))
         compiled = compile_model(model, load_target(target, "nano"), Options(ctx=32, chunk=4))
         code = compiled.entries["step"].code
         sizes.append(len(statements(code.program, compiled.spec)) if code.program else len(code.words))
     assert sizes[0] == sizes[1] if target == "v1" else sizes[0] < sizes[1]
 
 
-def small_llama(layers: int) -> LlamaConfig:
-    return LlamaConfig(50, 64, 96, layers, 2, 1, 32, 64, 1e-5, 1e4, "silu", False, False, False, False)
+def small_llama(layers: int) -> Shape:
+    sizes = {"vocab_size": 50, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": layers}
+    return shape("llama", **sizes, num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=64)
 
 
 @pytest.mark.parametrize("case", [0, 1])

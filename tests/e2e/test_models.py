@@ -9,8 +9,9 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from safetensors.numpy import save_file
 
 from dlavm.compile import Options, build
 from dlavm.frontend import Model, RandomSource, load_model
+from dlavm.graph.derived import assembled
 from dlavm.pack.artifact import Artifact
 from dlavm.runtime.session import open_session
 from dlavm.target import TargetSpec, load_target
@@ -68,7 +70,7 @@ def tiny(family: str) -> str:
 def small(family: str, **changes: Any) -> Model:
     """The family's tiny shape, changed, with random weights."""
     module = runpy.run_path(str(MODELS / f"{family}.py"))
-    shape = replace(module["SHAPES"][f"{family}_tiny"], **changes)
+    shape = module["SHAPES"][f"{family}_tiny"].changed(**changes)
     model = Model(family, lambda ctx, chunk: module["build"](ctx, chunk, shape))
     return replace(model, weights=RandomSource(model.build(1, 1), seed=3))
 
@@ -129,13 +131,13 @@ def test_the_graph_is_that_of_transformers(family: str, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     name = {"llama": "Llama", "qwen2": "Qwen2"}[family]
-    shape = runpy.run_path(str(MODELS / f"{family}.py"))["SHAPES"][f"{family}_tiny"]
-    config = getattr(transformers, f"{name}Config")(**asdict(shape), attn_implementation="eager")
+    fields = runpy.run_path(str(MODELS / f"{family}.py"))["SHAPES"][f"{family}_tiny"].fields
+    config = getattr(transformers, f"{name}Config")(**fields, attn_implementation="eager")
     model = getattr(transformers, f"{name}ForCausalLM")(config).eval()
     drawn = RandomSource(small(family).build(1, 1), seed=5)
     state = {n: torch.from_numpy(drawn.get(n).astype(np.float32)) for n in drawn.names()}
     missing, unexpected = model.load_state_dict(state, strict=False)
-    assert (missing, unexpected) == (["lm_head.weight"] if shape.tie_word_embeddings else [], [])
+    assert (missing, unexpected) == (["lm_head.weight"] if fields["tie_word_embeddings"] else [], [])
     model.save_pretrained(tmp_path)
     ids, ours = greedy(model_session(load_model(tiny(family), str(tmp_path)), Options(ctx=64, chunk=16)), 12)
     with torch.no_grad():
@@ -150,12 +152,12 @@ def test_the_graph_of_chatglm_is_that_of_its_description(groups: int, d: int, tm
 
     changes = {"multi_query_group_num": groups, "kv_channels": d}
     model = small("chatglm", **changes)
-    shape = replace(runpy.run_path(str(MODELS / "chatglm.py"))["SHAPES"]["chatglm_tiny"], **changes)
+    shape = runpy.run_path(str(MODELS / "chatglm.py"))["SHAPES"]["chatglm_tiny"].changed(**changes)
     assert model.weights is not None
-    tensors = {n: model.weights.get(n) for n in model.weights.names()}
+    tensors = assembled({n: model.weights.get(n) for n in model.weights.names()})
     ids, ours = greedy(model_session(model, Options(ctx=64, chunk=16)), 12)
     state = {n: torch.from_numpy(t) for n, t in tensors.items()}
-    agrees(ours, chatglm_reference.logits(state, shape, ids[:-1]).numpy(), ids)
+    agrees(ours, chatglm_reference.logits(state, SimpleNamespace(**shape.fields), ids[:-1]).numpy(), ids)
     if d == 40:  # the shape in the table: as a checkpoint, with the buffer that published ones have
         buffer = {"transformer.rotary_pos_emb.inv_freq": np.ones(10, np.float16)}
         save_file({**tensors, **buffer}, tmp_path / "model.safetensors")
@@ -250,16 +252,39 @@ def test_random_weights_are_the_same_in_every_build(dlavm: Command, tmp_path: Pa
     assert outcome.code == 0 and len(outcome.json["tokens"]) == 4
 
 
+BY_HAND = """
+from dlavm.graph import Builder
+
+SHAPES = {"odd": 236, "even": 232}
+
+def build(ctx, chunk, ffn):
+    b = Builder("by_hand", ctx=ctx, chunk=chunk)
+    rotary = b.rotary(8)
+    x = b.embedding(b.input("ids", (b.token,), "i32"), b.param("table", (50, 64)))
+    for layer in range(2):
+        with b.scope(f"layer {layer}"):
+            q = b.rope(b.reshape(x, shape=(b.token, 4, 16)), rotary, rotary_dim=8)
+            cache = b.kv_append(b.kv(f"layers.{layer}.k", (4, b.ctx, 16)), q)
+            x = b.add(x, b.reshape(b.attention(q, cache, cache, scale=0.25), shape=(b.token, 64)))
+            fused = b.linear(x, b.param(f"layers.{layer}.up.weight", (2 * ffn, 64)))
+            up = b.slice(fused, start=ffn, size=ffn, name="up")
+            h = b.mul(b.act(b.slice(fused, start=0, size=ffn, name="gate"), fn="silu"), up)
+            x = b.add(x, b.linear(h, b.param(f"layers.{layer}.down.weight", (64, ffn))))
+    logits = b.linear(b.last_rows(x, count=b.head_rows), b.param("head", (50, 64)), name="logits")
+    return b.finish(logits=logits, next=b.argmax(logits, name="next"))
+"""
+
+
 def test_check_names_the_line_of_a_file_with_shapes(dlavm: Command, tmp_path: Path) -> None:
-    path = tmp_path / "changed.py"
-    text = (MODELS / "chatglm.py").read_text()
-    path.write_text(text.replace("ffn_hidden_size=232", "ffn_hidden_size=236"))
-    outcome = dlavm("check", f"{path}:chatglm_tiny", "--target", "v3", "--weights", "none", "--json")
+    path = tmp_path / "by_hand.py"
+    path.write_text(BY_HAND)
+    assert dlavm("check", f"{path}:even", "--target", "v3", "--weights", "none").code == 0
+    outcome = dlavm("check", f"{path}:odd", "--target", "v3", "--weights", "none", "--json")
     assert outcome.code == 1
     problem = "start expected a multiple of 8 elements, got 236"
     found = [(one["where"], one["what"]) for one in outcome.json["problems"]]
     assert found == [(f"layer {layer} / up", problem) for layer in range(2)]
-    path.write_text(text.replace("rotary_dim=d // 2", "rotary_dim=d"))
-    outcome = dlavm("check", f"{path}:chatglm_tiny", "--target", "v3", "--weights", "none", "--json")
-    line = 1 + text[: text.index("rotary_dim=d // 2")].count("\n")
+    path.write_text(BY_HAND.replace("rotary_dim=8", "rotary_dim=16"))
+    outcome = dlavm("check", f"{path}:even", "--target", "v3", "--weights", "none", "--json")
+    line = 1 + BY_HAND[: BY_HAND.index("rotary_dim=8")].count("\n")
     assert outcome.code == 1 and outcome.json["problems"][0]["where"] == f"{path}:{line}"

@@ -131,7 +131,7 @@ def test_rope_and_generation_config(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "mamba"}, r"config.json: model_type expected one of \('llama',\), got 'mamba'"),
+        ({"model_type": "mamba"}, r"config.json: model_type expected one of \['llama', .*, got 'mamba'"),
         ({"model_type": None}, r"model_type expected .* got None"),
         ({"hidden_size": None}, r"config.json: hidden_size expected a positive integer, got None"),
         ({"vocab_size": -3}, r"vocab_size expected a positive integer, got -3"),
@@ -139,14 +139,14 @@ def test_rope_and_generation_config(tmp_path: Path) -> None:
         ({"rms_norm_eps": "small"}, r"rms_norm_eps expected a number, got 'small'"),
         ({"tie_word_embeddings": "yes"}, r"tie_word_embeddings expected true or false, got 'yes'"),
         ({"hidden_act": "xielu"}, r"hidden_act expected one of .*, got 'xielu'"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4}}, r"rope_scaling expected the type 'default', got 'yarn'"),
-        ({"rope_scaling": {"type": "linear"}}, r"rope_scaling expected the type 'default', got 'linear'"),
+        ({"rope_scaling": {"type": "mrope"}}, r"rope_scaling.type expected one of \['default', .*, got 'mrope'"),
+        ({"rope_scaling": {"type": "linear"}}, r"rope_scaling.factor expected a number, got None"),
         ({"rope_parameters": 3}, r"rope_parameters expected an object or null, got 3"),
-        ({"rope_theta": 0}, r"rope_theta expected more than 0, got 0.0"),
-        ({"partial_rotary_factor": 0.5}, r"partial_rotary_factor expected 1.0, got 0.5"),
+        ({"rope_theta": 0}, r"rope_theta expected a number above 0, got 0"),
+        ({"partial_rotary_factor": 0.1}, r"partial_rotary_factor expected an even part of a head of 4, got 0.1"),
         ({"quantization_config": {"quant_method": "gptq"}}, r"quantization_config expected none .* got 'gptq'"),
         ({"eos_token_id": "</s>"}, r"eos_token_id expected integers, got '</s>'"),
-        ({"num_attention_heads": 9}, r"num_attention_heads|head_dim expected a positive integer"),
+        ({"num_attention_heads": 9}, r"hidden_size expected a multiple of num_attention_heads, got 8 and 9"),
     ],
 )
 def test_config_refusals(tmp_path: Path, config: dict[str, Any], message: str) -> None:
@@ -173,10 +173,9 @@ def test_garbage_config(tmp_path: Path, text: bytes | None, message: str) -> Non
         load_model(tmp_path)
 
 
-def test_heads_that_do_not_fit_name_the_place(tmp_path: Path) -> None:
-    model = load_model(checkpoint(tmp_path, None, num_attention_heads=4, head_dim=2, num_key_value_heads=3))
-    with pytest.raises(DlavmError, match=r"attention at layer 0 / attention: heads expected a multiple of 3 kv heads"):
-        model.graph(8, 2)
+def test_heads_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DlavmError, match="config.json: num_key_value_heads expected a part of 4 heads, got 3"):
+        load_model(checkpoint(tmp_path, None, num_attention_heads=4, head_dim=2, num_key_value_heads=3))
 
 
 @pytest.mark.parametrize(
@@ -334,7 +333,7 @@ def test_python_model_takes_weights_and_tokens_from_its_directory(tmp_path: Path
 
 @pytest.mark.parametrize("depth", [2, 20000, 2**40])
 def test_a_depth_beyond_the_tensors_is_refused_at_once(tmp_path: Path, depth: int) -> None:
-    message = rf"config.json: num_hidden_layers expected at most 1, the layers that .* name, got {depth}"
+    message = rf"config.json: num_hidden_layers expected at most (1|10000)\b.*, got {depth}"
     with pytest.raises(DlavmError, match=message):
         load_model(checkpoint(tmp_path, None, num_hidden_layers=depth))
 

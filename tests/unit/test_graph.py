@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dlavm.frontend.llama import LlamaConfig, llama_graph
+from dlavm.frontend.families import shape
 from dlavm.graph import Builder, Graph, Node, Type, Value, evaluate, new_state, parse_graph, print_graph, verify
 from dlavm.support.errors import DlavmError
 
@@ -46,9 +46,9 @@ def llama(layers: int = 2, **changes: Any) -> Graph:
         "vocab_size": 50, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": layers,
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4, "max_position_embeddings": 32,
         "rms_norm_eps": 1e-5, "rope_theta": 1e4, "hidden_act": "silu", "tie_word_embeddings": True,
-        "attention_bias": True, "attention_output_bias": True, "mlp_bias": True,
+        "attention_bias": True, "mlp_bias": True,
     }  # fmt: skip
-    return llama_graph(LlamaConfig(**{**sizes, **changes}), "llama", ctx=32, chunk=8, meta={})
+    return shape("llama", **{**sizes, **changes}).graph("llama", ctx=32, chunk=8)
 
 
 def weights(graph: Graph) -> dict[str, Any]:

@@ -203,9 +203,9 @@ def test_gelu_tanh_is_close_to_gelu() -> None:
 
 def test_rotary_table_rows() -> None:
     table = rotary_table(ctx=4, dim=6, theta=10000.0)
-    assert table.shape == (4, 6) and table.dtype == np.float16
+    assert table.shape == (4, 6)
     np.testing.assert_array_equal(table[0], [1, 1, 1, 0, 0, 0])
-    assert table[3, 4] == np.float16(math.sin(3 * 10000 ** (-2 / 6)))
+    assert table[3, 4] == math.sin(3 * 10000 ** (-2 / 6))  # not rounded: the device's table is, in constant_array
 
 
 REFUSALS: list[tuple[Callable[[Builder, Value, Value], object], str]] = [
