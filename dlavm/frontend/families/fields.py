@@ -31,6 +31,11 @@ class Fields:
     def error(self, name: str, expectation: str) -> DlavmError:
         return DlavmError(f"{self.place}: {self.prefix}{name} expected {expectation}, got {self.raw.get(name)!r}")
 
+    def with_defaults(self, defaults: Mapping[str, Any]) -> Fields:
+        """The same, and these values for what is absent or null."""
+        given = {name: value for name, value in self.raw.items() if value is not None}
+        return Fields(self.place, {**defaults, **given}, self.prefix)
+
     def has(self, name: str) -> bool:
         return self.raw.get(name) is not None
 

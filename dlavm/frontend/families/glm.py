@@ -82,7 +82,6 @@ def glm4(f: Fields) -> Decoder:
 
 
 def _glm(f: Fields, named: Names) -> Decoder:
-    if not f.has("head_dim"):
-        f = Fields(f.place, {**f.raw, "head_dim": 128}, f.prefix)
+    f = f.with_defaults({"head_dim": 128})
     attention = attention_of(f, bias=f.flag("attention_bias", True), partial=0.5, interleaved=True)
     return decoder_of(f, attention, mlp_of(f), rms(f, 1.5625e-07), named)

@@ -112,8 +112,7 @@ def olmo2(f: Fields) -> Decoder:
 
 def _qwen3_attention(f: Fields) -> Attention:
     bias = f.flag("attention_bias", False)
-    if not f.has("head_dim"):
-        f = Fields(f.place, {**f.raw, "head_dim": 128}, f.prefix)
+    f = f.with_defaults({"head_dim": 128})
     return replace(attention_of(f, bias, bias), qk_norm=rms(f))
 
 

@@ -66,6 +66,8 @@ def _llama3(f: Fields, rope: Fields, pairs: int) -> Scaling:
 
 
 def _yarn(f: Fields, rope: Fields, pairs: int) -> Scaling:
+    if rope.has("short_factor"):  # what some Phi-3 checkpoints call LongRoPE
+        return _longrope(f, rope, pairs)
     original = _original(f, rope)
     factor = rope.positive("factor", f.count("max_position_embeddings", original) / original)
     scale = 0.1 * math.log(factor) + 1 if factor > 1 else 1.0
