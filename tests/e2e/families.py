@@ -101,7 +101,8 @@ CASES = (
     Case("gpt2-scaled", "gpt2", "GPT2Config", "scores scaled by layer", _gpt(
         n_embd=160, n_head=2, n_inner=200, scale_attn_by_inverse_layer_idx=True, activation_function="relu")),
     Case("gpt-bigcode", "gpt_bigcode", "GPTBigCodeConfig", "one head of keys and values", _gpt()),
-    Case("gpt-bigcode-heads", "gpt_bigcode", "GPTBigCodeConfig", "all heads", _gpt(n_embd=160, n_head=2, multi_query=False)),
+    Case("gpt-bigcode-heads", "gpt_bigcode", "GPTBigCodeConfig", "all heads", _gpt(
+        n_embd=160, n_head=2, multi_query=False)),
     Case("gptj", "gptj", "GPTJConfig", "interleaved partial rotary embeddings", _gpt(rotary_dim=16)),
     Case("codegen", "codegen", "CodeGenConfig", "fused projection in four blocks", _gpt(
         n_embd=256, n_head=4, rotary_dim=32)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +14,27 @@ from dlavm.compile import Options
 from dlavm.frontend import load_model
 from dlavm.verbs.floats import FloatSession, model_session
 from tests.e2e import families
-from tests.e2e.families import CASES, VOCAB, Case
+from tests.e2e.families import CASES, VOCAB
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 TOKENS = 24
 PROMPT = [int(token) for token in np.random.default_rng(11).integers(0, VOCAB, 21)]
+Checkpoint = Callable[[str], tuple[Path, Any]]
 BY_NAME = {case.name: case for case in CASES}
 
 
 @pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Any]]:
-    """Directory and model of transformers, by case; filled as tests ask."""
-    return {}
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """Directory and model of transformers of a case, made once."""
 
+    @cache
+    def made(name: str) -> tuple[Path, Any]:
+        directory = tmp_path_factory.mktemp(name)
+        return directory, families.write(BY_NAME[name], directory)
 
-def checkpoint(case: Case, made: dict[str, tuple[Path, Any]], factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    if case.name not in made:
-        directory = factory.mktemp(case.name)
-        made[case.name] = (directory, families.write(case, directory))
-    return made[case.name]
+    return made
 
 
 def greedy(session: FloatSession) -> tuple[list[int], np.ndarray]:
@@ -45,10 +47,8 @@ def greedy(session: FloatSession) -> tuple[list[int], np.ndarray]:
 
 
 @pytest.mark.parametrize("name", BY_NAME)
-def test_the_float_graph_gives_the_tokens_of_transformers(
-    name: str, checkpoints: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    directory, model = checkpoint(BY_NAME[name], checkpoints, tmp_path_factory)
+def test_the_float_graph_gives_the_tokens_of_transformers(name: str, checkpoint: Checkpoint) -> None:
+    directory, model = checkpoint(name)
     ids, ours = greedy(model_session(load_model(directory), Options(ctx=64, chunk=16)))
     with torch.no_grad():
         theirs = model(torch.tensor([ids[:-1]])).logits[0].numpy()
