@@ -90,4 +90,3 @@ def _joined(parts: Sequence[Grid]) -> Grid | None:
         np.concatenate([part.scale for part in parts]),
         np.concatenate(zeros) if zeros else None,
     )
-

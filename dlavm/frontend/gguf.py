@@ -12,7 +12,7 @@ from dlavm.frontend.gguf_source import GgufSource, open_files
 from dlavm.frontend.gguf_tokenizer import tokenizer_files
 from dlavm.frontend.hf import model_of
 from dlavm.frontend.model import Model
-from dlavm.frontend.safetensors_source import SafetensorsSource
+from dlavm.frontend.quantized import open_checkpoint
 from dlavm.support.errors import DlavmError
 
 
@@ -25,7 +25,7 @@ def load(path: Path, weights: Path | None = None, bare: bool = False) -> Model:
     files = open_files(path)
     meta = Metadata(path, files[0].metadata)
     config = config_of(meta, files)
-    source = None if bare else SafetensorsSource(weights) if weights else GgufSource(files, places_of(meta, files))
+    source = None if bare else open_checkpoint(weights) if weights else GgufSource(files, places_of(meta, files))
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem) or "model"
     tokenizer, notes = _tokenizer(meta)
     return model_of(path, config, name, source, tokenizer, notes)

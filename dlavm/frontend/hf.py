@@ -15,7 +15,7 @@ from dlavm.frontend.families.family import Family
 from dlavm.frontend.families.fields import Fields
 from dlavm.frontend.jsonfile import read_json
 from dlavm.frontend.model import Model, WeightSource
-from dlavm.frontend.safetensors_source import SafetensorsSource
+from dlavm.frontend.quantized import open_checkpoint, permutations_of
 from dlavm.graph import Graph
 from dlavm.graph.ir import JsonValue
 from dlavm.support.errors import DlavmError
@@ -30,7 +30,7 @@ def load(directory: Path, weights: Path | None = None, bare: bool = False) -> Mo
     """
     path = directory / "config.json"
     raw = _with_generation(directory, read_json(path))
-    source = None if bare else SafetensorsSource(weights or directory)
+    source = None if bare else open_checkpoint(weights or directory)
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", directory.resolve().name) or "model"
     return model_of(path, raw, name, source, tokenizer_directory(directory))
 
@@ -62,15 +62,11 @@ def model_of(
     def build(ctx: int, chunk: int) -> Graph:
         return decoder_graph(decoder, name, ctx, chunk, meta)
 
-    return Model(name, build, derived, tokenizer, meta, notes=notes)
+    return Model(name, build, derived, tokenizer, meta, notes=notes, permutations=permutations_of(source))
 
 
 def shape_of(path: Path, raw: dict[str, Any]) -> Shape:
     """What the fields of a config.json describe. Raises DlavmError naming the file and the field."""
-    if raw.get("quantization_config") is not None:
-        method = raw["quantization_config"]
-        method = method.get("quant_method", method) if isinstance(method, dict) else method
-        raise DlavmError(f"{path}: quantization_config expected none (float weights), got {method!r}")
     family = family_of(Fields(str(path), raw))
     nested = FAMILIES[family].nested
     inner = Fields(str(path), raw).within(nested) if nested else None

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from dlavm.formats import FORMATS, Grid
+from dlavm.frontend.permutations import with_permutations
 from dlavm.graph import Graph
 from dlavm.graph.derived import derived
 from dlavm.graph.ir import JsonValue, Tensor
@@ -55,7 +56,7 @@ class Model:
     `weights` is None when the model file names none, or when only shapes are wanted (`shapes_only`); `tokenizer` is
     the directory that holds tokenizer.json, or by name the text of it and of what belongs to it; `config` goes into
     the graph's `meta` (bos_token_id, eos_token_ids, max_position_embeddings, sizes); `notes` say what of the input is
-    not used, and why.
+    not used, and why; `permutations` are those of `with_permutations`, where the weights need some.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Model:
     config: Mapping[str, JsonValue] = field(default_factory=dict)
     shapes_only: bool = False
     notes: tuple[str, ...] = ()
+    permutations: Mapping[str, str] = field(default_factory=dict)
 
     def needed_weights(self) -> WeightSource:
         """The weights. Raises DlavmError where there are none."""
@@ -97,14 +99,15 @@ class Model:
 
     def graph_alone(self, ctx: int, chunk: int) -> Graph:
         """`graph`, but not held against the weights and the longest context."""
-        graph = self.build(ctx, chunk)
+        graph = with_permutations(self.build(ctx, chunk), self.permutations)
         return replace(graph, meta={**self.config, **graph.meta})
 
 
 def check_weights(graph: Graph, weights: WeightSource) -> None:
     """Raise DlavmError unless the checkpoint holds every param in its shape, and nothing else.
 
-    Ignored: rotary `inv_freq` buffers of checkpoints, and the stored copy of a head that is tied.
+    Ignored: rotary `inv_freq` buffers of checkpoints, the stored copy of a head that is tied, and biases of zeros, as
+    quantisers write them for layers that have none.
     """
     missing = [f"{name} {list(shape)}" for name, shape in _missing(graph, weights)]
     if missing:
@@ -159,7 +162,8 @@ def _misshapen(graph: Graph, weights: WeightSource) -> dict[str, str]:
 def _extra(graph: Graph, weights: WeightSource) -> list[str]:
     used = {name for tensor in _tensors(graph) for name in (tensor.name, derived(tensor.name).base)}
     tied = {param.name for param in graph.params if param.source not in ("", param.name)}
-    return [n for n in weights.names() if n not in used | tied and not n.endswith(".inv_freq")]
+    extra = [n for n in weights.names() if n not in used | tied and not n.endswith(".inv_freq")]
+    return [n for n in extra if not (n.endswith(".bias") and not weights.get(n).any())]
 
 
 def _listed(what: str, names: list[str]) -> str:

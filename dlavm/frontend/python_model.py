@@ -14,7 +14,7 @@ from typing import Any
 from dlavm.frontend import hf
 from dlavm.frontend.derived_source import DerivedSource
 from dlavm.frontend.model import Model
-from dlavm.frontend.safetensors_source import SafetensorsSource
+from dlavm.frontend.quantized import open_checkpoint, permutations_of
 from dlavm.graph import Graph
 from dlavm.graph.ir import JsonValue
 from dlavm.support.errors import DlavmError
@@ -56,8 +56,11 @@ def load(path: Path, weights: Path | None = None, shape: str | None = None, bare
         return Model(name, build, config=config)
     if (directory / "config.json").is_file():
         config |= hf.special_tokens(directory)
-    source = None if bare else DerivedSource(SafetensorsSource(directory))
-    return Model(name, build, source, hf.tokenizer_directory(directory), config)
+    tokenizer = hf.tokenizer_directory(directory)
+    if bare:
+        return Model(name, build, None, tokenizer, config)
+    source = open_checkpoint(directory)
+    return Model(name, build, DerivedSource(source), tokenizer, config, permutations=permutations_of(source))
 
 
 def _chosen(path: Path, module: ModuleType, shape: str | None) -> tuple[str, tuple[Any, ...]]:

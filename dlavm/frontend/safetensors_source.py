@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from dlavm.formats import Grid
 from dlavm.frontend.jsonfile import read_json
 from dlavm.frontend.model import ALL, DTYPES
+from dlavm.frontend.safetensors_file import SafetensorsFile
 from dlavm.support.errors import DlavmError
 
 MAPPED = 256 << 20  # bytes of the files that may be resident
@@ -27,6 +28,7 @@ class SafetensorsSource:
         self.place = str(directory)
         self._files: dict[str, Any] = {}
         self._where: dict[str, Path] = {}
+        self._parts: dict[Path, SafetensorsFile] = {}
         self._mapped = 0  # bytes read since the files were opened
         index = directory / INDEX
         if (directory / SINGLE).is_file() or not index.is_file():
@@ -98,6 +100,19 @@ class SafetensorsSource:
         if not np.isfinite(array).all():
             raise DlavmError(f"{self._where[name]}: {name} expected finite values, got NaN or infinity")
         return array
+
+    def path_of(self, name: str) -> Path:
+        """The file that holds a tensor."""
+        self._file_of(name)
+        return self._where[name]
+
+    def stored(self, name: str, rows: slice = ALL, columns: slice = ALL) -> NDArray[Any]:
+        """A copy of some rows, of a matrix of some of their columns, in the type that they are stored in; eight-bit
+        floats as their codes. Raises DlavmError for types that numpy has none for."""
+        path = self.path_of(name)
+        if path not in self._parts:
+            self._parts[path] = SafetensorsFile(path)
+        return self._parts[path].part(name, rows, columns)
 
     def grid(self, name: str, rows: slice = ALL) -> Grid | None:
         return None
