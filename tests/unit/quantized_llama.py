@@ -22,8 +22,7 @@ LINEARS = {
     "mlp.up_proj": (INNER, HIDDEN), "mlp.gate_proj": (INNER, HIDDEN), "mlp.down_proj": (HIDDEN, INNER),
 }  # fmt: skip
 # Linears that read the same, and so are given the same order of columns.
-TOGETHER = {"self_attn.q_proj": 0, "self_attn.k_proj": 0, "self_attn.v_proj": 0, "self_attn.o_proj": 1, "mlp.up_proj": 2,
-            "mlp.gate_proj": 2, "mlp.down_proj": 3}  # fmt: skip
+TOGETHER = dict(zip(LINEARS, (0, 0, 0, 1, 2, 2, 3), strict=True))
 Maker = Callable[[int, int, int], Made]  # of rows, columns and a seed
 
 

@@ -201,7 +201,7 @@ def test_other_floats_and_no_config(tmp_path: Path) -> None:
 
 
 METHODS: list[tuple[dict[str, Any], str]] = [
-    ({"quant_method": "bitsandbytes"}, r"quantization_config.quant_method expected one of .*'gptq', 'awq'.*got 'bitsandb"),
+    ({"quant_method": "bitsandbytes"}, r"quant_method expected one of .*'gptq', 'awq'.*got 'bitsandbytes'"),
     ({}, "quantization_config.quant_method expected one of .*, got None"),
     ({**GPTQ, "bits": 3}, "quantization_config.bits expected 4 or 8, got 3"),
     ({**GPTQ, "bits": None}, "quantization_config.bits expected a positive integer, got None"),
@@ -235,16 +235,16 @@ def changed(made: Made, **tensors: Any) -> Made:
 
 I32 = np.int32
 BAD: dict[str, tuple[Made, dict[str, Any], str]] = {
-    "no scales": (changed(gptq(8, 64), scales=None), GPTQ, "expected a tensor .*up_proj.scales, got none"),
+    "no scales": (changed(gptq(8, 64), scales=None), GPTQ, "expected a tensor .*.scales, got none"),
     "no zero points": (changed(gptq(8, 64), qzeros=None), GPTQ, "expected a tensor .*up_proj.qzeros, got none"),
-    "scales of another group size": (gptq(8, 64, 64), GPTQ, r"up_proj.scales expected the shape \[2, 8\], got \[1, 8\]"),
+    "scales of another group size": (gptq(8, 64, 64), GPTQ, r".scales expected the shape \[2, 8\], got \[1, 8\]"),
     "integer scales": (changed(gptq(8, 64), scales=np.ones((2, 8), I32)), GPTQ, "scales expected the type F16 or BF16"),
     "zero points of another width": (
         changed(gptq(8, 64), qzeros=np.ones((2, 2), I32)), GPTQ, r"qzeros expected the shape \[2, 1\], got \[2, 2\]"),
     "flat weights": (changed(gptq(8, 64), qweight=np.ones(8, I32)), GPTQ, r"qweight expected 2 axes .* got \[8\]"),
-    "no weights": (changed(gptq(8, 64), qweight=np.ones((0, 8), I32)), GPTQ, r"qweight expected 2 axes .* got \[0, 8\]"),
+    "no weights": (changed(gptq(8, 64), qweight=np.ones((0, 8), I32)), GPTQ, r"qweight expected 2 axes.* got \[0, 8\]"),
     "float weights": (changed(gptq(8, 64), qweight=np.ones((8, 8), np.float16)), GPTQ, "qweight expected the type I32"),
-    "a short g_idx": (changed(gptq(8, 64), g_idx=np.zeros(8, I32)), GPTQ, r"g_idx expected the shape \[64\], got \[8\]"),
+    "a short g_idx": (changed(gptq(8, 64), g_idx=np.zeros(8, I32)), GPTQ, r"g_idx expected .*\[64\], got \[8\]"),
     "a group beyond": (changed(gptq(8, 64), g_idx=np.full(64, 2, I32)), GPTQ, "g_idx expected groups of 0..1, got 2"),
     "a group below": (changed(gptq(8, 64), g_idx=np.full(64, -1, I32)), GPTQ, "g_idx expected groups of 0..1, got -1"),
     "groups that are not full": (

@@ -18,7 +18,8 @@ def unpack(words: NDArray[np.int32], bits: int) -> NDArray[np.uint8]:
 
 def nibbles(octets: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """uint8 [.., m] -> [.., 2 m]: of each byte the low half, then the high one."""
-    return np.stack([octets & np.uint8(15), octets >> np.uint8(4)], axis=-1).reshape(*octets.shape[:-1], 2 * octets.shape[-1])
+    both = np.stack([octets & np.uint8(15), octets >> np.uint8(4)], axis=-1)
+    return both.reshape(*octets.shape[:-1], 2 * octets.shape[-1])
 
 
 def words_of(rows: slice, bits: int) -> tuple[slice, slice]:
