@@ -96,6 +96,7 @@ enum class Opcode : uint32_t {
   kAct = 0x23,
   kEltwise = 0x24,
   kArgmax = 0x25,
+  kPermute = 0x26,
   kKvAppend = 0x30,
   kGather = 0x31,
   kCopy = 0x32,
@@ -122,11 +123,12 @@ constexpr CommandInfo kCommands[] = {
     {"RET", 0x08, 0, 0x00000000u, -1},
     {"LINEAR", 0x10, 23, 0x007ffffeu, 1},
     {"NORM", 0x20, 14, 0x00003ffeu, 2},
-    {"SOFTMAX", 0x21, 14, 0x00003fffu, 2},
+    {"SOFTMAX", 0x21, 17, 0x0001fffeu, 2},
     {"ROPE", 0x22, 13, 0x00001ffeu, 2},
     {"ACT", 0x23, 10, 0x000003feu, 2},
     {"ELTWISE", 0x24, 14, 0x00003ffeu, 2},
     {"ARGMAX", 0x25, 5, 0x0000001fu, 2},
+    {"PERMUTE", 0x26, 11, 0x000007ffu, 2},
     {"KV_APPEND", 0x30, 9, 0x000001ffu, 3},
     {"GATHER", 0x31, 8, 0x000000ffu, 3},
     {"COPY", 0x32, 9, 0x000001ffu, 3},
@@ -419,8 +421,9 @@ inline bool Norm::decode(const uint32_t *words, Norm &out, Error &error) {
   return true;
 }
 
-// P of the visible scores of each row, zeros behind them up to width, and the reciprocal of their sum (numerics.md section 5). Row (o, i) of any batch sees min(visible + o, width) positions.
+// P of the visible scores of each row, zeros in front of them and behind them up to width, and the reciprocal of their sum (numerics.md section 5). Row (o, i) of any batch sees the last `window` (0: all) of its first min(visible + o, width) positions.
 struct Softmax {
+  bool use_slopes;  // adds slope x (position - last visible position) to every score
   uint32_t src;  // first source row
   uint32_t src_so;  // between outer source rows
   uint32_t src_si;  // between inner source rows
@@ -435,31 +438,36 @@ struct Softmax {
   uint32_t visible;  // visible positions of the rows with o = 0; at least 1
   uint32_t width;  // positions written in every row
   uint32_t recip;  // fp32[batch][rows_o][rows_i], contiguous
+  uint32_t window;  // positions that a row sees at most; 0: no limit
+  uint32_t slopes;  // fp32[batch][rows_i], contiguous
 
   // Reads the payload words; false with `error` set where a reserved bit is set or a field is past its limit.
   static bool decode(const uint32_t *words, Softmax &out, Error &error);
 };
 
 inline bool Softmax::decode(const uint32_t *words, Softmax &out, Error &error) {
-  out.src = words[0];
-  out.src_so = words[1];
-  out.src_si = words[2];
-  out.dst = words[3];
-  out.dst_so = words[4];
-  out.dst_si = words[5];
-  out.rows_o = words[6];
-  out.rows_i = words[7];
-  out.batch = words[8];
-  out.src_b = words[9];
-  out.dst_b = words[10];
-  out.visible = words[11];
-  out.width = words[12];
-  out.recip = words[13];
-  if (words[6] > 1048575u) {
-    error = Error::kFieldRange;
+  out.use_slopes = (words[0] & 0x1u) != 0;
+  out.src = words[1];
+  out.src_so = words[2];
+  out.src_si = words[3];
+  out.dst = words[4];
+  out.dst_so = words[5];
+  out.dst_si = words[6];
+  out.rows_o = words[7];
+  out.rows_i = words[8];
+  out.batch = words[9];
+  out.src_b = words[10];
+  out.dst_b = words[11];
+  out.visible = words[12];
+  out.width = words[13];
+  out.recip = words[14];
+  out.window = words[15];
+  out.slopes = words[16];
+  if ((words[0] & ~0x00000001u) != 0) {
+    error = Error::kReservedBits;
     return false;
   }
-  if (words[7] > 4095u) {
+  if (words[7] > 1048575u) {
     error = Error::kFieldRange;
     return false;
   }
@@ -467,11 +475,19 @@ inline bool Softmax::decode(const uint32_t *words, Softmax &out, Error &error) {
     error = Error::kFieldRange;
     return false;
   }
-  if (words[11] > 16777215u) {
+  if (words[9] > 4095u) {
     error = Error::kFieldRange;
     return false;
   }
   if (words[12] > 16777215u) {
+    error = Error::kFieldRange;
+    return false;
+  }
+  if (words[13] > 16777215u) {
+    error = Error::kFieldRange;
+    return false;
+  }
+  if (words[15] > 16777215u) {
     error = Error::kFieldRange;
     return false;
   }
@@ -668,6 +684,56 @@ inline bool Argmax::decode(const uint32_t *words, Argmax &out, Error &error) {
     return false;
   }
   if (words[3] > 16777215u) {
+    error = Error::kFieldRange;
+    return false;
+  }
+  error = Error::kNone;
+  return true;
+}
+
+// dst[row][j] = src[row][index[j]], unchanged; an index at or past limit stops the core.
+struct Permute {
+  uint32_t src;  // first source row
+  uint32_t src_so;  // between outer source rows
+  uint32_t src_si;  // between inner source rows
+  uint32_t dst;  // first destination row
+  uint32_t dst_so;  // between outer destination rows
+  uint32_t dst_si;  // between inner destination rows
+  uint32_t rows_o;  // outer rows (tokens); zero makes the command do nothing
+  uint32_t rows_i;  // inner rows (heads of a group); zero makes the command do nothing
+  uint32_t dim;  // elements of a destination row
+  uint32_t limit;  // elements of a source row
+  uint32_t index;  // u32[dim], contiguous
+
+  // Reads the payload words; false with `error` set where a reserved bit is set or a field is past its limit.
+  static bool decode(const uint32_t *words, Permute &out, Error &error);
+};
+
+inline bool Permute::decode(const uint32_t *words, Permute &out, Error &error) {
+  out.src = words[0];
+  out.src_so = words[1];
+  out.src_si = words[2];
+  out.dst = words[3];
+  out.dst_so = words[4];
+  out.dst_si = words[5];
+  out.rows_o = words[6];
+  out.rows_i = words[7];
+  out.dim = words[8];
+  out.limit = words[9];
+  out.index = words[10];
+  if (words[6] > 1048575u) {
+    error = Error::kFieldRange;
+    return false;
+  }
+  if (words[7] > 4095u) {
+    error = Error::kFieldRange;
+    return false;
+  }
+  if (words[8] > 1048575u) {
+    error = Error::kFieldRange;
+    return false;
+  }
+  if (words[9] > 1048575u) {
     error = Error::kFieldRange;
     return false;
   }

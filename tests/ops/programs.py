@@ -16,6 +16,8 @@ from dlavm.target.tables import ACTIVATIONS, table_bytes
 REGION = 1 << 18  # bytes of each region
 READ, WRITE, WEIGHTS, CACHE, TABLE, PROGRAM = (i * REGION for i in range(6))
 USED = 6 * REGION
+ZEROS, INDEX = TABLE + 5 * 16384, TABLE + 6 * 16384  # u32 words that are ids of a table of one row, elements of a row
+INDICES = np.random.default_rng(0).integers(0, 300, 1024).astype(np.uint32)
 Rng = np.random.Generator
 
 
@@ -37,6 +39,7 @@ def random_case(spec: TargetSpec, seed: int, commands: int) -> Case:
     rng = np.random.default_rng(seed)
     memory = np.zeros(USED, dtype=np.uint8)
     memory[:TABLE] = random_halves(rng, TABLE // 2).view(np.uint8)
+    memory[INDEX:INDEX + INDICES.nbytes] = INDICES.view(np.uint8)
     functions = rng.permutation(sorted(ACTIVATIONS))[:spec.limits["act_slots"]]
     program = []
     for slot, name in enumerate(functions):
@@ -162,7 +165,8 @@ def softmax(spec: TargetSpec, rng: Rng) -> dict[str, int]:
     src = _batched(rng, batch, _rows(rng, "src", READ, outer, inner, width), "src", outer, inner, width)
     dst = _batched(rng, batch, _rows(rng, "dst", WRITE, outer, inner, width), "dst", outer, inner, width)
     return {**src, **dst, "rows_o": outer, "rows_i": inner, "batch": batch, "width": width,
-            "visible": int(rng.integers(1, width + 2)),
+            "visible": int(rng.integers(1, width + 2)), "window": int(rng.choice([0, 1, 31, 32, 33, width, 1 << 23])),
+            "use_slopes": int(rng.integers(0, 2)), "slopes": _unit(READ + _offset(rng, REGION - 4 * batch * inner)),
             "recip": _unit(WRITE + _offset(rng, REGION - 4 * batch * outer * inner))}
 
 
@@ -195,6 +199,13 @@ def argmax(spec: TargetSpec, rng: Rng) -> dict[str, int]:
             "dst": _unit(WRITE + _offset(rng, REGION - 4 * rows))}
 
 
+def permute(spec: TargetSpec, rng: Rng) -> dict[str, int]:
+    (outer, inner), dim, start = _counts(rng), _dim(rng), 4 * int(rng.integers(0, 180))
+    limit = int(INDICES[start:start + dim].max()) + 1
+    return {"rows_o": outer, "rows_i": inner, "dim": dim, "limit": limit, "index": _unit(INDEX + 4 * start),
+            **_rows(rng, "src", READ, outer, inner, limit), **_rows(rng, "dst", WRITE, outer, inner, dim)}
+
+
 def kv_append(spec: TargetSpec, rng: Rng) -> dict[str, int]:
     (outer, inner), dim = _counts(rng), int(rng.choice([8, 24, 32, 40, 64, 96]))
     cache = KvLayout(inner, 160, dim)
@@ -208,7 +219,7 @@ def gather(spec: TargetSpec, rng: Rng) -> dict[str, int]:
     where ids are small, so the ids are taken from the zero words behind the activation tables."""
     rows, dim = int(rng.integers(1, 6)), _dim(rng)
     dst = _rows(rng, "dst", WRITE, rows, 1, dim)
-    return {"ids": _unit(TABLE + 5 * 16384), "table": _unit(READ + _offset(rng, REGION - 2 * dim)), "rows_o": rows,
+    return {"ids": _unit(ZEROS), "table": _unit(READ + _offset(rng, REGION - 2 * dim)), "rows_o": rows,
             "dim": dim, "table_so": ceildiv(2 * dim, 16), "limit": 1, "dst": dst["dst"], "dst_so": dst["dst_so"]}
 
 
@@ -219,4 +230,4 @@ def copy(spec: TargetSpec, rng: Rng) -> dict[str, int]:
 
 
 MAKERS: list[Callable[[TargetSpec, Rng], dict[str, int]]] = [
-    linear, linear, linear, norm, softmax, rope, act, eltwise, argmax, kv_append, gather, copy]
+    linear, linear, linear, norm, softmax, rope, act, eltwise, argmax, permute, kv_append, gather, copy]

@@ -196,6 +196,8 @@ void Core::execute(const isa::CommandInfo& info, const uint32_t* words) {
             return engine_command<isa::Eltwise>(info, words);
         case Opcode::kArgmax:
             return engine_command<isa::Argmax>(info, words);
+        case Opcode::kPermute:
+            return engine_command<isa::Permute>(info, words);
         case Opcode::kKvAppend:
             return engine_command<isa::KvAppend>(info, words);
         case Opcode::kGather:

@@ -77,6 +77,13 @@ struct NormJob {
     float* scratch;  // 2 * dim
 };
 
+struct SoftmaxJob {
+    size_t n;            // scores, all of them visible
+    size_t lead;         // elements of the sum in front of them
+    const float* slope;  // null: none; the last score is at distance 0
+    float* scratch;      // lead + n
+};
+
 struct RopeJob {
     bool interleaved;
     uint32_t dim, rot;
@@ -95,8 +102,8 @@ struct Kernels {
     void (*values)(const ValuesJob& job);
     void (*epilogue)(const Epilogue& e, float* acc, uint16_t* out, size_t n);  // overwrites acc
     void (*norm)(const NormJob& job, const uint16_t* in, uint16_t* out);
-    // P of n scores; scratch has n floats; returns the reciprocal of the sum.
-    float (*softmax)(const uint16_t* in, uint16_t* out, size_t n, float* scratch);
+    // P of the scores; returns the reciprocal of their sum.
+    float (*softmax)(const SoftmaxJob& job, const uint16_t* in, uint16_t* out);
     void (*rope)(const RopeJob& job, const uint16_t* in, uint16_t* out);
     void (*act)(const Segment* table, const uint16_t* in, uint16_t* out, size_t n);
     void (*add)(const uint16_t* a, const uint16_t* b, uint16_t* out, size_t n);

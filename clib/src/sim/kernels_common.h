@@ -86,17 +86,39 @@ static int32_t largest_order(const uint16_t* in, size_t n) {
     return largest;
 }
 
-static float softmax_plain(const uint16_t* __restrict in, uint16_t* __restrict out, size_t n,
-                           float* scratch) {
+static float largest_half(const uint16_t* in, size_t n) {
     const int32_t largest = largest_order(in, n);
     const uint32_t half =
         largest < 0 ? 0x8000u | static_cast<uint32_t>(-largest) : static_cast<uint32_t>(largest);
-    const float top = half_to_float(static_cast<uint16_t>(half));
-    for (size_t i = 0; i < n; ++i) scratch[i] = half_to_float(in[i]) - top;
-    for (size_t i = 0; i < n; ++i) scratch[i] = table_exp(scratch[i]);
-    for (size_t i = 0; i < n; ++i) out[i] = float_to_half(scratch[i]);
-    for (size_t i = 0; i < n; ++i) scratch[i] = half_to_float(out[i]);
-    return table_reciprocal(lane_sum(scratch, n));
+    return half_to_float(static_cast<uint16_t>(half));
+}
+
+// Scores with slope * distance added; returns the largest.
+static float slanted(const uint16_t* __restrict in, float* __restrict x, size_t n, float slope) {
+    const int32_t last = static_cast<int32_t>(n) - 1;
+    for (int32_t i = 0; i <= last; ++i) {
+        x[i] = add(half_to_float(in[i]), mul(slope, static_cast<float>(i - last)));
+    }
+    float largest = x[0];
+    for (size_t i = 1; i < n; ++i) largest = x[i] > largest ? x[i] : largest;
+    return largest;
+}
+
+static float softmax_plain(const SoftmaxJob& job, const uint16_t* __restrict in, uint16_t* __restrict out) {
+    const size_t n = job.n;
+    float* __restrict x = job.scratch + job.lead;
+    if (job.slope != nullptr) {
+        const float top = slanted(in, x, n, *job.slope);
+        for (size_t i = 0; i < n; ++i) x[i] = sub(x[i], top);
+    } else {
+        const float top = largest_half(in, n);
+        for (size_t i = 0; i < n; ++i) x[i] = half_to_float(in[i]) - top;
+    }
+    for (size_t i = 0; i < n; ++i) x[i] = table_exp(x[i]);
+    for (size_t i = 0; i < n; ++i) out[i] = float_to_half(x[i]);
+    for (size_t i = 0; i < n; ++i) x[i] = half_to_float(out[i]);
+    for (size_t i = 0; i < job.lead; ++i) job.scratch[i] = 0.0f;
+    return table_reciprocal(lane_sum(job.scratch, job.lead + n));
 }
 
 // Pairs of elements `step` apart from pair to pair and `apart` from each other; constants to the compiler in

@@ -27,6 +27,13 @@ void check_buffer(const char* what, uint64_t rows, uint64_t length, uint64_t lim
     }
 }
 
+void check_index(const char* field, uint64_t at, uint32_t index, uint32_t limit) {
+    if (index >= limit) {
+        throw Fault{Error::kGatherIndex, format("field %s: element %llu: expected an index below %u, got %u",
+                                                field, static_cast<unsigned long long>(at), limit, index)};
+    }
+}
+
 // Source and destination of the vector engine, rows of `dim` fp16.
 template <class Command>
 bool plan_rows(const Command& c, Engine engine, AccessList& list) {
@@ -128,15 +135,19 @@ bool Machine::plan(const isa::Softmax& c, AccessList& list) const {
     if (c.visible == 0) bad_field("visible", "at least 1", c.visible);
     if (c.width == 0) bad_field("width", "at least 1", c.width);
     const RowSet src = src_batches(c);
+    const auto read = [&](uint64_t o, uint64_t count, uint64_t seen) {
+        const uint64_t first = first_visible(c, seen);
+        RowSet rows = src;
+        rows.base = src.at(0, o, 0) + 2 * first;
+        rows.count_o = count;
+        list.rows(Engine::kVector, false, "src", rows, 2 * (seen - first));
+    };
     const uint64_t growing = std::min<uint64_t>(c.rows_o, c.width > c.visible ? c.width - c.visible : 0);
-    for (uint64_t o = 0; o < growing; ++o) {
-        const RowSet rows = {src.at(0, o, 0), src.stride_b, 0, src.stride_i, src.count_b, 1, src.count_i};
-        list.rows(Engine::kVector, false, "src", rows, 2 * (c.visible + o));
+    for (uint64_t o = 0; o < growing; ++o) read(o, 1, c.visible + o);
+    read(growing, src.count_o - growing, c.width);
+    if (c.use_slopes) {
+        list.range(Engine::kVector, false, "slopes", in_bytes(c.slopes), 4 * src.count_b * src.count_i);
     }
-    RowSet rest = src;
-    rest.base = src.at(0, growing, 0);
-    rest.count_o = src.count_o - growing;
-    list.rows(Engine::kVector, false, "src", rest, uint64_t{2} * c.width);
     list.rows(Engine::kVector, true, "dst", dst_batches(c), uint64_t{2} * c.width);
     list.range(Engine::kVector, true, "recip", in_bytes(c.recip), 4 * src.count());
     return true;
@@ -170,6 +181,17 @@ bool Machine::plan(const isa::Argmax& c, AccessList& list) const {
     return true;
 }
 
+bool Machine::plan(const isa::Permute& c, AccessList& list) const {
+    if (c.rows_o == 0 || c.rows_i == 0 || c.dim == 0) return false;
+    list.range(Engine::kVector, false, "index", in_bytes(c.index), uint64_t{4} * c.dim);
+    std::vector<uint32_t> index(c.dim);
+    memory.read(in_bytes(c.index), index.data(), 4 * index.size());
+    for (uint64_t j = 0; j < c.dim; ++j) check_index("index", j, index[j], c.limit);
+    list.rows(Engine::kVector, false, "src", src_rows(c), uint64_t{2} * c.limit);
+    list.rows(Engine::kVector, true, "dst", dst_rows(c), uint64_t{2} * c.dim);
+    return true;
+}
+
 bool Machine::plan(const isa::KvAppend& c, AccessList& list) const {
     if (c.rows_o == 0 || c.rows_i == 0 || c.dim == 0) return false;
     list.rows(Engine::kStore, false, "src",
@@ -195,10 +217,7 @@ bool Machine::plan(const isa::Gather& c, AccessList& list) const {
     for (uint64_t row = 0; row < c.rows_o; ++row) {
         uint32_t id;
         memory.read(in_bytes(c.ids) + 4 * row, &id, sizeof id);
-        if (id >= c.limit) {
-            throw Fault{Error::kGatherIndex, format("field ids: row %llu: expected an id below %u, got %u",
-                                                    static_cast<unsigned long long>(row), c.limit, id)};
-        }
+        check_index("ids", row, id, c.limit);
         list.range(Engine::kStore, false, "table", in_bytes(c.table) + id * in_bytes(c.table_so),
                    uint64_t{2} * c.dim);
     }

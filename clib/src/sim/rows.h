@@ -61,6 +61,11 @@ inline TileLayout tile_layout(const Space& s, uint64_t k, uint64_t n) {
     return {divide_up(n, tile_rows), rows, tile_rows, beats * s.beat_row()};
 }
 
+// The first position that a row of SOFTMAX sees whose last one is seen - 1.
+inline uint64_t first_visible(const isa::Softmax& c, uint64_t seen) {
+    return c.window != 0 && seen > c.window ? seen - c.window : 0;
+}
+
 // Tokens and head_dim of a product with the KV cache.
 inline uint64_t cache_tokens(const isa::Linear& c) { return c.format == isa::WeightFormat::kKvK ? c.n : c.k; }
 inline uint64_t cache_dim(const isa::Linear& c) { return c.format == isa::WeightFormat::kKvK ? c.k : c.n; }

@@ -37,18 +37,25 @@ void Machine::run(const isa::Norm& c) {
 
 void Machine::run(const isa::Softmax& c) {
     const RowSet src = src_batches(c), dst = dst_batches(c);
+    std::vector<uint32_t> slopes(c.use_slopes ? src.count_b * src.count_i : 0);
+    if (c.use_slopes) memory.read(in_bytes(c.slopes), slopes.data(), 4 * slopes.size());
     // The reciprocals are written last, should they overlap the rows; not where they would take much memory.
     constexpr uint64_t most_kept = 1 << 20;
     std::vector<float> kept(dst.count() <= most_kept ? dst.count() : 0);
     for_rows(dst, uint64_t{2} * c.width, c.width * size_t{4},
              [&](uint64_t b, uint64_t o, uint64_t i, Scratch& scratch) {
-                 const uint64_t visible = std::min<uint64_t>(c.visible + o, c.width),
+                 const uint64_t seen = std::min<uint64_t>(c.visible + o, c.width), first = first_visible(c, seen),
+                                visible = seen - first, lead = first % kBlock,
                                 row = (b * c.rows_o + o) * c.rows_i + i;
                  uint16_t* in = scratch.get<uint16_t>(kIn, visible);
                  uint16_t* out = scratch.get<uint16_t>(kOut, c.width);
-                 memory.read(src.at(b, o, i), in, 2 * visible);
-                 const float recip = kernels->softmax(in, out, visible, scratch.get<float>(kFloats, visible));
-                 std::memset(out + visible, 0, 2 * (c.width - visible));
+                 memory.read(src.at(b, o, i) + 2 * first, in, 2 * visible);
+                 const float slope = c.use_slopes ? read_float(slopes[b * c.rows_i + i]) : 0.0f;
+                 const SoftmaxJob job = {visible, lead, c.use_slopes ? &slope : nullptr,
+                                         scratch.get<float>(kFloats, lead + visible)};
+                 std::memset(out, 0, 2 * first);
+                 const float recip = kernels->softmax(job, in, out + first);
+                 std::memset(out + seen, 0, 2 * (c.width - seen));
                  memory.write(dst.at(b, o, i), out, uint64_t{2} * c.width);
                  if (kept.empty()) {
                      memory.write(in_bytes(c.recip) + 4 * row, &recip, sizeof recip);
@@ -114,6 +121,19 @@ void Machine::run(const isa::Argmax& c) {
         memory.read(src.at(0, o, 0), in, uint64_t{2} * c.n);
         const uint32_t best = kernels->argmax(in, c.n);
         memory.write(dst.at(0, o, 0), &best, sizeof best);
+    });
+}
+
+void Machine::run(const isa::Permute& c) {
+    const RowSet src = src_rows(c), dst = dst_rows(c);
+    std::vector<uint32_t> index(c.dim);
+    memory.read(in_bytes(c.index), index.data(), 4 * index.size());
+    for_rows(dst, uint64_t{2} * c.dim, c.dim, [&](uint64_t, uint64_t o, uint64_t i, Scratch& scratch) {
+        uint16_t* in = scratch.get<uint16_t>(kIn, c.limit);
+        uint16_t* out = scratch.get<uint16_t>(kOut, c.dim);
+        memory.read(src.at(0, o, i), in, uint64_t{2} * c.limit);
+        for (uint32_t j = 0; j < c.dim; ++j) out[j] = in[index[j]];
+        memory.write(dst.at(0, o, i), out, uint64_t{2} * c.dim);
     });
 }
 

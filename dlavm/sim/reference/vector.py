@@ -1,4 +1,4 @@
-"""Vector engine: NORM, SOFTMAX, ROPE, ACT, ELTWISE, ARGMAX (doc/numerics.md sections 4 to 8)."""
+"""Vector engine: NORM, SOFTMAX, ROPE, ACT, ELTWISE, ARGMAX, PERMUTE (doc/numerics.md sections 4 to 8)."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -22,6 +22,7 @@ from dlavm.sim.reference.numerics import (
     rsqrt,
     sub,
 )
+from dlavm.target.layout import BLOCK
 from dlavm.target.spec import ADDRESS_UNIT, TargetSpec
 
 Fields = Mapping[str, int]
@@ -72,17 +73,27 @@ class VectorEngine:
         if not f["visible"] or not f["width"]:
             return "field_range"
         s = self._load(f, "src", f["width"], batched=True)
+        slopes = self._slopes(f) if f["use_slopes"] else None
         p = np.zeros(s.shape, dtype=np.float16)
         recip = np.zeros(s.shape[:-1], dtype=np.float32)
         for o in range(f["rows_o"]):
             seen = min(f["visible"] + o, f["width"])
-            scores = s[:, o, :, :seen]
-            p[:, o, :, :seen] = rn16(exp(sub(scores, scores.max(axis=-1, keepdims=True))))
-            recip[:, o] = reciprocal(lane_sum(p[:, o, :, :seen].astype(np.float32)))
+            first = max(0, seen - f["window"]) if f["window"] else 0
+            scores = s[:, o, :, first:seen]
+            if slopes is not None:
+                scores = add(scores, mul(slopes, np.arange(first - seen + 1, 1, dtype=np.float32)))
+            p[:, o, :, first:seen] = rn16(exp(sub(scores, scores.max(axis=-1, keepdims=True))))
+            block = first // BLOCK * BLOCK
+            recip[:, o] = reciprocal(lane_sum(p[:, o, :, block:seen].astype(np.float32)))
         reciprocals = self._memory.bytes(f["recip"] * ADDRESS_UNIT, recip.nbytes)
         self._store(f, p, batched=True)
         reciprocals[...] = recip.reshape(-1).view(np.uint8)
         return ""
+
+    def _slopes(self, f: Fields) -> F32:
+        """[batch, rows_i, 1]"""
+        bits = self._memory.bytes(f["slopes"] * ADDRESS_UNIT, 4 * f["batch"] * f["rows_i"]).view(np.uint32)
+        return load32(bits).reshape(f["batch"], f["rows_i"], 1)
 
     def rope(self, f: Fields) -> str:
         if not (f["rows_o"] and f["rows_i"] and f["dim"]):
@@ -130,4 +141,14 @@ class VectorEngine:
         rows = self._memory.rows(f["src"] * ADDRESS_UNIT, (f["rows_o"],), (f["src_so"] * ADDRESS_UNIT,), f["n"])
         best = load16(np.ascontiguousarray(rows)).argmax(axis=-1).astype(np.uint32)  # the first of equals
         self._memory.bytes(f["dst"] * ADDRESS_UNIT, best.nbytes)[...] = best.view(np.uint8)
+        return ""
+
+    def permute(self, f: Fields) -> str:
+        if not (f["rows_o"] and f["rows_i"] and f["dim"]):
+            return ""
+        index = self._memory.bytes(f["index"] * ADDRESS_UNIT, 4 * f["dim"]).view(np.uint32)
+        if (index >= f["limit"]).any():
+            return "gather_index"
+        src = np.ascontiguousarray(self._rows(f, "src", f["limit"]))
+        self._rows(f, "dst", f["dim"])[...] = src[..., index]
         return ""
