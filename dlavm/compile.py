@@ -276,6 +276,8 @@ def _constants(compiled: Compiled, model: Model) -> Iterator[Constant]:
     for buffer, content in compiled.lowered.contents.items():
         if content.kind == "activation":
             kind, parts = "raw", [(buffer, partial(np.frombuffer, table_bytes(content.name), np.uint8))]
+        elif content.kind == "floats":
+            kind, parts = "raw", [(buffer, partial(np.array, content.values, np.float32))]
         elif content.name in computed:
             kind, parts = content.kind, [(buffer, partial(constant_array, computed[content.name]))]
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from hashlib import sha256
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,13 +26,14 @@ class RandomSource:
 
     Uniform numbers in fp16, from the bits of a counter-based generator, which are the same with every numpy. A matrix
     (n, k) has a standard deviation of 1 / sqrt(k), so that activations and logits keep about the size that trained
-    models give them.
+    models give them. A vector of indices is a permutation.
     """
 
     def __init__(self, graph: Graph, seed: int = 0) -> None:
         self.place = f"random:{seed}"
         self._seed = seed
         self._shapes = dict(tensor for param in graph.params for tensor in param.tensors)
+        self._orders = {tensor.name for param in graph.params if param.type.dtype == "i32" for tensor in param.tensors}
         self._norms = {value.source for node in graph.nodes for operand, value in node.operands if operand == "gamma"}
 
     def names(self) -> list[str]:
@@ -44,11 +46,13 @@ class RandomSource:
 
     def dtype(self, name: str) -> str:
         self.shape(name)
-        return "F16"
+        return "I32" if name in self._orders else "F16"
 
-    def get(self, name: str, rows: slice = ALL) -> NDArray[np.float16]:
+    def get(self, name: str, rows: slice = ALL) -> NDArray[Any]:
         """The values of some rows, made anew at each call."""
         shape = self.shape(name)
+        if name in self._orders:
+            return np.argsort(self._draws(name, 0)(shape[0]), kind="stable").astype(np.int32)[rows]
         chosen = range(shape[0])[rows]
         width = math.prod(shape[1:])
         centre = np.float32(name in self._norms)

@@ -3,14 +3,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from dlavm.graph import Node
+from dlavm.graph.activations import softcap
+from dlavm.graph.attention import alibi_slopes
 from dlavm.lower.context import Context, Part, Rows
 from dlavm.lower.linear import token_tiles
 from dlavm.lower.rules import rule
 from dlavm.support.errors import DlavmError
-from dlavm.sym import Expr, IntoExpr
+from dlavm.sym import Expr, IntoExpr, minimum, wrap
 from dlavm.target.isa import f32_bits
-from dlavm.target.layout import BLOCK, MAX_TOKEN_TILE, ceildiv, row_bytes
+from dlavm.target.layout import BLOCK, MAX_TOKEN_TILE, KvLayout, ceildiv, row_bytes, score_columns
 from dlavm.target.spec import ADDRESS_UNIT
 
 
@@ -49,32 +53,57 @@ def _attention(c: Context, node: Node, batch: int) -> None:
     q, out = c.rows(node["q"]), c.place(node.output)
     keys, layout = c.cache(node["k_cache"])
     values, _ = c.cache(node["v_cache"])
-    group = q.inner // layout.heads
+    group, window = q.inner // layout.heads, _window(node, layout)
     tile = min(batch, _token_tile(c, node, q, group))
-    score_row = row_bytes(layout.ctx) // ADDRESS_UNIT
-    scores = Rows(c.storage(f"{node.name}.scores", "activations", layout.heads * tile * group * row_bytes(layout.ctx),
-                            f"f16[{layout.heads}, {tile}, {group}, {layout.ctx}]"),
-                  q.outer, group * score_row, group, score_row, layout.ctx)
+    columns = score_columns(layout.ctx, window, tile)
+    score_row = row_bytes(columns) // ADDRESS_UNIT
+    scores = Rows(c.storage(f"{node.name}.scores", "activations", layout.heads * tile * group * row_bytes(columns),
+                            f"f16[{layout.heads}, {tile}, {group}, {columns}]"),
+                  q.outer, group * score_row, group, score_row, columns)
     recip = c.storage(f"{node.name}.recip", "activations", 4 * layout.heads * tile * group,
                       f"f32[{layout.heads}, {tile}, {group}]")
-    head_step = group * q.inner_stride  # between the query rows of successive key/value heads
-    out_step = group * out.inner_stride
     score_step = tile * group * score_row
     cache: dict[str, IntoExpr] = {"batch": layout.heads, "wgt_tile": layout.block_bytes // ADDRESS_UNIT,
                                   "wgt_b": layout.head_bytes // ADDRESS_UNIT}
-    formats = c.spec.enums["weight_format"]
+    formats, bend, mask = c.spec.enums["weight_format"], _bend(c, node), _mask(c, node, q.inner, window)
     for part, first, count in _tiles(c, q.outer, tile):
-        total = part.kv_len + first + count  # positions that the tile's last token sees
+        # Positions that the tile's first and last token see, without the blocks that no token of the tile sees.
+        seen = part.kv_len + first + 1
+        blocks = (seen - minimum(seen, window)) // BLOCK if window else wrap(0)
+        seen, total = seen - blocks * BLOCK, seen + count - 1 - blocks * BLOCK
+        skipped = part.kv_base + blocks * (layout.block_bytes // ADDRESS_UNIT)
         here, there = q.at(part.first + first, count), out.at(part.first + first, count)
         rows: dict[str, IntoExpr] = {"rows_o": count, "rows_i": group}
-        c.tasks.launch("LINEAR", format=formats["kv_k"], **here.fields("src"), src_b=head_step,
-                       **scores.fields("dst"), dst_b=score_step, **rows, **cache, wgt=keys + part.kv_base,
-                       k=layout.dim, n=total, use_scale=1, scale=f32_bits(node.number("scale")))
+        c.tasks.launch("LINEAR", format=formats["kv_k"], **here.fields("src"), src_b=group * q.inner_stride,
+                       **scores.fields("dst"), dst_b=score_step, **rows, **cache, wgt=keys + skipped, k=layout.dim,
+                       n=total, use_scale=1, scale=f32_bits(node.number("scale")), **bend)
         c.tasks.launch("SOFTMAX", **scores.fields("src"), src_b=score_step, **scores.fields("dst"), dst_b=score_step,
-                       **rows, batch=layout.heads, visible=part.kv_len + first + 1, width=total, recip=recip)
+                       **rows, batch=layout.heads, visible=seen, width=total, recip=recip, **mask)
         c.tasks.launch("LINEAR", format=formats["kv_v"], **scores.fields("src"), src_b=score_step,
-                       **there.fields("dst"), dst_b=out_step, **rows, **cache, wgt=values + part.kv_base, k=total,
-                       n=layout.dim, use_row_scale=1, row_scale=recip)
+                       **there.fields("dst"), dst_b=group * out.inner_stride, **rows, **cache, wgt=values + skipped,
+                       k=total, n=layout.dim, use_row_scale=1, row_scale=recip)
+
+
+def _window(node: Node, layout: KvLayout) -> int:
+    """Positions that a token sees at most; 0 where the context is no longer than that."""
+    window = int(node.number("window"))
+    return window if window < layout.ctx else 0
+
+
+def _bend(c: Context, node: Node) -> dict[str, IntoExpr]:
+    """Fields of the scores that a soft cap needs."""
+    cap = node.number("softcap")
+    return {"use_act": 1, "act_slot": c.act_slot(softcap(cap), node)} if cap else {}
+
+
+def _mask(c: Context, node: Node, heads: int, window: int) -> dict[str, IntoExpr]:
+    """Fields of SOFTMAX for a window and for ALiBi, whose slopes are alike in all layers."""
+    most, scale = node.number("alibi"), node.number("alibi_scale")
+    fields: dict[str, IntoExpr] = {"window": window} if window else {}
+    if most:
+        slopes = (alibi_slopes(heads, most) * scale).astype(np.float32)
+        fields |= {"use_slopes": 1, "slopes": c.floats(f"alibi.{heads}.{most}.{scale}", tuple(slopes.tolist()))}
+    return fields
 
 
 def _tiles(c: Context, tokens: Expr, tile: int) -> Iterator[tuple[Part, Expr, Expr]]:

@@ -1,6 +1,7 @@
 """What lowering rules share: where each graph value lies (`Rows`), the buffers, the task builder."""
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -53,11 +54,12 @@ class Part:
 @dataclass(frozen=True)
 class Content:
     """What the packer puts into a constant buffer: kind `int4` (PackedWeights of value), `rows` (fp16 rows at
-    row_bytes), `activation` (table of that name)."""
+    row_bytes), `index` (u32 below dims[0]), `activation` (table of that name), `floats` (fp32 `values`)."""
 
     kind: str
     name: str
     dims: tuple[int, ...] = ()
+    values: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,11 @@ class Lowered:
     inputs: Mapping[str, HostInput]
     outputs: Mapping[str, Rows]
     kv: Mapping[str, KvLayout]
+
+
+def buffer_name(text: str) -> str:
+    """`text` with what a buffer's name cannot have replaced: softcap(30.0) becomes softcap_30.0."""
+    return re.sub(r"[^\w.\-]+", "_", text, flags=re.ASCII).strip("_")
 
 
 class Context:
@@ -198,6 +205,18 @@ class Context:
         self.contents[value.name] = Content("rows", value.name, (rows, dim))
         base = self.storage(value.name, role, rows * row_bytes(dim), str(value.type))
         return Rows(base, wrap(rows), row_bytes(dim) // ADDRESS_UNIT, 1, 0, dim)
+
+    def index(self, value: Value) -> Expr:
+        """Address of a constant vector of indices into itself, u32."""
+        size = int(value.type.shape[0])
+        self.contents[value.name] = Content("index", value.name, (size,))
+        return self.storage(value.name, "weights", 4 * size, str(value.type))
+
+    def floats(self, what: str, values: tuple[float, ...]) -> Expr:
+        """Address of fp32 numbers that the compiler computes; `what` names them."""
+        name = buffer_name(what)
+        self.contents[name] = Content("floats", name, values=values)
+        return self.storage(name, "tables", 4 * len(values), f"f32[{len(values)}]")
 
     def weights(self, value: Value, node: Node) -> tuple[Expr, PackedWeights]:
         """A packed weight matrix [n, k]. Raises DlavmError where it was not quantised."""

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from dlavm.graph import Graph, Node, Value
 from dlavm.lower import attention, elementwise, embedding, linear, views  # noqa: F401  (they register their rules)
-from dlavm.lower.context import Content, Context, Lowered, Rows
+from dlavm.lower.context import Content, Context, Lowered, Rows, buffer_name
 from dlavm.lower.rules import select
 from dlavm.support.errors import DlavmError
 from dlavm.sym import wrap
@@ -65,7 +65,7 @@ def _stand_in(context: Context, value: Value) -> None:
 
 
 def _load_table(context: Context, fn: str, slot: int) -> Launch:
-    name = f"table.{fn}"
+    name = buffer_name(f"table.{fn}")
     context.contents[name] = Content("activation", fn)
     base = context.storage(name, "tables", SEGMENTS * 8, f"f32[{SEGMENTS}, 2]")
     return Launch("LOAD_TABLE", {"act_slot": slot, "table": base}, f"activation {fn}")

@@ -1,9 +1,10 @@
-"""Norms, activations and elementwise ops on the vector engine; copy."""
+"""Norms, activations, elementwise ops and permutations on the vector engine; copy."""
 from __future__ import annotations
 
 from dlavm.graph import Node
 from dlavm.lower.context import Context, Rows
 from dlavm.lower.rules import rule
+from dlavm.support.errors import DlavmError
 from dlavm.sym import IntoExpr
 from dlavm.target.isa import f32_bits
 
@@ -22,7 +23,8 @@ def lower_rms_norm(c: Context, node: Node) -> None:
 
 @rule("layer_norm")
 def lower_layer_norm(c: Context, node: Node) -> None:
-    _norm(c, node, "layer", {"use_beta": 1, "beta": c.vector(node["beta"])})
+    beta = node.get("beta")
+    _norm(c, node, "layer", {"use_beta": 1, "beta": c.vector(beta)} if beta else {})
 
 
 @rule("act")
@@ -60,6 +62,26 @@ def lower_mul(c: Context, node: Node) -> None:
 @rule("scale")
 def lower_scale(c: Context, node: Node) -> None:
     _eltwise(c, node, c.rows(node["x"]), "scale", {"scale": f32_bits(node.number("value"))})
+
+
+@rule("add_positions")
+def lower_add_positions(c: Context, node: Node) -> None:
+    """Raises DlavmError for a table that ends before the context does."""
+    x, table, ctx = c.rows(node["x"]), c.table(node["table"]), int(str(c.graph.meta["ctx"]))
+    if table.outer.lo < ctx:
+        raise DlavmError(f"{node}: table expected at least {ctx} positions, got {table.outer}")
+    out = c.place(node.output)
+    for part in c.sequences(x.outer):
+        rows, position = x.at(part.first, part.count), table.at(part.kv_len, part.count)
+        c.tasks.launch("ELTWISE", fn=c.spec.enums["eltwise_fn"]["add"], **rows.fields("src"),
+                       **out.at(part.first, part.count).fields("dst"), **position.fields("b"), **rows.counts(),
+                       dim=x.dim)
+
+
+@rule("permute", "permute")
+def lower_permute(c: Context, node: Node) -> None:
+    x, index, out = c.rows(node["x"]), c.index(node["index"]), c.place(node.output)
+    c.tasks.launch("PERMUTE", **x.fields("src"), **out.fields("dst"), **x.counts(), dim=x.dim, limit=x.dim, index=index)
 
 
 @rule("copy")

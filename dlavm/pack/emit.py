@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dlavm.pack.artifact import ArtifactWriter
 from dlavm.pack.manifest import Image, Manifest
-from dlavm.pack.weights import pack_int4, pack_rows, quantize_int4, stripe, to_half
+from dlavm.pack.weights import pack_index, pack_int4, pack_rows, quantize_int4, stripe, to_half
 from dlavm.support.progress import progress
 from dlavm.target.spec import Memory
 
@@ -23,8 +23,8 @@ TABLES_FILE = "tables.bin"
 @dataclass(frozen=True)
 class Constant:
     """A constant tensor at a linear address. `kind`: int4 (matrix, quantised and packed here), rows (matrix of fp16
-    rows, or one row), raw (bytes as they are). `parts`: by name, what reads the tensors that it is, one below the
-    other; each is called once, and nothing keeps the result."""
+    rows, or one row), index (a vector's own indices), raw (bytes as they are). `parts`: by name, what reads the tensors
+    that it is, one below the other; each is called once, and nothing keeps the result."""
 
     name: str
     address: int
@@ -103,6 +103,8 @@ def _linear_bytes(constant: Constant) -> NDArray[np.uint8]:
     if constant.kind == "rows":
         rows = _joined([to_half(load(), name) for name, load in constant.parts])
         return pack_rows(np.atleast_2d(rows), constant.name)
+    if constant.kind == "index":
+        return _joined([pack_index(load(), name) for name, load in constant.parts])
     return _joined([load().reshape(-1).view(np.uint8) for _, load in constant.parts])
 
 

@@ -67,8 +67,10 @@ def read_weight(artifact: Artifact, tensor: TensorInfo) -> NDArray[np.float32]:
     if tensor.dtype == "int4g128":
         n, k = tensor.shape
         return dequantize_int4(*unpack_int4(packed, n, k, memory))
+    if tensor.dtype == "i32":
+        return unstripe(packed, memory, tensor.bytes).view("<u4").astype(np.float32)
     if tensor.dtype != "f16":
-        raise DlavmError(f"tensor {tensor.name}: dtype: expected int4g128 or f16, got {tensor.dtype!r}")
+        raise DlavmError(f"tensor {tensor.name}: dtype: expected int4g128, f16 or i32, got {tensor.dtype!r}")
     rows, n = (1, *tensor.shape)[-2:]
     linear = unstripe(packed, memory, rows * row_bytes(n))
     return unpack_rows(linear, rows, n).astype(np.float32).reshape(tensor.shape)

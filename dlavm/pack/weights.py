@@ -71,6 +71,15 @@ def pack_rows(rows: NDArray[np.floating], name: str = "") -> NDArray[np.uint8]:
     return out.reshape(-1)
 
 
+def pack_index(index: NDArray[np.integer], name: str = "") -> NDArray[np.uint8]:
+    """A vector of indices into itself as u32. Raises DlavmError for one that is not an element's."""
+    wide = np.asarray(index).astype(np.int64)
+    bad = np.flatnonzero((wide < 0) | (wide >= wide.size))
+    if bad.size:
+        raise DlavmError(f"tensor {name}: element {bad[0]} expected 0..{wide.size - 1}, got {wide[bad[0]]}")
+    return wide.astype("<u4").view(np.uint8)
+
+
 def to_half(values: NDArray[np.floating], name: str = "") -> NDArray[np.float16]:
     """Rounded to fp16. Raises DlavmError as `pack_rows` does."""
     wide = np.asarray(values)

@@ -9,13 +9,13 @@ from itertools import groupby
 
 from dlavm.graph import Graph, Node, Type
 from dlavm.graph.analysis import scope_of
-from dlavm.target.layout import MAX_TOKEN_TILE, row_bytes
+from dlavm.target.layout import MAX_TOKEN_TILE, row_bytes, score_columns
 from dlavm.target.spec import TargetSpec
 
 MOST_STATES = 5000  # of one scope, before its order is left as it is
 VIEWS = ("reshape", "slice", "last_rows")  # the bytes of their operand
 COMMANDS = {"linear": "LINEAR", "rms_norm": "NORM", "layer_norm": "NORM", "rope": "ROPE", "act": "ACT",
-            "scale": "ELTWISE", "add": "ELTWISE", "mul": "ELTWISE"}  # fmt: skip
+            "scale": "ELTWISE", "add": "ELTWISE", "mul": "ELTWISE", "add_positions": "ELTWISE"}  # fmt: skip
 FIELDS = {"x": "src", "a": "src", "b": "b", "aux": "aux"}  # of the commands, by operand
 
 
@@ -164,7 +164,8 @@ class _Scopes:
         rows, heads, _ = node["q"].type.shape
         ctx = int(node["k_cache"].type.shape[1])
         tokens = min(rows.hi, MAX_TOKEN_TILE) if self._spec.has("token_batch") else 1
-        return int(heads) * tokens * (row_bytes(ctx) + 4)
+        columns = score_columns(ctx, int(node.number("window")), tokens)
+        return int(heads) * tokens * (row_bytes(columns) + 4)
 
 
 def _buffers(graph: Graph) -> dict[str, str]:

@@ -110,8 +110,11 @@ def _norm(f: Fields) -> Iterable[Operand]:
 
 def _softmax(f: Fields) -> Iterable[Operand]:
     rows = f["batch"] * f["rows_i"]
-    seen = sum(min(f["visible"] + o, f["width"]) for o in range(f["rows_o"]))
+    ends = (min(f["visible"] + o, f["width"]) for o in range(f["rows_o"]))
+    seen = sum(min(end, f["window"] or end) for end in ends)
     yield Operand("src", rows * HALF * seen)
+    if f["rows_o"]:
+        yield Operand("slopes", rows * WORD * f["use_slopes"])
     yield Operand("dst", rows * f["rows_o"] * HALF * f["width"], write=True)
     yield Operand("recip", rows * f["rows_o"] * WORD, write=True)
 
@@ -134,6 +137,12 @@ def _argmax(f: Fields) -> Iterable[Operand]:
         yield Operand("dst", f["rows_o"] * WORD, write=True)
 
 
+def _permute(f: Fields) -> Iterable[Operand]:
+    yield Operand("src", f.rows * HALF * f["limit"] * bool(f["dim"]))
+    yield Operand("index", WORD * f["dim"] * bool(f.rows))
+    yield Operand("dst", f.rows * HALF * f["dim"], write=True)
+
+
 def _kv_append(f: Fields) -> Iterable[Operand]:
     yield Operand("src", f.rows * HALF * f["dim"])
     yield Operand("cache", f.rows * HALF * f["dim"], write=True)
@@ -152,5 +161,6 @@ def _load_table(f: Fields) -> Iterable[Operand]:
 
 RULES: dict[str, _Rule] = {
     "LINEAR": _linear, "NORM": _norm, "SOFTMAX": _softmax, "ROPE": _rope, "ACT": _rows, "ELTWISE": _eltwise,
-    "ARGMAX": _argmax, "KV_APPEND": _kv_append, "GATHER": _gather, "COPY": _rows, "LOAD_TABLE": _load_table,
+    "ARGMAX": _argmax, "PERMUTE": _permute, "KV_APPEND": _kv_append, "GATHER": _gather, "COPY": _rows,
+    "LOAD_TABLE": _load_table,
 }  # fmt: skip

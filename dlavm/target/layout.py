@@ -81,3 +81,9 @@ class KvLayout:
 def row_bytes(elements: int, size: int = 2) -> int:
     """Distance of rows of `elements` values: rows start at multiples of 16 bytes."""
     return ceildiv(elements * size, 16) * 16
+
+
+def score_columns(ctx: int, window: int, tokens: int) -> int:
+    """Columns of the scores of `tokens` tokens at most. A row sees `window` positions (0: all); blocks of 32 that none
+    of the tokens sees are left out in front."""
+    return min(ctx, window + tokens + BLOCK - 2) if window else ctx

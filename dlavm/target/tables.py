@@ -4,13 +4,16 @@ Everything is computed in decimal arithmetic and rounded once, so that the table
 """
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dlavm.support.errors import DlavmError
 
 SEGMENTS = 2048  # of an activation table
 POINTS = 257  # of a table-unit function
@@ -79,6 +82,19 @@ ACTIVATIONS: dict[str, Callable[[Decimal], Decimal]] = {
 }
 
 
+def _softcap(cap: Decimal, x: Decimal) -> Decimal:
+    return cap * _tanh(x / cap)
+
+
+def activation_function(name: str) -> Callable[[Decimal], Decimal]:
+    """The function of a name in ACTIVATIONS, or of `softcap(c)`: c * tanh(x / c). Raises DlavmError for any other."""
+    if found := re.fullmatch(r"softcap\((\d+(?:\.\d+)?)\)", name):
+        return partial(_softcap, Decimal(found[1]))
+    if name not in ACTIVATIONS:
+        raise DlavmError(f"activation: expected one of {sorted(ACTIVATIONS)} or softcap(NUMBER), got {name!r}")
+    return ACTIVATIONS[name]
+
+
 def _segment_start(i: int) -> Decimal:
     """The fp16 value at which segment `i` of the positive half (0..1023) starts; 1024 stands for 2^16 * 2."""
     exponent, mantissa = i >> 5, (i & 31) << 5
@@ -90,7 +106,7 @@ def _segment_start(i: int) -> Decimal:
 @lru_cache
 def activation_table(name: str) -> NDArray[np.float32]:
     """float32[2048, 2] (base, slope) of an activation function; section 6 of doc/numerics.md."""
-    function = ACTIVATIONS[name]
+    function = activation_function(name)
     table = np.zeros((SEGMENTS, 2), dtype=np.float32)
     with localcontext() as ctx:
         ctx.prec = _PRECISION + 40  # the series of the normal distribution cancels up to 31 digits at |x| = 12

@@ -18,6 +18,7 @@ Terms = Mapping[Expr, int]
 _Lookup = Callable[[Expr], Bounds]
 
 ELIMINATIONS = 2  # facts combined for one bound
+INFINITE = 1 << 80  # beyond every bound
 HOPS = 3  # facts that share a base with a fact that shares a base ... with the expression
 
 
@@ -171,8 +172,22 @@ def _combined(node: Expr, facts: Iterable[Fact], lookup: _Lookup) -> Bounds:
     constant, terms = linear(node)
     if not terms:
         return node.bounds()
-    lo, hi = _combine(terms, tuple(facts), lookup, ELIMINATIONS)
+    facts = tuple(facts)
+    lo, hi = _combine(terms, facts, lookup, ELIMINATIONS)
+    for factor in {abs(k) for k in terms.values()} - {1}:
+        lo, hi = _meet((lo, hi), _factored(terms, factor, facts, lookup))
     return lo + constant, hi + constant
+
+
+def _factored(terms: Terms, factor: int, facts: tuple[Fact, ...], lookup: _Lookup) -> Bounds:
+    """Bounds where the terms with that factor are taken together: their sum without it is bounded as an integer."""
+    inner = {base: k // factor for base, k in terms.items() if abs(k) == factor}
+    outer = {base: k for base, k in terms.items() if abs(k) != factor}
+    if len(inner) < 2 or not outer:
+        return -INFINITE, INFINITE
+    lo, hi = _combine(inner, facts, lookup, ELIMINATIONS)
+    rest_lo, rest_hi = _combine(outer, facts, lookup, ELIMINATIONS)
+    return factor * lo + rest_lo, factor * hi + rest_hi
 
 
 def _combine(terms: Terms, facts: tuple[Fact, ...], lookup: _Lookup, depth: int) -> Bounds:

@@ -6,7 +6,7 @@ import numpy as np
 
 from dlavm.compile import Options, compile_model
 from dlavm.frontend import Model, WeightSource
-from dlavm.pack.weights import quantize_int4, to_half
+from dlavm.pack.weights import pack_index, quantize_int4, to_half
 from dlavm.support.errors import DlavmError
 from dlavm.support.progress import progress
 from dlavm.target.spec import TargetSpec
@@ -40,3 +40,5 @@ def _quantise(weights: WeightSource, name: str, kind: str) -> None:
         quantize_int4(np.asarray(values, dtype=np.float32), name)
     elif kind == "rows":
         to_half(values, name)
+    elif kind == "index":
+        pack_index(values, name)

@@ -142,3 +142,12 @@ def test_a_large_tensor_begins_like_a_small_one_and_does_not_repeat() -> None:
         some = RandomSource(graph(rows, 61)).get("w", slice(start, stop))
         np.testing.assert_array_equal(some, RandomSource(graph(rows, 61)).get("w")[start:stop])
     assert not np.array_equal(large[0], large[-1])
+
+
+def test_a_random_order_is_a_permutation() -> None:
+    b = Builder("m", ctx=8, chunk=4)
+    x = b.embedding(b.input("ids", (b.token,), "i32"), b.param("table", (9, 40)))
+    source = RandomSource(b.finish(y=b.permute(x, b.param("order", (40,), "i32"))))
+    order = source.get("order")
+    assert source.dtype("order") == "I32" and sorted(order.tolist()) == list(range(40)) != order.tolist()
+    np.testing.assert_array_equal(source.get("order", slice(7, 20)), order[7:20])

@@ -14,7 +14,7 @@ from dlavm.passes import QuantizeWeights
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec, load_target
 from dlavm.target.layout import PackedWeights
-from dlavm.task import Launch, Program, print_program, simplify, verify, walk
+from dlavm.task import Launch, Program, print_program, simplify, trace, verify, walk
 
 NANO = load_target("v3", "nano")
 Golden = Callable[[str, str], None]
@@ -107,7 +107,67 @@ def test_what_a_target_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     places = [where for where, _ in lowering_problems(small_graph(), bare)[0]]
     assert "q" in places and "attention" in places and len(places) > 5
     assert missing_rules(["linear", "rope"], bare) == ["linear"]
-    assert set(missing_rules(list(OPS), load_target("v1"))) <= {"add_positions", "moe", "permute"}
+    assert set(missing_rules(list(OPS), load_target("v1"))) == {"moe", "permute"}
+
+
+def one_attention(ctx: int = 300, chunk: int = 40, **attrs: float) -> Graph:
+    """Two heads of 16 that share their keys, over embeddings."""
+    b = Builder("one", ctx=ctx, chunk=chunk)
+    x = b.embedding(b.input("ids", (b.token,), "i32"), b.param("embed", (5, 32)))
+    keys, values = (b.kv_append(b.kv(name, (1, ctx, 16)), b.reshape(b.slice(x, start=0, size=16),
+                                                                    shape=(b.token, 1, 16))) for name in "kv")
+    q = b.reshape(x, shape=(b.token, 2, 16))
+    return b.finish(x=b.reshape(b.attention(q, keys, values, scale=1.0, **attrs), shape=(b.token, 32)))
+
+
+@pytest.mark.parametrize("window", [1, 32, 33, 229, 300, 0])
+@pytest.mark.parametrize("target", ["v1", "v3"])
+def test_scores_of_a_window_fit_their_rows(target: str, window: int) -> None:
+    """No column past the row's end, and no block left out in front that a token of the tile sees."""
+    program = lower(one_attention(window=window), load_target(target, "nano")).program
+    row = program.buffer["attention.scores"].shape_text.split(",")[-1]
+    columns, tile = int(row.rstrip("]")), 32 if target == "v3" else 1
+    assert columns == (min(300, window + tile + 30) if 0 < window < 300 else 300)
+    base = {b.name: 1 << 20 if b.role == "kv" else 0 for b in program.buffers}
+    for token in (1, 40):
+        for kv_len in (n for n in (0, 30, 31, 32, 95, window, window + 30, window + 31, 260) if n + token <= 300):
+            commands = list(trace(program, {"token": token, "kv_len": kv_len, "head_rows": 1, "kv_base": 0}, base))
+            starts = [kv_len + t for t in range(0, token, tile)]
+            softmaxes = [i.fields for i in commands if i.op == "SOFTMAX"]
+            scores = [i.fields for i in commands if i.op == "LINEAR" and "use_scale" in i.fields]
+            for f, s, start in zip(softmaxes, scores, starts, strict=True):
+                skipped = start + 1 - int(f["visible"])
+                assert skipped % 32 == 0 and 0 <= skipped <= max(0, start + 1 - (window or 300))
+                assert f["width"] == s["n"] <= columns and s["wgt"] == (1 << 16) + skipped // 32 * 128
+                assert f["width"] == f["visible"] + f["rows_o"] - 1
+
+
+def test_slopes_and_caps_are_constants_that_layers_share() -> None:
+    lowered = lower(one_attention(alibi=8.0, alibi_scale=0.5, softcap=30.0), NANO)
+    verify(lowered.program, NANO)
+    assert lowered.contents["alibi.2.8.0.0.5"].values == (2.0**-5, 2.0**-9)
+    assert lowered.contents["table.softcap_30.0"].name == "softcap(30.0)"
+    b = Builder("m", ctx=8, chunk=4)
+    x = b.embedding(b.input("ids", (b.token,), "i32"), b.param("embed", (5, 32)))
+    for fn in ("softcap(1.0)", "softcap(2.0)", "tanh", "silu", "relu"):
+        x = b.act(x, fn=fn)
+    with pytest.raises(DlavmError, match=r"activation 'relu' is one too many, v3 holds 4 tables"):
+        lower(b.finish(x=x), NANO)
+
+
+def test_positions_and_permutations() -> None:
+    def graph(positions: int) -> Graph:
+        b = Builder("m", ctx=8, chunk=4)
+        x = b.embedding(b.input("ids", (b.token,), "i32"), b.param("embed", (5, 32)))
+        x = b.add_positions(x, b.param("positions", (positions, 32)))
+        return b.finish(x=b.permute(x, b.param("order", (32,), "i32")))
+
+    made = lower(graph(8), load_target("v2", "nano"))
+    assert (made.contents["order"].kind, made.program.buffer["order"].bytes) == ("index", 128)
+    with pytest.raises(DlavmError, match="table expected at least 8 positions, got 7"):
+        lower(graph(7), NANO)
+    with pytest.raises(DlavmError, match="op permute cannot be compiled for v1: every rule needs one of: permute"):
+        lower(graph(8), load_target("v1", "nano"))
 
 
 def test_what_is_left_to_the_host() -> None:

@@ -328,6 +328,9 @@ BAD = [
     ("field_range", linear(wgt=1)),
     ("field_range", linear(wgt_tile=1)),
     ("field_range", command("SOFTMAX", rows_o=1, rows_i=1, batch=1, width=8)),
+    ("bad_address", command("SOFTMAX", rows_o=1, rows_i=1, batch=1, width=8, visible=1, use_slopes=1,
+                            slopes=0xFFFFFFFF)),
+    ("bad_address", command("PERMUTE", **ROWS, index=0xFFFFFFFF)),
     ("field_range", command("ROPE", **ROWS, rot=3)),
     ("field_range", command("ROPE", **ROWS, rot=10)),
     ("bad_address", command("COPY", **ROWS, src=0xFFFFFFFF)),
@@ -388,6 +391,24 @@ def test_gather_index(device: NativeDevice) -> None:
         run(device, SPEC, [Instr("GATHER", fields)])
     assert caught.value.code == "gather_index"
     assert device.mem_read(DATA, 1024) == before
+
+
+@pytest.mark.parametrize(("limit", "code"), [(8, "none"), (7, "gather_index"), (0, "gather_index")])
+def test_permute(device: NativeDevice, limit: int, code: str) -> None:
+    index = np.array([7, 0, 0, 3, 1], dtype=np.uint32)
+    row = np.array([0x7C00, 1, 0x8000, 0xFFFF, 4, 5, 6, 7], dtype=np.uint16)  # any bytes, as they are
+    device.mem_write(DATA, row)
+    device.mem_write(DATA + 64, index)
+    fields = {"src": units(DATA), "dst": units(DATA + 128), "rows_o": 1, "rows_i": 1, "dim": 5, "limit": limit,
+              "index": units(DATA + 64)}
+    before = device.mem_read(DATA + 128, 16)
+    if code == "none":
+        run(device, SPEC, [Instr("PERMUTE", fields)])
+        assert device.mem_read(DATA + 128, 16) == row[index].tobytes() + before[10:]
+    else:
+        with pytest.raises(DeviceError, match=f"field index: element 0: expected an index below {limit}") as caught:
+            run(device, SPEC, [Instr("PERMUTE", fields)])
+        assert caught.value.code == code and device.mem_read(DATA + 128, 16) == before
 
 
 def test_stream_outside_memory(device: NativeDevice) -> None:

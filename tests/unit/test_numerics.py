@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 
 from dlavm.sim.reference import numerics as nm
+from dlavm.support.errors import DlavmError
 from dlavm.target.tables import ACTIVATIONS, FLT_MAX, activation_table, unit_tables
 
 ALL_HALF = np.arange(1 << 16, dtype=np.uint16)
@@ -24,11 +26,15 @@ EXACT = {
 
 
 # The bounds that doc/numerics.md section 10 states: over all 65,536 inputs, and relative where |f| > 2^-10.
+CAPS = (0.125, 2.5, 30.0, 50.0, 1000.0)
 ACT_BOUNDS = {"silu": (6.5e-5, 6.2e-3), "gelu": (5.5e-5, 5.2e-3), "gelu_tanh": (5.5e-5, 6.0e-3),
               "sigmoid": (4.0e-5, 2.0e-3), "tanh": (8.0e-5, 1.1e-4), "relu": (0.0, 0.0)}
+for cap in CAPS:
+    EXACT[f"softcap({cap})"] = partial(lambda c, x: c * np.tanh(x / c), cap)
+    ACT_BOUNDS[f"softcap({cap})"] = (9.0e-5 * cap, 1.1e-4)
 
 
-@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+@pytest.mark.parametrize("name", sorted(ACT_BOUNDS))
 def test_activation_over_all_fp16_inputs(name: str) -> None:
     x = nm.load16(FINITE_HALF)
     with np.errstate(over="ignore"):
@@ -41,6 +47,13 @@ def test_activation_over_all_fp16_inputs(name: str) -> None:
     slack = np.abs(exact) * 2**-23
     assert (error <= absolute + slack).all()
     assert (error[large] <= (relative + 2**-23) * np.abs(exact[large])).all()
+
+
+def test_every_activation_has_a_bound() -> None:
+    assert set(ACTIVATIONS) < set(ACT_BOUNDS)
+    for name in ("softcap", "softcap()", "softcap(-1)", "softcap(1e3)", "Tanh"):
+        with pytest.raises(DlavmError, match="activation: expected one of .* or softcap"):
+            activation_table(name)
 
 
 def test_special_halves_act_like_the_largest() -> None:

@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dlavm.codegen import Code
@@ -34,10 +35,13 @@ from dlavm.report.svg import Axis, tag, text
 from dlavm.report.text import number, seconds, share, size
 from dlavm.report.traffic import RULES, operands
 from dlavm.runtime.session import open_session
+from dlavm.sim.native import NativeDevice
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec, load_target
-from dlavm.target.isa import Instr
+from dlavm.target.isa import Instr, encode_program
 from dlavm.task import Buffer, Program, TaskBuilder, parse_program, trace
+from tests.ops.programs import MAKERS, PROGRAM, Case, random_case
+from tests.ops.test_engines import start
 from tests.unit.test_lower import NANO, small_graph
 
 VOID = {"meta", "path", "rect", "circle", "br", "hr", "img", "link", "input"}
@@ -182,6 +186,24 @@ def test_bytes_are_those_of_the_simulator(repository: Path, tmp_path: Path) -> N
             total = measure(compiled.program, spec, compiled.memory, args).total
             assert (total.read, total.written) == (counters.bytes_read, counters.bytes_written)
     checked(artifact.file("report.html").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("make", dict.fromkeys(MAKERS), ids=lambda make: make.__name__)
+def test_bytes_of_any_command_are_those_of_the_simulator(make: Callable[..., dict[str, int]]) -> None:
+    rng = np.random.default_rng(7)
+    case = random_case(NANO, 7, commands=0)
+    with NativeDevice(NANO) as device:
+        for _ in range(40):
+            fields, op = make(NANO, rng), make.__name__.upper()
+            words = encode_program(NANO, [Instr(op, fields), Instr("END")])
+            memory = case.memory.copy()
+            memory[PROGRAM : PROGRAM + 4 * len(words)] = np.array(words, np.uint32).view(np.uint8)
+            start(device, NANO, Case(memory, words))
+            device.run()
+            found = operands(op, fields, NANO)
+            read, written = (sum(o.bytes for o in found if o.write == write) for write in (False, True))
+            counters = device.counters()
+            assert (read, written) == (counters.bytes_read, counters.bytes_written), fields
 
 
 def test_a_rule_for_each_engine_command() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlavm.pack.weights import dequantize_int4, pack_int4, pack_rows, quantize_int4, stripe
+from dlavm.pack.weights import dequantize_int4, pack_index, pack_int4, pack_rows, quantize_int4, stripe
 from dlavm.sim.reference import ReferenceDevice
 from dlavm.support.errors import DlavmError
 from dlavm.target import load_target
@@ -78,3 +78,10 @@ def test_rows_are_padded_and_striped() -> None:
     assert striped.shape == (2, 32)
     assert striped[0, :16].tolist() == list(range(16)) and striped[1, :16].tolist() == list(range(16, 32))
     assert striped[0, 16:].tolist() == list(range(32, 48)) and not striped[1, 16:].any()
+
+
+def test_indices() -> None:
+    assert pack_index(np.array([2, 0, 1, 2], np.int32)).view("<u4").tolist() == [2, 0, 1, 2]
+    for index, message in (([0, 3, 1], "element 1 expected 0..2, got 3"), ([-1, 0], "element 0 expected 0..1, got -1")):
+        with pytest.raises(DlavmError, match=f"tensor g: {message}"):
+            pack_index(np.array(index), "g")

@@ -44,8 +44,8 @@ void Machine::run(const isa::Softmax& c) {
     std::vector<float> kept(dst.count() <= most_kept ? dst.count() : 0);
     for_rows(dst, uint64_t{2} * c.width, c.width * size_t{4},
              [&](uint64_t b, uint64_t o, uint64_t i, Scratch& scratch) {
-                 const uint64_t seen = std::min<uint64_t>(c.visible + o, c.width), first = first_visible(c, seen),
-                                visible = seen - first, lead = first % kBlock,
+                 const uint64_t seen = std::min<uint64_t>(c.visible + o, c.width),
+                                first = first_visible(c, seen), visible = seen - first, lead = first % kBlock,
                                 row = (b * c.rows_o + o) * c.rows_i + i;
                  uint16_t* in = scratch.get<uint16_t>(kIn, visible);
                  uint16_t* out = scratch.get<uint16_t>(kOut, c.width);
