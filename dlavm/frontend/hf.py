@@ -13,6 +13,7 @@ from dlavm.frontend.derived_source import DerivedSource
 from dlavm.frontend.families import FAMILIES, Shape, family_of
 from dlavm.frontend.families.family import Family
 from dlavm.frontend.families.fields import Fields
+from dlavm.frontend.hf_tokenizer import tokenizer_of
 from dlavm.frontend.jsonfile import read_json
 from dlavm.frontend.model import Model, WeightSource
 from dlavm.frontend.quantized import open_checkpoint, permutations_of
@@ -32,7 +33,7 @@ def load(directory: Path, weights: Path | None = None, bare: bool = False) -> Mo
     raw = _with_generation(directory, read_json(path))
     source = None if bare else open_checkpoint(weights or directory)
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", directory.resolve().name) or "model"
-    return model_of(path, raw, name, source, tokenizer_directory(directory))
+    return model_of(path, raw, name, source, *tokenizer_of(directory, str(raw.get("model_type"))))
 
 
 def model_of(
@@ -93,11 +94,6 @@ def _check_depth(decoder: Decoder, source: WeightSource, field: str) -> None:
             f"{field} expected at most {len(layers)}, the layers that the tensors of "
             f"{source.place} name, got {len(decoder.layers)}"
         )
-
-
-def tokenizer_directory(directory: Path) -> Path | None:
-    """The directory, if it holds a tokenizer.json."""
-    return directory if (directory / "tokenizer.json").is_file() else None
 
 
 def special_tokens(directory: Path) -> dict[str, JsonValue]:

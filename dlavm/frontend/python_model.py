@@ -13,6 +13,7 @@ from typing import Any
 
 from dlavm.frontend import hf
 from dlavm.frontend.derived_source import DerivedSource
+from dlavm.frontend.hf_tokenizer import tokenizer_of
 from dlavm.frontend.model import Model
 from dlavm.frontend.quantized import open_checkpoint, permutations_of
 from dlavm.graph import Graph
@@ -56,11 +57,12 @@ def load(path: Path, weights: Path | None = None, shape: str | None = None, bare
         return Model(name, build, config=config)
     if (directory / "config.json").is_file():
         config |= hf.special_tokens(directory)
-    tokenizer = hf.tokenizer_directory(directory)
+    tokenizer, notes = tokenizer_of(directory)
     if bare:
-        return Model(name, build, None, tokenizer, config)
+        return Model(name, build, None, tokenizer, config, notes=notes)
     source = open_checkpoint(directory)
-    return Model(name, build, DerivedSource(source), tokenizer, config, permutations=permutations_of(source))
+    orders = permutations_of(source)
+    return Model(name, build, DerivedSource(source), tokenizer, config, notes=notes, permutations=orders)
 
 
 def _chosen(path: Path, module: ModuleType, shape: str | None) -> tuple[str, tuple[Any, ...]]:
