@@ -13,7 +13,7 @@ from dlavm.graph.analysis import components, unused
 from dlavm.lower import lowering_problems
 from dlavm.memory import assign
 from dlavm.passes import run
-from dlavm.support.errors import DlavmError
+from dlavm.support.errors import DlavmError, Problems
 from dlavm.target import TargetSpec
 
 T = TypeVar("T")
@@ -34,9 +34,13 @@ class Findings:
         self.problems.append({"where": where, "what": what, "hint": hint})
 
     def attempt(self, function: Callable[[], T], hint: str) -> T | None:
-        """What the function returns; None where it raises a DlavmError, which is a problem of the model then."""
+        """What the function returns; None where it raises a DlavmError: a problem of the model then, or several."""
         try:
             return function()
+        except Problems as error:
+            for where, what in error.problems:
+                self.add(where, what, hint)
+            return None
         except DlavmError as error:
             self.add(self.model, str(error), hint)
             return None

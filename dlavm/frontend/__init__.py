@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from dlavm.frontend import gguf, hf, python_model
+from dlavm.frontend import gguf, hf, onnx_import, python_model
 from dlavm.frontend.model import WEIGHTS_HINT, Model, WeightSource, check_weights, weight_problems
 from dlavm.frontend.random_weights import RandomSource
 from dlavm.support.errors import DlavmError
@@ -17,7 +17,7 @@ __all__ = ["WEIGHTS_HINT", "Model", "RandomSource", "WeightSource", "check_weigh
 
 def load_model(path: Path | str, weights: Path | str | None = None) -> Model:
     """The model that `path` names: a Python model file, FILE.py:SHAPE, a Hugging Face checkpoint
-    directory or a GGUF file.
+    directory, a GGUF file or an ONNX file.
 
     `weights` names a directory of safetensors to use instead of the model's own; `none` is for shapes without
     weights, `random` or `random:SEED` for random ones.
@@ -50,6 +50,9 @@ def _read(named: Path | str, weights: Path | None = None, bare: bool = False) ->
         return python_model.load(path, weights, shape, bare)
     if path.suffix == ".gguf" and path.is_file():
         return gguf.load(path, weights, bare)
+    if path.suffix == ".onnx" and path.is_file():
+        return onnx_import.load(path, weights, bare)
     if not path.exists():
         raise DlavmError(f"model: expected a file or directory, got {str(path)!r}, which does not exist")
-    raise DlavmError(f"model: expected a .py or .gguf file or a Hugging Face checkpoint directory, got {str(path)!r}")
+    kinds = "a .py, .gguf or .onnx file or a Hugging Face checkpoint directory"
+    raise DlavmError(f"model: expected {kinds}, got {str(path)!r}")

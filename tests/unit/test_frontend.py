@@ -270,7 +270,7 @@ def test_paths_that_are_no_model(tmp_path: Path) -> None:
     with pytest.raises(DlavmError, match=r"which does not exist"):
         load_model(tmp_path / "nothing.py")
     (tmp_path / "model.bin").write_bytes(b"GGUF")
-    with pytest.raises(DlavmError, match=r"expected a .py or .gguf file or a Hugging Face"):
+    with pytest.raises(DlavmError, match=r"expected a .py, .gguf or .onnx file or a Hugging Face"):
         load_model(tmp_path / "model.bin")
 
 
