@@ -56,7 +56,7 @@ def check(model: Model, spec: TargetSpec, options: Options) -> Findings:
         return found
     found.notes += [{"where": where, "what": what} for where, what in _notes(graph)]
     _check_weights(model, graph, found)
-    passed = found.attempt(lambda: run(pipeline(options, spec), graph), GRAPH)
+    passed = found.attempt(lambda: run(pipeline(options, spec, model.weights), graph), GRAPH)
     if passed is not None:
         _check_target(passed, spec, options, found)
     return found
@@ -64,7 +64,7 @@ def check(model: Model, spec: TargetSpec, options: Options) -> Findings:
 
 def _possible(model: Model, spec: TargetSpec, options: Options, found: Findings) -> Options:
     """The options, or those that the model can have in place of what is a problem."""
-    if found.attempt(lambda: pipeline(options, spec), OPTIONS) is None:
+    if found.attempt(lambda: pipeline(options, spec, model.weights), OPTIONS) is None:
         options = replace(options, quant=Options().quant)
     count = len(found.problems)
     found.attempt(lambda: options.sizes(model, spec), OPTIONS)

@@ -3,28 +3,29 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlavm.codegen import Code, generate
 from dlavm.codegen.host import render_host
 from dlavm.describe import ENTRY, CompiledEntry, describe, host_context, stream_name, table_file
-from dlavm.frontend import Model
-from dlavm.graph import Graph, print_graph
+from dlavm.formats import FORMATS
+from dlavm.frontend import Model, WeightSource
+from dlavm.graph import Graph, Value, print_graph
 from dlavm.graph.constants import constant_array
-from dlavm.graph.parts import joined
 from dlavm.lower import Lowered, lower
 from dlavm.memory import MemoryMap, alignments, assign
 from dlavm.memory.csv import to_csv
-from dlavm.pack.artifact import HOST
-from dlavm.pack.emit import Constant, Extent, images_of, write_artifact
+from dlavm.pack.artifact import HOST, Producer
+from dlavm.pack.emit import Constant, Extent, dense_rows, images_of, write_artifact
 from dlavm.pack.manifest import Manifest
-from dlavm.pack.weights import to_half
+from dlavm.pack.sources import Tensor
 from dlavm.passes import (
     Canonicalise,
     Cse,
@@ -37,9 +38,9 @@ from dlavm.passes import (
     MaterialiseViews,
     OrderForMemory,
     Pass,
-    QuantizeWeights,
     run,
 )
+from dlavm.quant import AUTO, quantisation, used_formats
 from dlavm.report import render
 from dlavm.support.atomic import MANIFEST_NAME
 from dlavm.support.errors import DlavmError
@@ -63,11 +64,12 @@ DEFAULT_CTX = 2048  # where neither user nor model says
 @dataclass(frozen=True)
 class Options:
     """What the user may choose. `ctx`: cached positions (default: what the model was trained for, up to 2048 unless
-    asked for more); `chunk`: tokens a step at most; `rolls`: equal layers become a loop."""
+    asked for more); `chunk`: tokens a step at most; `quant`: a format of weights, a JSON file of formats by tensor, or
+    auto; `rolls`: equal layers become a loop."""
 
     ctx: int | None = None
     chunk: int | None = None
-    quant: str = "int4g128"
+    quant: str = AUTO
     rolls: bool = True
 
     def sizes(self, model: Model, spec: TargetSpec | None = None) -> tuple[int, int]:
@@ -83,8 +85,9 @@ class Options:
         return ctx, chunk
 
 
-def pipeline(options: Options, spec: TargetSpec) -> list[Pass]:
-    """From the graph as it was written to one that `lower` takes, in this order."""
+def pipeline(options: Options, spec: TargetSpec, weights: WeightSource | None = None) -> list[Pass]:
+    """From the graph as it was written to one that `lower` takes, in this order. Raises DlavmError for options that the
+    target does not have."""
     return [
         Canonicalise(),
         FoldConstants(),
@@ -93,8 +96,8 @@ def pipeline(options: Options, spec: TargetSpec) -> list[Pass]:
         Dce(),  # what nobody needs shall not keep rows alive
         LastTokens(),
         FuseEpilogue(),
-        FuseHorizontal(spec.space("weights")),
-        QuantizeWeights(options.quant),
+        quantisation(options.quant, spec, weights),
+        FuseHorizontal(spec.space("weights")),  # of the same format
         MaterialiseViews(),  # behind all that makes and merges views
         OrderForMemory(spec),
     ]
@@ -132,7 +135,7 @@ def _assembly(spec: TargetSpec, code: Code) -> str:
 def compile_model(model: Model, spec: TargetSpec, options: Options) -> Compiled:
     """Compiles without touching weights or files. Raises DlavmError naming op or tensor, expectation and finding."""
     ctx, chunk = options.sizes(model, spec)
-    passes = pipeline(options, spec)
+    passes = pipeline(options, spec, model.weights)
     graph, batch = run(passes, model.graph(ctx, chunk)), None
     if chunk > 1 and spec.has(*BATCH_NEEDS):
         batch = run(passes, model.graph(ctx, min(chunk, MAX_BATCH)), f"{BATCH}-")
@@ -220,17 +223,17 @@ def build(model: Model, spec: TargetSpec, options: Options, out: Path | None) ->
 def _described(compiled: Compiled, model: Model, options: Options) -> Manifest:
     spec, memory = compiled.spec, compiled.memory
     return describe(compiled.graph, compiled.lowered, compiled.program, memory, spec, compiled.entries,
-                    name=model.name, quant=options.quant, tables=_extent(memory, "tables"),
+                    name=model.name, quant=used_formats(compiled.graph), tables=_extent(memory, "tables"),
                     images=images_of(spec.space("weights"), _extent(memory, "weights")))
 
 
 def _write(compiled: Compiled, model: Model, manifest: Manifest, out: Path) -> None:
     weights, tables = (_extent(compiled.memory, role) for role in ("weights", "tables"))
-    write_artifact(out, manifest, compiled.spec.space("weights"), weights, tables, list(_constants(compiled, model)),
+    write_artifact(out, manifest, compiled.spec.space("weights"), weights, tables, list(constants(compiled, model)),
                    _files(compiled, model, manifest), partial(_texts, compiled), model.tokenizer)
 
 
-def _files(compiled: Compiled, model: Model, manifest: Manifest) -> Iterator[tuple[str, bytes]]:
+def _files(compiled: Compiled, model: Model, manifest: Manifest) -> Iterator[tuple[str, bytes | Producer]]:
     """The programs, and the tables from which the host takes rows."""
     for name, entry in compiled.entries.items():
         info, code = manifest.programs[name], entry.code
@@ -245,8 +248,8 @@ def _files(compiled: Compiled, model: Model, manifest: Manifest) -> Iterator[tup
     for label, source in compiled.lowered.inputs.items():
         if source.table:
             table = params[source.table]
-            values = joined(table, model.needed_weights().get)
-            yield table_file(label), to_half(values, table.name).tobytes()
+            shape = int(table.type.shape[0]), int(table.type.shape[1])
+            yield table_file(label), dense_rows(Constant(table.name, 0, "rows", shape, _tensors(table, model)))
 
 
 def _texts(compiled: Compiled, manifest: Manifest) -> dict[str, str]:
@@ -268,19 +271,31 @@ def _extent(memory: MemoryMap, role: str) -> Extent:
     return Extent(found[0].base, found[0].bytes) if found else Extent(0, 0)
 
 
-def _constants(compiled: Compiled, model: Model) -> Iterator[Constant]:
-    """Every constant buffer with the function that loads what belongs into it."""
-    weights = model.needed_weights()
+def constants(compiled: Compiled, model: Model) -> Iterator[Constant]:
+    """Every constant buffer with the tensors that belong into it."""
     params = {p.name: p for p in compiled.graph.params}
     computed = {c.value.name: c for c in compiled.graph.constants}
     for buffer, content in compiled.lowered.contents.items():
+        kind, format = content.kind, None
         if content.kind == "activation":
-            kind, parts = "raw", [(buffer, partial(np.frombuffer, table_bytes(content.name), np.uint8))]
+            kind, parts = "raw", _computed(buffer, partial(np.frombuffer, table_bytes(content.name), np.uint8))
         elif content.kind == "floats":
-            kind, parts = "raw", [(buffer, partial(np.array, content.values, np.float32))]
+            kind, parts = "raw", _computed(buffer, partial(np.array, content.values, np.float32))
         elif content.name in computed:
-            kind, parts = content.kind, [(buffer, partial(constant_array, computed[content.name]))]
+            parts = _computed(buffer, partial(constant_array, computed[content.name]))
         else:
-            tensors = params[content.name].tensors
-            kind, parts = content.kind, [(name, partial(weights.get, name)) for name, _ in tensors]
-        yield Constant(buffer, compiled.memory.bases[buffer], kind, tuple(parts))
+            parts = _tensors(params[content.name], model)
+            format = FORMATS.get(params[content.name].type.dtype)
+        yield Constant(buffer, compiled.memory.bases[buffer], kind, content.dims, parts, format, content.count)
+
+
+def _computed(name: str, make: Callable[[], NDArray[Any]]) -> tuple[Tensor, ...]:
+    """What the compiler computes, once."""
+    array = cache(make)
+    return (Tensor(name, array().shape, lambda rows: array()[rows]),)
+
+
+def _tensors(param: Value, model: Model) -> tuple[Tensor, ...]:
+    weights = model.needed_weights()
+    return tuple(Tensor(name, shape, partial(weights.get, name), partial(weights.grid, name))
+                 for name, shape in param.tensors)  # fmt: skip

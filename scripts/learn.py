@@ -20,12 +20,13 @@ import numpy as np
 from learn_pages import claim, main, show
 
 from dlavm.compile import Options, compile_model
+from dlavm.formats import FORMATS, Grid, quantize
 from dlavm.frontend import Model, load_model
 from dlavm.graph import Builder, Graph, evaluate, parse_graph, print_graph, verify
 from dlavm.lower import lower
 from dlavm.memory import assign
 from dlavm.pack.unpack import unstripe
-from dlavm.pack.weights import dequantize_int4, pack_int4, pack_rows, quantize_int4
+from dlavm.pack.weights import pack_grid, pack_rows
 from dlavm.passes import FuseEpilogue, QuantizeWeights, run
 from dlavm.sim.native import NativeDevice
 from dlavm.sim.reference import ReferenceDevice
@@ -62,9 +63,14 @@ WEIGHTS: dict[str, Any] = {"embed.weight": RANDOM.standard_normal((VOCAB, DIM)).
 @cache
 def packed(change: int = 0) -> Any:
     """The projection as it lies in memory, (channel, byte); one integer weight is changed by `change`."""
-    integers, scales = quantize_int4(WEIGHTS["proj.weight"])
-    integers[FOLLOWED] += change
-    return pack_int4(integers, scales, HBM)
+    grid = quantised()
+    grid.codes[FOLLOWED] += change
+    return pack_grid(grid, HBM)
+
+
+def quantised() -> Grid:
+    """The matrix on the grid of its format."""
+    return quantize(WEIGHTS["proj.weight"], FORMATS["int4g128"])
 
 
 def a_graph() -> None:
@@ -162,15 +168,15 @@ def packed_weights() -> None:
     channel of memory streams exactly what its lanes need, in order. The rule is in doc/architecture.md, "Layouts";
     here one weight is made larger by 1, and the byte that changes is the one that holds it.
     """
-    w, (q, scale) = WEIGHTS["proj.weight"], quantize_int4(WEIGHTS["proj.weight"])
-    show(f"weight {FOLLOWED} is {w[FOLLOWED]:.5f}: the integer {q[FOLLOWED]}, which the engine takes for "
-         f"{dequantize_int4(q, scale)[FOLLOWED]:.5f}")  # fmt: skip
+    w, grid = WEIGHTS["proj.weight"], quantised()
+    show(f"weight {FOLLOWED} is {w[FOLLOWED]:.5f}: the integer {grid.integers()[FOLLOWED]}, which the engine takes for "
+         f"{grid.values()[FOLLOWED]:.5f}")  # fmt: skip
     places = np.argwhere(packed() != packed(1))
     claim("one byte changes", len(places) == 1)
     channel, byte = places[0]
     before, after = (int(p[channel, byte]) for p in (packed(), packed(1)))
     show(f"byte {byte} of channel {channel}: {before:#04x} became {after:#04x}")
-    claim("four bits of it are the weight, plus 8", before // (after - before) % 16 == q[FOLLOWED] + 8)
+    claim("four bits of it are the weight, plus 8", before // (after - before) % 16 == grid.codes[FOLLOWED])
 
 
 def write_constants(device: Any) -> None:
@@ -229,7 +235,7 @@ def result() -> None:
     address, size = COMPILED.memory.bases[GRAPH.outputs["y"].name], 2 * IDS.size * DIM
     raw, reference = (finished(engine).mem_read(address, size) for engine in (NativeDevice, ReferenceDevice))
     y = np.frombuffer(raw, np.float16).reshape(-1, DIM).astype(np.float32)
-    rounded = {**WEIGHTS, "proj.weight": dequantize_int4(*quantize_int4(WEIGHTS["proj.weight"]))}
+    rounded = {**WEIGHTS, "proj.weight": quantised().values()}
     same, original = (evaluate(GRAPH, w, {"ids": IDS, "kv_len": 0}, {})["y"] for w in (rounded, WEIGHTS))
     show(f"bytes of row 0 at {address:#x}: {raw[:8].hex(' ', 2)} ...\nas fp16: {y[0, :4]}\nfloat32: {same[0, :4]}")
     claim("simulator and reference agree on every byte", raw == reference)

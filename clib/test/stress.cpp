@@ -51,6 +51,7 @@ dlavm_config config(uint32_t header_words) {
     }
     c.activation_elements = 3000;
     c.accumulators = 4096;
+    c.weight_formats = ~0u;
     return c;
 }
 

@@ -56,6 +56,7 @@ dlavm_config config() {
         c.opcode_mask[info.opcode / 64] |= uint64_t{1} << info.opcode % 64;
     c.activation_elements = 3000;
     c.accumulators = 4096;
+    c.weight_formats = ~0u;
     return c;
 }
 
@@ -117,15 +118,16 @@ std::string open_frame() {
     protocol::Open open;
     open.magic = protocol::kMagic;
     open.version = protocol::kVersion;
-    open.numbers = {c.abi_version, c.id,         c.header_words, c.scalar_registers,    c.semaphores,
-                    c.loop_depth,  c.call_depth, c.act_slots,    c.activation_elements, c.accumulators};
+    open.numbers = {c.abi_version,         c.id,           c.header_words,  c.scalar_registers,
+                    c.semaphores,          c.loop_depth,   c.call_depth,    c.act_slots,
+                    c.activation_elements, c.accumulators, c.weight_formats};
     open.opcode_mask.assign(std::begin(c.opcode_mask), std::end(c.opcode_mask));
     for (uint32_t i = 0; i < c.memory_count; ++i)
         for (const uint64_t n : {c.memories[i].base, c.memories[i].capacity, uint64_t{c.memories[i].channels},
                                  uint64_t{c.memories[i].port_bytes}})
             open.memories.push_back(n);
     if (chance(5)) open.memories[below(8)] = rng();
-    if (chance(5)) open.numbers[below(10)] = rng();
+    if (chance(5)) open.numbers[below(11)] = rng();
     return open.frame();
 }
 

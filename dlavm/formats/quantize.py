@@ -14,25 +14,29 @@ from dlavm.support.errors import DlavmError
 F32 = NDArray[np.float32]
 
 
-def quantize(w: NDArray[np.floating], format: Format, name: str = "") -> Grid:
+def quantize(w: NDArray[np.floating], format: Format, name: str = "", whole: bool = True) -> Grid:
     """Round to nearest: w [n, k] onto the grid of `format`.
 
     Symmetric integers: scale = max|w| / (2^(bits-1) - 1). With zero points: the range from min(w, 0) to max(w, 0) has
     2^bits - 1 steps. Float elements with fp16 scales: scale = max|w| / largest element. MX (OCP specification 1.0): the
     shared exponent is floor(log2 max|w|) less that of the largest element; elements saturate.
-    Raises DlavmError naming the tensor for values that are not finite, for scales past their type, and for values so
-    small that every scale becomes zero.
+    Raises DlavmError naming the tensor for values that are not finite, for scales past their type, and, where w is the
+    `whole` tensor, for values so small that every scale becomes zero.
     """
     n, k = w.shape
     padded = np.zeros((n, format.groups(k) * format.group), dtype=np.float32)
     padded[:, :k] = w
     grouped = padded.reshape(n, format.groups(k), format.group)
     scale, zero = scales(grouped, format, name)
+    if whole and not scale.any() and grouped.any():
+        largest = np.abs(grouped).max()
+        raise DlavmError(f"weight {name}: expected a scale that fp16 does not make zero, got weights up to {largest}")
     return Grid(format, nearest(grouped, scale, zero, format).reshape(n, -1)[:, :k], scale, zero)
 
 
 def scales(grouped: F32, format: Format, name: str = "") -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
-    """Scale and zero point (None without) of groups [.., group], chosen and refused as `quantize` does."""
+    """Scale and zero point (None without) of groups [.., group], chosen as `quantize` does. Raises DlavmError for
+    values that are not finite, and for scales past their type."""
     if not np.isfinite(grouped).all():
         raise DlavmError(f"weight {name}: expected finite values, got NaN or infinity")
     if format.scale == "e8m0":
@@ -56,10 +60,7 @@ def nearest(
 def _half(wide: F32, name: str) -> NDArray[np.float16]:
     if wide.max(initial=0) > 65504:
         raise DlavmError(f"weight {name}: a scale of {wide.max()} does not fit fp16")
-    scale = wide.astype(np.float16)
-    if wide.any() and not scale.any():
-        raise DlavmError(f"weight {name}: expected a scale that fp16 does not make zero, got {wide.max()}")
-    return scale
+    return wide.astype(np.float16)
 
 
 def _divisor(scale: NDArray[np.float16]) -> F32:

@@ -1,10 +1,12 @@
 """What lowering rules share: where each graph value lies (`Rows`), the buffers, the task builder."""
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from dlavm.formats import FORMATS
 from dlavm.graph import Graph, Node, Value
 from dlavm.support.errors import DlavmError
 from dlavm.sym import Expr, IntoExpr, le, wrap
@@ -53,13 +55,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Content:
-    """What the packer puts into a constant buffer: kind `int4` (PackedWeights of value), `rows` (fp16 rows at
-    row_bytes), `index` (u32 below dims[0]), `activation` (table of that name), `floats` (fp32 `values`)."""
+    """What the packer puts into a constant buffer: kind `packed` (`count` PackedWeights of the value in its own format,
+    one behind the other), `rows` (fp16 rows at row_bytes), `index` (u32 below dims[0]), `activation` (table of that
+    name), `floats` (fp32 `values`). `dims`: rows and columns of matrices."""
 
     kind: str
     name: str
     dims: tuple[int, ...] = ()
     values: tuple[float, ...] = ()
+    count: int = 1
 
 
 @dataclass(frozen=True)
@@ -219,13 +223,17 @@ class Context:
         return self.storage(name, "tables", 4 * len(values), f"f32[{len(values)}]")
 
     def weights(self, value: Value, node: Node) -> tuple[Expr, PackedWeights]:
-        """A packed weight matrix [n, k]. Raises DlavmError where it was not quantised."""
-        if value.type.dtype != "int4g128":
-            raise DlavmError(f"{node}: weight {value.name}: expected int4g128, got {value.type.dtype!r}")
-        n, k = (int(x) for x in value.type.shape)
-        packed = PackedWeights(self.spec.space("weights"), n, k)
-        self.contents[value.name] = Content("int4", value.name, (n, k))
-        return self.storage(value.name, "weights", packed.bytes, str(value.type)), packed
+        """Address of a packed weight matrix [n, k], or of the first of those in [e, n, k], which lie `bytes` of one
+        apart. Raises DlavmError where it was not quantised, or to a format that the target does not have."""
+        format = FORMATS.get(value.type.dtype)
+        if format is None or not self.spec.has(format.name):
+            have = ", ".join(name for name in FORMATS if self.spec.has(name))
+            raise DlavmError(f"{node}: weight {value.name}: {self.spec.name} expected one of {have}, "
+                             f"got {value.type.dtype!r}")
+        *front, n, k = (int(x) for x in value.type.shape)
+        packed, count = PackedWeights(self.spec.space("weights"), n, k, format), math.prod(front)
+        self.contents[value.name] = Content("packed", value.name, (n, k), count=count)
+        return self.storage(value.name, "weights", count * packed.bytes, str(value.type)), packed
 
     def cache(self, value: Value) -> tuple[Expr, KvLayout]:
         """The cache behind a kv value, one buffer for all of its SSA versions; its base in the first sequence."""

@@ -10,7 +10,7 @@ from dlavm.lower.rules import rule
 from dlavm.support.errors import DlavmError
 from dlavm.sym import Expr, IntoExpr, align, minimum
 from dlavm.target.isa import f32_bits
-from dlavm.target.layout import BLOCK, GROUP, PackedWeights
+from dlavm.target.layout import BLOCK, PackedWeights
 from dlavm.target.spec import ADDRESS_UNIT, Board
 
 
@@ -30,17 +30,19 @@ def choose_tiling(board: Board, packed: PackedWeights, tokens: int) -> Tiling:
         return Tiling(min(tokens, board.activation_elements // k), packed.n, packed.k)
     row_tile = packed.memory.row_tile
     n = min(packed.n, board.accumulators // row_tile * row_tile)
-    if n == 0 or board.activation_elements < GROUP:
-        raise DlavmError(f"board {board.name}: buffers too small for a [{packed.n}, {packed.k}] linear")
-    return Tiling(1, n, board.activation_elements // GROUP * GROUP)
+    k_tile = board.activation_elements // packed.section_k * packed.section_k
+    if n == 0 or k_tile == 0:
+        what = f"[{packed.n}, {packed.k}] linear in {packed.format}"
+        raise DlavmError(f"board {board.name}: buffers too small for a {what}")
+    return Tiling(1, n, k_tile)
 
 
-@rule("linear", "int4g128")
+@rule("linear")
 def lower_linear(c: Context, node: Node) -> None:
     _linear(c, node, 1)
 
 
-@rule("linear", "int4g128", "token_batch")
+@rule("linear", "token_batch")
 def lower_linear_batch(c: Context, node: Node) -> None:
     _linear(c, node, c.variable("token").hi)
 
@@ -58,7 +60,7 @@ def _linear(c: Context, node: Node, batch: int) -> None:
                 last = k0 + k == packed.k
                 wgt = base + (n0 // packed.memory.row_tile * packed.tile_bytes + packed.k_offset(k0)) // ADDRESS_UNIT
                 fields: dict[str, IntoExpr] = {
-                    "format": c.spec.enums["weight_format"]["int4g128"], "k": k, "n": n, "batch": 1, "wgt": wgt,
+                    "format": c.spec.enums["weight_format"][packed.format.name], "k": k, "n": n, "batch": 1, "wgt": wgt,
                     "wgt_tile": packed.tile_bytes // ADDRESS_UNIT, "acc_in": int(k0 > 0), "acc_out": int(not last),
                     **_shift(x.at(first, count), k0).fields("src"), **x.at(first, count).counts(),
                     **_shift(out.at(first, count), n0).fields("dst"),

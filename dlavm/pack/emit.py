@@ -2,34 +2,45 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dlavm.pack.artifact import ArtifactWriter
+from dlavm.formats import Format
+from dlavm.pack.artifact import ArtifactWriter, Producer
 from dlavm.pack.manifest import Image, Manifest
-from dlavm.pack.weights import pack_index, pack_int4, pack_rows, quantize_int4, stripe, to_half
+from dlavm.pack.sources import FLOATS_AT_ONCE, Halves, Quantised, Tensor, spans
+from dlavm.pack.weights import pack_grid, pack_index, pack_rows, stripe
 from dlavm.support.progress import progress
+from dlavm.target.layout import PackedWeights, ceildiv, row_bytes
 from dlavm.target.spec import Memory
 
 TABLES_FILE = "tables.bin"
+CODES_AT_ONCE = 1 << 22  # of packed weights, but at least a row tile
+WHOLE: dict[str, Callable[[NDArray[Any], str], NDArray[np.uint8]]] = {
+    "index": pack_index,
+    "raw": lambda values, name: values.reshape(-1).view(np.uint8),
+}  # kinds of small constants, packed at once
 
 
 @dataclass(frozen=True)
 class Constant:
-    """A constant tensor at a linear address. `kind`: int4 (matrix, quantised and packed here), rows (matrix of fp16
-    rows, or one row), index (a vector's own indices), raw (bytes as they are). `parts`: by name, what reads the tensors
-    that it is, one below the other; each is called once, and nothing keeps the result."""
+    """A constant tensor at a linear address. `kind`: packed (`count` matrices of `shape` one behind the other, in
+    `format`), rows (a matrix of fp16 rows, or one row), index (a vector's own indices), raw (bytes as they are).
+    `parts`: the tensors that it is, one below the other; of several matrices each is one."""
 
     name: str
     address: int
     kind: str
-    parts: tuple[tuple[str, Callable[[], NDArray[Any]]], ...]
+    shape: tuple[int, ...]
+    parts: tuple[Tensor, ...]
+    format: Format | None = None
+    count: int = 1
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,7 @@ def images_of(memory: Memory, weights: Extent) -> tuple[Image, ...]:
 
 
 def write_artifact(out: Path, manifest: Manifest, memory: Memory, weights: Extent, tables: Extent,
-                   constants: Sequence[Constant], files: Iterable[tuple[str, bytes]],
+                   constants: Sequence[Constant], files: Iterable[tuple[str, bytes | Producer]],
                    texts: Callable[[Manifest], Mapping[str, str]],
                    tokenizer: Path | Mapping[str, str] | None) -> Manifest:
     """Writes the artifact, whole or not at all; the result has the hash of every file.
@@ -59,8 +70,8 @@ def write_artifact(out: Path, manifest: Manifest, memory: Memory, weights: Exten
         linear = np.zeros(tables.bytes, dtype=np.uint8)
         for constant in constants:
             if _inside(constant, tables):
-                data = _linear_bytes(constant)
-                linear[constant.address - tables.address:][:data.size] = data
+                for start, data in _linear_pieces(constant, 1):
+                    linear[constant.address - tables.address + start:][:data.size] = data
         if tables.bytes:
             writer.add_file(TABLES_FILE, linear.tobytes())
         for name, content in files:
@@ -72,41 +83,73 @@ def write_artifact(out: Path, manifest: Manifest, memory: Memory, weights: Exten
         return writer.finish(manifest)
 
 
+def dense_rows(table: Constant) -> Producer:
+    """What writes the fp16 rows of a matrix to a file, without padding."""
+
+    def write(file: BinaryIO) -> None:
+        source = Halves(table.name, table.parts)
+        for start, stop in spans(table.shape[0], table.shape[1], FLOATS_AT_ONCE):
+            file.write(np.ascontiguousarray(source.rows(start, stop)).data)
+        source.finish()
+
+    return write
+
+
 def _inside(constant: Constant, extent: Extent) -> bool:
     return extent.address <= constant.address < extent.address + extent.bytes
 
 
 def _write_images(writer: ArtifactWriter, manifest: Manifest, memory: Memory, weights: Extent,
                   constants: Sequence[Constant]) -> None:
-    """Packs tensor by tensor into a scratch file, so that the host never holds more than one of them."""
-    share = weights.bytes // memory.channels
-    with tempfile.TemporaryFile() as scratch:
-        channels = np.memmap(scratch, dtype=np.uint8, mode="w+", shape=(memory.channels, max(share, 1)))
-        with progress("packing weights", len(constants)) as bar:
+    """Packs piece by piece into the files of all channels, so that the host never holds more than one piece."""
+
+    def write(files: list[BinaryIO]) -> None:
+        for file in files:
+            file.truncate(weights.bytes // memory.channels)
+        with progress("packing weights", weights.bytes, in_bytes=True) as bar:
             for constant in constants:
-                striped = _striped(constant, memory)
-                start = (constant.address - weights.address) // memory.channels
-                channels[:, start:start + striped.shape[1]] = striped
-                bar.advance(1)
-        for image in manifest.images:
-            writer.add_file(image.file, channels[image.channel, :share].data)
+                first = (constant.address - weights.address) // memory.channels
+                for start, channels in _pieces(constant, memory):
+                    for file, data in zip(files, channels, strict=True):
+                        file.seek(first + start)
+                        file.write(data.data)
+                    bar.advance(channels.size)
+
+    writer.add_files([image.file for image in manifest.images], write)
 
 
-def _striped(constant: Constant, memory: Memory) -> NDArray[np.uint8]:
-    if constant.kind == "int4":
-        parts = [quantize_int4(np.asarray(load(), dtype=np.float32), name) for name, load in constant.parts]
-        return pack_int4(_joined([q for q, _ in parts]), _joined([scale for _, scale in parts]), memory)
-    return stripe(_linear_bytes(constant), memory)
+def _pieces(constant: Constant, memory: Memory) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Offset in a channel, and bytes [channels, count] from there on."""
+    if constant.kind == "packed":
+        yield from _packed_pieces(constant, memory)
+        return
+    for start, data in _linear_pieces(constant, memory.beat_row):
+        yield start // memory.channels, stripe(data, memory)
 
 
-def _linear_bytes(constant: Constant) -> NDArray[np.uint8]:
-    if constant.kind == "rows":
-        rows = _joined([to_half(load(), name) for name, load in constant.parts])
-        return pack_rows(np.atleast_2d(rows), constant.name)
-    if constant.kind == "index":
-        return _joined([pack_index(load(), name) for name, load in constant.parts])
-    return _joined([load().reshape(-1).view(np.uint8) for _, load in constant.parts])
+def _packed_pieces(constant: Constant, memory: Memory) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    assert constant.format is not None
+    (n, k), share = constant.shape, len(constant.parts) // constant.count
+    layout = PackedWeights(memory, n, k, constant.format)
+    tiles = max(1, CODES_AT_ONCE // (memory.row_tile * k))
+    for matrix in range(constant.count):
+        source = Quantised(constant.parts[matrix * share:(matrix + 1) * share], constant.format)
+        for start in range(0, n, tiles * memory.row_tile):
+            grid = source.rows(start, min(start + tiles * memory.row_tile, n))
+            before = matrix * layout.bytes + start // memory.row_tile * layout.tile_bytes
+            yield before // memory.channels, pack_grid(grid, memory)
+        source.finish()
 
 
-def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
-    return np.concatenate(parts) if len(parts) > 1 else parts[0]
+def _linear_pieces(constant: Constant, alignment: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Offset and linear bytes of rows or raw bytes, piece by piece at multiples of `alignment` bytes."""
+    if constant.kind in WHOLE:
+        yield 0, np.concatenate([WHOLE[constant.kind](part.get(slice(None)), part.name) for part in constant.parts])
+        return
+    rows, columns = constant.shape
+    source, size = Halves(constant.name, constant.parts), row_bytes(columns)
+    step = alignment // math.gcd(alignment, size)  # rows whose bytes are whole beat rows
+    at_once = step * max(1, ceildiv(FLOATS_AT_ONCE, step * columns))
+    for start in range(0, rows, at_once):
+        yield start * size, pack_rows(source.rows(start, min(start + at_once, rows)))
+    source.finish()

@@ -7,40 +7,33 @@ from collections.abc import Container
 import numpy as np
 from numpy.typing import NDArray
 
+from dlavm.formats import FORMATS, Format, Grid
 from dlavm.pack.artifact import Artifact
 from dlavm.pack.manifest import Image, TensorInfo
-from dlavm.pack.weights import dequantize_int4
+from dlavm.pack.units import QUAD, from_slices
 from dlavm.support.errors import DlavmError
-from dlavm.target.layout import BLOCK, UNIT_BEATS, PackedWeights, row_bytes
+from dlavm.target.layout import BLOCK, ROW_BYTES, PackedWeights, row_bytes
 from dlavm.target.spec import Memory
 
-GROUP_BLOCKS = 4  # blocks that share a scale beat
-PAIRS, KK = 4, 4  # of a unit: byte order (pair, row, kk), the low nibble is the first half of a pair
+
+def unpack_grid(packed: NDArray[np.uint8], n: int, k: int, format: Format, memory: Memory) -> Grid:
+    """Packed weights [channels, bytes of a channel] -> their grid: undoes `pack_grid`."""
+    layout = PackedWeights(memory, n, k, format)
+    raw = packed.reshape(memory.channels, layout.tiles, layout.tile_beats, memory.port_bytes)
+    beats = layout.block_beats[:, None] + np.arange(layout.unit_beats)
+    units = raw[:, :, beats].reshape(memory.channels, layout.tiles, layout.blocks, -1, memory.port_bytes // 2, QUAD)
+    slices = units.transpose(1, 0, 4, 2, 3, 5)  # [tile, channel, row, block, slice, 4]
+    codes = from_slices(slices, format.element.bits).reshape(-1, layout.blocks * BLOCK)[:n, :k]
+    scale = _per_row(raw[:, :, layout.scale_beats]).view(np.float16 if format.scale == "f16" else np.uint8)
+    zero = _per_row(raw[:, :, layout.zero_beats])[:n, : layout.groups] if format.zero else None
+    return Grid(format, codes, scale[:n, : layout.groups], zero)
 
 
-def unpack_int4(
-    packed: NDArray[np.uint8], n: int, k: int, memory: Memory
-) -> tuple[NDArray[np.int8], NDArray[np.float16]]:
-    """Packed weights [channels, bytes of a channel] -> integers [n, k], scales [n, ceil(k/128)]: undoes `pack_int4`."""
-    layout = PackedWeights(memory, n, k)
-    port, rows = memory.port_bytes, memory.port_bytes // 2
-    raw = packed.reshape(memory.channels, layout.tiles, layout.tile_beats * port)
-    shape = (layout.tiles, memory.channels, rows)
-    q = np.empty((*shape, layout.blocks, BLOCK), dtype=np.int8)
-    scale = np.empty((*shape, layout.groups), dtype=np.float16)
-    at = 0
-    for g in range(layout.groups):
-        beat = np.ascontiguousarray(raw[:, :, at : at + port]).view(np.float16)
-        scale[..., g] = beat.transpose(1, 0, 2)
-        at += port
-        first, count = g * GROUP_BLOCKS, min(GROUP_BLOCKS, layout.blocks - g * GROUP_BLOCKS)
-        end = at + count * UNIT_BEATS * port
-        units = raw[:, :, at:end].reshape(memory.channels, layout.tiles, count, PAIRS, rows, KK)
-        ordered = units.transpose(1, 0, 4, 2, 3, 5)  # [tile, channel, row, block, pair, kk]
-        nibbles = np.stack([ordered & 15, ordered >> 4], axis=-2)  # [.., pair, half, kk]
-        q[..., first : first + count, :] = nibbles.reshape(*shape, count, BLOCK).view(np.int8) - 8
-        at = end
-    return q.reshape(-1, layout.blocks * BLOCK)[:n, :k], scale.reshape(-1, layout.groups)[:n]
+def _per_row(beats: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Beats of metadata [channels, tiles, beats, port bytes] -> [rows, bytes of a row]."""
+    channels, tiles, count, port = beats.shape
+    rows = beats.reshape(channels, tiles, count, port // ROW_BYTES, ROW_BYTES).transpose(1, 0, 3, 2, 4)
+    return np.ascontiguousarray(rows).reshape(-1, count * ROW_BYTES)
 
 
 def unstripe(channels: NDArray[np.uint8], memory: Memory, count: int) -> NDArray[np.uint8]:
@@ -64,13 +57,16 @@ def read_weight(artifact: Artifact, tensor: TensorInfo) -> NDArray[np.float32]:
     """The numbers that the engines multiply with, in the tensor's shape. Raises DlavmError if no image has them."""
     memory = artifact.target.space("weights")
     packed = channel_bytes(artifact, tensor, memory)
-    if tensor.dtype == "int4g128":
-        n, k = tensor.shape
-        return dequantize_int4(*unpack_int4(packed, n, k, memory))
+    if tensor.dtype in FORMATS:
+        *count, n, k = tensor.shape
+        matrices = np.split(packed, count[0] if count else 1, axis=1)
+        values = [unpack_grid(one, n, k, FORMATS[tensor.dtype], memory).values() for one in matrices]
+        return np.stack(values).reshape(tensor.shape)
     if tensor.dtype == "i32":
         return unstripe(packed, memory, tensor.bytes).view("<u4").astype(np.float32)
     if tensor.dtype != "f16":
-        raise DlavmError(f"tensor {tensor.name}: dtype: expected int4g128, f16 or i32, got {tensor.dtype!r}")
+        expected = ", ".join(("f16", "i32", *FORMATS))
+        raise DlavmError(f"tensor {tensor.name}: dtype: expected one of {expected}, got {tensor.dtype!r}")
     rows, n = (1, *tensor.shape)[-2:]
     linear = unstripe(packed, memory, rows * row_bytes(n))
     return unpack_rows(linear, rows, n).astype(np.float32).reshape(tensor.shape)

@@ -1,64 +1,81 @@
-"""Quantised weights and their packed layout, one byte array a memory channel (doc/numerics.md section 3)."""
+"""The packed layout of weights, one byte array a memory channel (doc/numerics.md section 3), and rows of fp16."""
+
 from __future__ import annotations
+
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dlavm.formats import Format, Grid
+from dlavm.formats.table import E8M0_BIAS, E8M0_LIMIT
+from dlavm.pack.units import to_slices
 from dlavm.support.errors import DlavmError
-from dlavm.target.layout import BLOCK, GROUP, PackedWeights, ceildiv, row_bytes
+from dlavm.target.layout import BLOCK, ROW_BYTES, PackedWeights, ceildiv, row_bytes
 from dlavm.target.spec import Memory
 
-
-def quantize_int4(w: NDArray[np.floating], name: str = "") -> tuple[NDArray[np.int8], NDArray[np.float16]]:
-    """Round-to-nearest symmetric INT4 in groups of 128 along K: w [n, k] -> integers [n, k] in -8..7 and fp16 scales
-    [n, ceil(k/128)], scale = max|w| / 7. Raises DlavmError for values that are not finite, scales past
-    fp16, and values so small that every scale becomes zero in fp16."""
-    n, k = w.shape
-    groups = ceildiv(k, GROUP)
-    padded = np.zeros((n, groups * GROUP), dtype=np.float32)
-    padded[:, :k] = w
-    if not np.isfinite(padded).all():
-        raise DlavmError(f"weight {name}: expected finite values, got NaN or infinity")
-    grouped = padded.reshape(n, groups, GROUP)
-    wide = np.abs(grouped).max(axis=-1) / np.float32(7)
-    if wide.max(initial=0) > 65504:
-        raise DlavmError(f"weight {name}: a scale of {wide.max()} does not fit fp16")
-    scale = wide.astype(np.float16)
-    if wide.any() and not scale.any():
-        raise DlavmError(f"weight {name}: expected a scale that fp16 does not make zero, got {wide.max()}")
-    divisor = np.where(scale > 0, scale.astype(np.float32), np.float32(1))
-    q = np.clip(np.rint(grouped / divisor[..., None]), -8, 7).astype(np.int8)
-    return q.reshape(n, -1)[:, :k], scale
+T = TypeVar("T", bound=np.generic)
 
 
-def dequantize_int4(q: NDArray[np.int8], scale: NDArray[np.float16]) -> NDArray[np.float32]:
-    """The numbers that the matrix engine multiplies with: float32 [n, k]."""
-    return q.astype(np.float32) * np.repeat(scale.astype(np.float32), GROUP, axis=1)[:, :q.shape[1]]
-
-
-def pack_int4(q: NDArray[np.int8], scale: NDArray[np.float16], memory: Memory) -> NDArray[np.uint8]:
-    """Packed weights [channels, bytes of a channel]."""
-    layout = PackedWeights(memory, *q.shape)
-    rpc = memory.port_bytes // 2
-    shape = (layout.tiles, memory.channels, rpc)
-    nibbles = np.full((layout.tiles * memory.row_tile, layout.blocks * BLOCK), 8, dtype=np.uint8)
-    nibbles[:q.shape[0], :q.shape[1]] = (q + 8).view(np.uint8)
-    # [tile, channel, row, block, pair, half, kk] -> byte order [tile, channel, block, pair, row, kk] of two nibbles
-    split = nibbles.reshape(*shape, layout.blocks, 4, 2, 4).transpose(0, 1, 3, 4, 2, 6, 5)
-    units = (split[..., 0] | split[..., 1] << 4).reshape(layout.tiles, memory.channels, layout.blocks, -1)
-    scales = np.zeros((layout.tiles * memory.row_tile, layout.groups), dtype=np.float16)
-    scales[:scale.shape[0]] = scale
-    beats = scales.reshape(*shape, layout.groups).transpose(0, 1, 3, 2)  # [tile, channel, group, row]
-    out = np.empty((memory.channels, layout.tiles, layout.tile_beats * memory.port_bytes), dtype=np.uint8)
-    at = 0
-    for g in range(layout.groups):
-        out[:, :, at:at + memory.port_bytes] = np.ascontiguousarray(beats[:, :, g]).view(np.uint8).transpose(1, 0, 2)
-        at += memory.port_bytes
-        blocks = units[:, :, 4 * g:4 * g + 4]
-        size = blocks.shape[2] * blocks.shape[3]
-        out[:, :, at:at + size] = blocks.reshape(layout.tiles, memory.channels, size).transpose(1, 0, 2)
-        at += size
+def pack_grid(grid: Grid, memory: Memory) -> NDArray[np.uint8]:
+    """Packed weights [channels, bytes of a channel]. Rows past n and weights past k have the code of zero; rows past n
+    have scale zero, too."""
+    layout, element = PackedWeights(memory, *grid.shape, grid.format), grid.format.element
+    out = np.zeros((memory.channels, layout.tiles, layout.tile_beats, memory.port_bytes), dtype=np.uint8)
+    out[:, :, layout.scale_beats] = _metadata(grid.scale, 0, layout)
+    if grid.zero is not None:
+        out[:, :, layout.zero_beats] = _metadata(grid.zero, zero_code(grid.format), layout)
+    codes = _padded(grid.codes, layout.blocks * BLOCK, zero_code(grid.format), layout)
+    slices = to_slices(codes.reshape(-1, layout.blocks, BLOCK), element.bits)
+    units = slices.reshape(layout.tiles, memory.channels, -1, *slices.shape[1:])  # .., row, block, slice, 4
+    beats = layout.block_beats[:, None] + np.arange(layout.unit_beats)
+    ordered = units.transpose(1, 0, 3, 4, 2, 5).reshape(memory.channels, layout.tiles, *beats.shape, memory.port_bytes)
+    out[:, :, beats] = ordered
     return out.reshape(memory.channels, -1)
+
+
+def zero_code(format: Format) -> int:
+    """The code of zero, where no zero point says otherwise."""
+    return 0 if format.element.float_type else format.element.middle
+
+
+def _padded(values: NDArray[T], columns: int, fill: int, layout: PackedWeights) -> NDArray[T]:
+    """[n, c] -> [rows of all tiles, columns]."""
+    n, c = values.shape
+    out = np.full((layout.tiles * layout.memory.row_tile, columns), fill, dtype=values.dtype)
+    out[:n, :c] = values
+    return out
+
+
+def _metadata(values: NDArray[np.generic], fill: int, layout: PackedWeights) -> NDArray[np.uint8]:
+    """Scales or zero points [n, groups] as beats [channels, tiles, beats, port bytes]."""
+    beats = ceildiv(values.shape[1] * values.itemsize, ROW_BYTES)
+    padded = _padded(values, beats * ROW_BYTES // values.itemsize, fill, layout).view(np.uint8)
+    rows = padded.reshape(layout.tiles, layout.memory.channels, -1, beats, ROW_BYTES)
+    return rows.transpose(1, 0, 3, 2, 4).reshape(layout.memory.channels, layout.tiles, beats, -1)
+
+
+def checked(grid: Grid, name: str) -> Grid:
+    """A grid that the engines read as it is meant. Scales of groups that are zero are brought into their range.
+
+    Raises DlavmError naming the tensor for fp16 scales that are not finite, for E8M0 scales beyond 2^+-40, and for
+    codes that mean NaN.
+    """
+    if grid.format.element.name == "e4m3" and ((grid.codes & 0x7F) == 0x7F).any():
+        raise DlavmError(f"weight {name}: expected numbers, got an E4M3 code of NaN")
+    if grid.format.scale != "e8m0":
+        if not np.isfinite(grid.scale).all():
+            raise DlavmError(f"weight {name}: expected finite scales, got NaN or infinity")
+        return grid
+    scale = np.clip(grid.scale, E8M0_BIAS - E8M0_LIMIT, E8M0_BIAS + E8M0_LIMIT)
+    starts = np.arange(0, grid.shape[1], grid.format.group)
+    changed = scale != grid.scale
+    if changed.any():
+        used = np.logical_or.reduceat(grid.integers() != 0, starts, axis=1)
+        if (changed & used).any():
+            worst = int(grid.scale[changed & used][0]) - E8M0_BIAS
+            raise DlavmError(f"weight {name}: scales expected within 2^+-{E8M0_LIMIT}, got 2^{worst}")
+    return Grid(grid.format, grid.codes, scale, grid.zero)
 
 
 def pack_rows(rows: NDArray[np.floating], name: str = "") -> NDArray[np.uint8]:
@@ -82,13 +99,18 @@ def pack_index(index: NDArray[np.integer], name: str = "") -> NDArray[np.uint8]:
 
 def to_half(values: NDArray[np.floating], name: str = "") -> NDArray[np.float16]:
     """Rounded to fp16. Raises DlavmError as `pack_rows` does."""
-    wide = np.asarray(values)
+    half = round_half(values, name)
+    if not half.any() and np.any(values):
+        raise DlavmError(f"tensor {name}: expected values that fp16 does not make zero, got {np.abs(values).max()}")
+    return half
+
+
+def round_half(values: NDArray[np.floating], name: str = "") -> NDArray[np.float16]:
+    """Some rows of a tensor rounded to fp16. Raises DlavmError where fp16 overflows."""
     with np.errstate(over="ignore", under="ignore"):
-        half = wide.astype(np.float16)
+        half = np.asarray(values).astype(np.float16)
     if not np.isfinite(half).all():
         raise DlavmError(f"tensor {name}: values that do not fit fp16")
-    if not half.any() and wide.any():
-        raise DlavmError(f"tensor {name}: expected values that fp16 does not make zero, got {np.abs(wide).max()}")
     return half
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
+from dlavm.formats import FORMATS
 from dlavm.graph import Graph, Node, Type, Value
 from dlavm.graph.analysis import SCOPE
 from dlavm.passes.rewrite import fresh_name
@@ -18,14 +19,15 @@ ALIGNED = ADDRESS_UNIT // 2  # fp16 numbers; rows begin at multiples
 
 @dataclass(frozen=True)
 class FuseHorizontal:
-    """Makes one linear, over the rows of all their weights, of linears with the same input and the same epilogue, such
-    as those to queries, keys and values; slices of its result, which cost nothing, stand for theirs.
+    """Makes one linear, over the rows of all their weights, of linears with the same input and epilogue and the same
+    format, such as those to queries, keys and values; slices of its result, which cost nothing, stand for theirs.
 
     Done where the bytes of weights that a step fetches from `memory` become fewer, because packed weights are padded
     to whole row tiles. Bytes of rows decide nothing: every result is written and read as before, and what reading the
     input once saves is small beside a tile, while a result that is a part of a row can no longer be reused in place.
     Results keep their bits, since rows of a weight are quantised apart. That is also why linears whose
     epilogues differ, as of gate and up, stay: what the epilogue does in fp32 would round once more outside.
+    Weights that are not quantised stay, too: nothing is known of their size.
     """
 
     memory: Memory
@@ -43,9 +45,10 @@ class FuseHorizontal:
     def _gains(self, group: Sequence[Node]) -> bool:
         if len(group) < 2 or any(_rows(node) % ALIGNED for node in group[:-1]):
             return False
-        k = int(group[0]["w"].type.shape[1])
-        apart = sum(PackedWeights(self.memory, _rows(node), k).bytes for node in group)
-        return PackedWeights(self.memory, sum(map(_rows, group)), k).bytes < apart
+        w = group[0]["w"].type
+        k, format = int(w.shape[1]), FORMATS[w.dtype]
+        apart = sum(PackedWeights(self.memory, _rows(node), k, format).bytes for node in group)
+        return PackedWeights(self.memory, sum(map(_rows, group)), k, format).bytes < apart
 
 
 def _is_candidate(graph: Graph, node: Node) -> bool:
@@ -53,6 +56,8 @@ def _is_candidate(graph: Graph, node: Node) -> bool:
     if node.op != "linear" or node.get("aux") is not None or node["x"].type.rank != 2 or graph.is_output(node.output):
         return False
     constants = [value for name, value in node.operands if name in ("w", "bias")]
+    if node["w"].type.dtype not in FORMATS:
+        return False
     return all(value.role == "param" and len(graph.users[value.name]) == 1 for value in constants)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from dlavm.formats import FORMATS
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec
 from dlavm.target.layout import BLOCK, KV_UNIT_BYTES, PackedWeights, ceildiv
@@ -67,8 +68,12 @@ def kind(op: str, values: Mapping[str, int], spec: TargetSpec) -> str:
     """The command, and for a product what its weights are: `LINEAR kv_k`."""
     if op != "LINEAR":
         return op
-    formats = spec.enums["weight_format"]
-    return f"{op} {next(name for name, number in formats.items() if number == values.get('format', 0))}"
+    return f"{op} {weight_format(values.get('format', 0), spec)}"
+
+
+def weight_format(number: int, spec: TargetSpec) -> str:
+    """Its name."""
+    return next(name for name, value in spec.enums["weight_format"].items() if value == number)
 
 
 def _linear(f: Fields) -> Iterable[Operand]:
@@ -89,8 +94,9 @@ def _linear(f: Fields) -> Iterable[Operand]:
 
 
 def _weight_bytes(f: Fields) -> int:
-    if f.is_enum("format", "weight_format", "int4g128"):
-        return PackedWeights(f.spec.space("weights"), f["n"], f["k"]).bytes
+    packed = FORMATS.get(weight_format(f["format"], f.spec))
+    if packed is not None:
+        return PackedWeights(f.spec.space("weights"), f["n"], f["k"], packed).bytes
     keys = f.is_enum("format", "weight_format", "kv_k")
     tokens, dim = (f["n"], f["k"]) if keys else (f["k"], f["n"])
     return ceildiv(tokens, BLOCK) * ceildiv(dim, BLOCK) * KV_UNIT_BYTES

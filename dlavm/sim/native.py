@@ -16,7 +16,7 @@ from dlavm.support.errors import DlavmError
 from dlavm.support.native import load
 from dlavm.target.spec import Memory, TargetSpec
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 MAX_MEMORIES = 4
 
 _CDEF = """
@@ -27,7 +27,7 @@ typedef struct {
     uint32_t memory_count;
     dlavm_memory_config memories[4];
     uint64_t opcode_mask[4];
-    uint32_t activation_elements, accumulators;
+    uint32_t activation_elements, accumulators, weight_formats;
 } dlavm_config;
 typedef struct { uint64_t cycles, commands, bytes_read, bytes_written; } dlavm_counters;
 typedef struct { const char *engine, *simd; uint32_t threads, abi_version; } dlavm_device_info;
@@ -236,6 +236,7 @@ def _config(ffi: FFI, spec: TargetSpec) -> Any:
         config.opcode_mask[opcode // 64] |= 1 << opcode % 64
     config.activation_elements = spec.board.activation_elements
     config.accumulators = spec.board.accumulators
+    config.weight_formats = spec.weight_format_mask
     return config
 
 

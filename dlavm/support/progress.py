@@ -8,7 +8,15 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 
 class Bar(Protocol):
@@ -33,11 +41,13 @@ class _Drawn:
 
 
 @contextmanager
-def progress(label: str, total: int | None = None) -> Iterator[Bar]:
-    """Shows `label` and how much of `total` (None: unknown) is done until the block ends, then vanishes."""
+def progress(label: str, total: int | None = None, in_bytes: bool = False) -> Iterator[Bar]:
+    """Shows `label` and how much of `total` (None: unknown) is done until the block ends, then vanishes. Units that are
+    bytes have a rate."""
     if not sys.stderr.isatty():
         yield _Silent()
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    counts = (DownloadColumn(), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)
+    columns = (TextColumn("{task.description}"), BarColumn(), *counts, TimeRemainingColumn())
     with Progress(*columns, console=Console(file=sys.stderr), transient=True) as display:
         yield _Drawn(display, label, total)

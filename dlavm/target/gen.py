@@ -12,6 +12,8 @@ from typing import Any
 import jinja2
 import yaml
 
+from dlavm.formats import ELEMENTS, FORMATS, Element
+from dlavm.formats.table import E8M0_BIAS, E8M0_LIMIT
 from dlavm.support.generate import camel, generator_main, template_environment
 from dlavm.support.paths import data_root
 from dlavm.target.spec import (
@@ -56,15 +58,24 @@ def extract(f: Field) -> str:
     return f"{raw(f)} != 0" if f.kind == "flag" else raw(f)
 
 
-def limited(f: Field) -> bool:
-    """Whether a value can be past the limit: counts of under 32 bits, enums that do not fill their bits."""
-    return f.bits < 32 if f.dynamic else bool(f.values) and f.limit < (1 << f.bits) - 1
+def refused(f: Field) -> str:
+    """C++ condition of a value that the field does not take; empty where every value will do."""
+    if f.has_gaps:
+        return f"(0x{sum(1 << v for v in f.values.values()):x}u >> {raw(f)} & 1u) == 0"
+    can_be_past = f.bits < 32 if f.dynamic else bool(f.values) and f.limit < (1 << f.bits) - 1
+    return f"{raw(f)} > {f.limit}u" if can_be_past else ""
+
+
+def code_kind(element: Element) -> str:
+    """What the codes are: integers of so many bits, or the name of the floats."""
+    return element.name if element.float_type else f"int{element.bits}"
 
 
 def environment() -> jinja2.Environment:
     env = template_environment("dlavm.target")
     env.filters.update(dynamic_mask=dynamic_mask, packed_mask=packed_mask, raw=raw, ctype=ctype, extract=extract,
-                       limited=limited, engine_number=lambda c: -1 if c.engine is None else engines()[c.engine],
+                       refused=refused, code_kind=code_kind,
+                       engine_number=lambda c: -1 if c.engine is None else engines()[c.engine],
                        enum_bits=lambda values: max(1, max(values.values()).bit_length()))
     return env
 
@@ -83,11 +94,15 @@ def render() -> dict[str, str]:
         "enums": isa.enums,
         "commands": [isa.command(n) for n in sorted(isa.raw_commands, key=lambda n: isa.raw_commands[n]["opcode"])],
         "registers": [isa.register(n) for n in isa.raw_registers],
+        "formats": FORMATS.values(),
+        "scale_bias": E8M0_BIAS,
+        "scale_limit": E8M0_LIMIT,
+        "elements": {code_kind(e): e.table.tolist() for e in ELEMENTS.values()},
         "tables": {n: [int(x) for x in t] for n, t in unit_tables().items()},
         "log2e": LOG2E_BITS,
     }
     files = {f"targets/generated/dlavm_{name}": env.get_template(f"{name}.j2").render(context)
-             for name in ("isa.h", "tables.h", "isa_pkg.sv", "tables_pkg.sv")}
+             for name in ("isa.h", "formats.h", "tables.h", "isa_pkg.sv", "tables_pkg.sv")}
     for name in list_targets():
         spec = load_target(name)
         files[f"targets/generated/{name}.expanded.yaml"] = expanded_text(spec, root)

@@ -64,8 +64,8 @@ def payload(spec: TargetSpec, instr: Instr) -> tuple[list[int], int]:
             _check_register(spec, instr.op, f, value)
             mask |= 1 << f.word
             value = value.index
-        elif not 0 <= value <= f.limit:
-            raise EncodingError("field_range", f"{instr.op}.{f.name}: expected 0..{f.limit}, got {value!r}")
+        elif not f.takes(value):
+            raise EncodingError("field_range", f"{instr.op}.{f.name}: expected {f.expected}, got {value!r}")
         words[f.word] |= value << f.lsb
     return words, mask
 
@@ -146,8 +146,8 @@ def _field(command: Command, f: Field, word: int, indirect: bool) -> int | SReg:
     if indirect:
         return SReg(word)
     value = word if f.dynamic else word >> f.lsb & ((1 << f.bits) - 1)
-    if value > f.limit:
-        raise EncodingError("field_range", f"{command.name}.{f.name}: expected 0..{f.limit}, got {value}")
+    if not f.takes(value):
+        raise EncodingError("field_range", f"{command.name}.{f.name}: expected {f.expected}, got {value}")
     return value
 
 

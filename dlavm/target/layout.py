@@ -2,12 +2,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
+
+from dlavm.formats import Format
 from dlavm.target.spec import Memory
 
 BLOCK = 32  # elements that share an exponent
-GROUP = 128  # weights that share a scale
-UNIT_BEATS = 8  # beats of a channel for one block of 32 k of its rows
+ROW_BYTES = 2  # of a row in a beat of scales or zero points: one fp16, or a byte of each of two groups
+IntArray = NDArray[np.int64]
 KV_UNIT_BYTES = 2048  # 32 tokens x 32 fp16
 # The scores of a token tile lie in memory, heads x tile x ctx fp16: the largest activation of a long context.
 # Keys and values are fetched once a tile; beyond 32 tokens the matrix lanes, not the fetch, bound the product.
@@ -20,11 +25,13 @@ def ceildiv(a: int, b: int) -> int:
 
 @dataclass(frozen=True)
 class PackedWeights:
-    """INT4 groups of 128, [n, k], packed for one memory: row tiles of (scale beat, up to 4 units) a group."""
+    """A quantised matrix [n, k], packed for one memory: row tiles of sections. A section is the fewest groups that fill
+    their beats of scales and of zero points; the last one may be short."""
 
     memory: Memory
     n: int
     k: int
+    format: Format
 
     @property
     def tiles(self) -> int:
@@ -36,12 +43,37 @@ class PackedWeights:
 
     @property
     def groups(self) -> int:
-        return ceildiv(self.k, GROUP)
+        return self.format.groups(self.k)
+
+    @property
+    def scale_groups(self) -> int:
+        """Groups whose scales share a beat."""
+        return ROW_BYTES if self.format.scale == "e8m0" else 1
+
+    @property
+    def section_groups(self) -> int:
+        return ROW_BYTES if self.format.zero else self.scale_groups
+
+    @property
+    def section_k(self) -> int:
+        """Weights of a row in a section: K tiles start at multiples."""
+        return self.section_groups * self.format.group
+
+    @property
+    def unit_beats(self) -> int:
+        """Beats of a channel for one block of 32 k of its rows."""
+        return BLOCK * self.format.element.bits // 8 // ROW_BYTES
 
     @property
     def tile_beats(self) -> int:
         """Beats of one channel in one tile."""
-        return self.groups + UNIT_BEATS * self.blocks
+        return self._beats(self.k)
+
+    def _beats(self, k: int) -> int:
+        """Beats of one channel for the first k weights of its rows."""
+        groups = self.format.groups(k)
+        zeros = ceildiv(groups, ROW_BYTES) if self.format.zero else 0
+        return zeros + ceildiv(groups, self.scale_groups) + self.unit_beats * ceildiv(k, BLOCK)
 
     @property
     def tile_bytes(self) -> int:
@@ -52,8 +84,32 @@ class PackedWeights:
         return self.tiles * self.tile_bytes
 
     def k_offset(self, k: int) -> int:
-        """Bytes from a tile's start to the group that holds element `k`, a multiple of 128."""
-        return k // GROUP * (1 + UNIT_BEATS * GROUP // BLOCK) * self.memory.beat_row
+        """Bytes from a tile's start to the section that begins with weight `k` of each row."""
+        return self._beats(k) * self.memory.beat_row
+
+    @cached_property
+    def zero_beats(self) -> IntArray:
+        """Where in a tile the beats of zero points stand, one for each two groups; none without zero points."""
+        return self._starts[:: self.section_groups] - 1 if self.format.zero else np.empty(0, dtype=np.int64)
+
+    @cached_property
+    def scale_beats(self) -> IntArray:
+        """Where in a tile the beats of scales stand."""
+        return self._starts[:: self.scale_groups]
+
+    @cached_property
+    def block_beats(self) -> IntArray:
+        """[blocks]: where in a tile the units of the blocks begin."""
+        blocks = np.arange(self.blocks)
+        per_scale = self.scale_groups * self.format.group // BLOCK
+        return self.scale_beats[blocks // per_scale] + 1 + blocks % per_scale * self.unit_beats
+
+    @property
+    def _starts(self) -> IntArray:
+        """[groups]: the beat of the scale of the group, or of that of the first of the groups that share one."""
+        first = np.arange(self.groups) // self.scale_groups * self.scale_groups
+        before = first * self.format.group // BLOCK * self.unit_beats + first // self.scale_groups
+        return before + (first // ROW_BYTES + 1 if self.format.zero else 0)
 
 
 @dataclass(frozen=True)

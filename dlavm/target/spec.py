@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,19 @@ class Field:
     def limit(self) -> int:
         """Largest encodable value."""
         return max(self.values.values()) if self.values else (1 << self.bits) - 1
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether values below the limit mean nothing."""
+        return len(self.values) < self.limit + 1 if self.values else False
+
+    def takes(self, value: int) -> bool:
+        return value in self.values.values() if self.has_gaps else 0 <= value <= self.limit
+
+    @property
+    def expected(self) -> str:
+        """The values that it takes, for error messages."""
+        return f"one of {', '.join(self.values)}" if self.has_gaps else f"0..{self.limit}"
 
 
 @dataclass(frozen=True)
@@ -140,6 +153,11 @@ class TargetSpec:
         return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
+    def weight_format_mask(self) -> int:
+        """Bit n is set where LINEAR takes the weight format n."""
+        return sum(1 << number for number in self.enums["weight_format"].values())
+
+    @cached_property
     def opcodes(self) -> dict[int, Command]:
         return {c.opcode: c for c in self.commands.values()}
 
@@ -172,7 +190,7 @@ def load_board(name: str, root: Path | None = None) -> Board:
 def _load_target(name: str, board_name: str, root: Path) -> TargetSpec:
     board = load_board(board_name, root)
     raw = expand(name, root)
-    isa = load_isa(root)
+    isa = load_isa(root).of(raw["capabilities"])
     commands = {n: isa.command(n) for n in raw["commands"]}
     registers = {n: isa.register(n) for n in raw["registers"]}
     expanded = {
@@ -223,6 +241,15 @@ class IsaTables:
     def enums(self) -> dict[str, dict[str, int]]:
         return {n: dict(e["values"]) for n, e in self.raw_enums.items()}
 
+    @cached_property
+    def enum_bits(self) -> dict[str, int]:
+        """Of a field that holds a value; the same for every generation."""
+        return {n: max(1, max(e.get("every", e["values"]).values()).bit_length()) for n, e in self.raw_enums.items()}
+
+    def of(self, capabilities: Iterable[str]) -> IsaTables:
+        """The tables with the values that a target with these capabilities has."""
+        return replace(self, raw_enums={n: _possible(e, set(capabilities)) for n, e in self.raw_enums.items()})
+
     def command(self, name: str) -> Command:
         if name not in self.raw_commands:
             raise DlavmError(f"targets: command {name!r} is not in targets/isa")
@@ -258,12 +285,21 @@ class IsaTables:
     def _bits(self, raw: Mapping[str, Any]) -> int:
         kind = raw["kind"]
         if kind == "enum":
-            return max(1, max(self.enums[raw["enum"]].values()).bit_length())
+            return self.enum_bits[raw["enum"]]
         if kind == "flag":
             return 1
         if is_packed(kind):
             return int(kind[1:])
         return raw["bits"] if kind == "count" else WORD_KINDS[kind]
+
+
+def _possible(enum: Mapping[str, Any], capabilities: set[str]) -> Mapping[str, Any]:
+    """The enum with the values whose capability is among these; `every` keeps all of them."""
+    needs, values = enum.get("needs", {}), enum["values"]
+    if enum.get("by_name"):
+        needs = {name: name for name in values} | needs
+    kept = {name: number for name, number in values.items() if needs.get(name, "") in capabilities | {""}}
+    return {**enum, "values": kept, "every": values} if needs else enum
 
 
 @lru_cache(maxsize=8)

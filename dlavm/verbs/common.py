@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlavm.formats import FORMATS
 from dlavm.pack.artifact import Artifact
+from dlavm.quant import AUTO, DEFAULT
 from dlavm.runtime.engine import engine_forms
 from dlavm.support.atomic import MANIFEST_NAME
 from dlavm.support.errors import DlavmError
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 
 Subparsers = Any  # argparse keeps the type of add_subparsers() to itself
 DEFAULT_BOARD = "vcu128"
-DEFAULT_QUANT = "int4g128"
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -55,7 +56,7 @@ def add_model(parser: argparse.ArgumentParser, required_target: bool = True) -> 
 
 def add_compilation(parser: argparse.ArgumentParser, required_target: bool) -> None:
     """The options of a compilation. Without `required_target` those that are not given stay None."""
-    board, quant = (DEFAULT_BOARD, DEFAULT_QUANT) if required_target else (None, None)
+    board, quant = (DEFAULT_BOARD, AUTO) if required_target else (None, None)
     parser.add_argument("--target", required=required_target, metavar="T", help="accelerator generation: v1, v2, v3")
     parser.add_argument("--board", default=board, metavar="B", help=f"board (default {DEFAULT_BOARD})")
     parser.add_argument(
@@ -67,7 +68,11 @@ def add_compilation(parser: argparse.ArgumentParser, required_target: bool) -> N
     parser.add_argument("--ctx", type=positive, metavar="N", help="positions in the KV cache (default: the model's)")
     parser.add_argument("--chunk", type=positive, metavar="N", help="tokens a prefill step takes at most")
     parser.add_argument(
-        "--quant", default=quant, metavar="FMT", help=f"format of the weights (default {DEFAULT_QUANT})"
+        "--quant",
+        default=quant,
+        metavar="FMT",
+        help=f"format of the weights: {', '.join(FORMATS)}; {AUTO} (default) keeps those of a quantised checkpoint and "
+        f"makes all others {DEFAULT}; a .json file has formats by globs of tensor names",
     )
     parser.add_argument(
         "--unroll", action="store_true", default=None, help="write every layer out instead of a loop; the same bits"

@@ -16,6 +16,7 @@ from dlavm.memory import liveness
 from dlavm.pack.artifact import Artifact
 from dlavm.pack.manifest import TensorInfo
 from dlavm.passes import run as run_passes
+from dlavm.quant import AUTO
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec
 from dlavm.task import Program, parse_program
@@ -23,7 +24,6 @@ from dlavm.verbs.build import options_of
 from dlavm.verbs.checkpoint import write_checkpoint
 from dlavm.verbs.common import (
     DEFAULT_BOARD,
-    DEFAULT_QUANT,
     Subparsers,
     add_compilation,
     add_verb,
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     if is_artifact(args.source):
         refuse_with_artifact(args, "target", "board", "weights", "ctx", "chunk", "quant", "unroll")
     args.target, args.board = args.target or DEFAULT_TARGET, args.board or DEFAULT_BOARD
-    args.quant = args.quant or DEFAULT_QUANT
+    args.quant = args.quant or AUTO
     if args.form == "hf":
         _write_hf(args)
         return 0
@@ -147,7 +147,7 @@ def _of_artifact(artifact: Artifact) -> Stages:
 def _of_model(args: argparse.Namespace) -> Stages:
     """The graph needs the passes only: a model that no board can hold has one too."""
     model, spec, options = model_of(args.source, args.weights), target_of(args), options_of(args)
-    graph = run_passes(pipeline(options, spec), model.graph(*options.sizes(model, spec)))
+    graph = run_passes(pipeline(options, spec, model.weights), model.graph(*options.sizes(model, spec)))
 
     @cache
     def compiled() -> Compiled:

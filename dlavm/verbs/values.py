@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from dlavm.compile import Options, compile_model
-from dlavm.frontend import Model, WeightSource
-from dlavm.pack.weights import pack_index, quantize_int4, to_half
+from dlavm.compile import Options, compile_model, constants
+from dlavm.frontend import Model
+from dlavm.pack.sources import read_through
 from dlavm.support.errors import DlavmError
 from dlavm.support.progress import progress
 from dlavm.target.spec import TargetSpec
@@ -20,25 +18,15 @@ def value_problems(model: Model, spec: TargetSpec, options: Options) -> list[dic
     if model.weights is None:
         return []
     compiled = compile_model(model, spec, options)
-    params = {param.name: param for param in compiled.graph.params}
-    contents = [content for content in compiled.lowered.contents.values() if content.name in params]
+    params = {param.name for param in compiled.graph.params}
+    read = [constant for constant in constants(compiled, model) if constant.name in params]
     problems: list[dict[str, str]] = []
-    with progress("reading weights", len(contents)) as bar:
-        for content in contents:
-            for name, _ in params[content.name].tensors:
+    with progress("reading weights", len(read)) as bar:
+        for constant in read:
+            for tensor in constant.parts:
                 try:
-                    _quantise(model.weights, name, content.kind)
+                    read_through(tensor, constant.kind, constant.format)
                 except DlavmError as error:
-                    problems.append({"where": name, "what": str(error), "hint": "mend the weights"})
+                    problems.append({"where": tensor.name, "what": str(error), "hint": "mend the weights"})
             bar.advance()
     return problems
-
-
-def _quantise(weights: WeightSource, name: str, kind: str) -> None:
-    values = weights.get(name)
-    if kind == "int4":
-        quantize_int4(np.asarray(values, dtype=np.float32), name)
-    elif kind == "rows":
-        to_half(values, name)
-    elif kind == "index":
-        pack_index(values, name)

@@ -17,6 +17,22 @@ enum class WeightFormat : uint32_t {
   kInt4g128 = 0,
   kKvK = 1,
   kKvV = 2,
+  kInt4g32 = 8,
+  kInt4g64 = 9,
+  kInt4g32z = 10,
+  kInt4g64z = 11,
+  kInt4g128z = 12,
+  kInt8g32 = 13,
+  kInt8g64 = 14,
+  kInt8g128 = 15,
+  kInt8g32z = 16,
+  kInt8g64z = 17,
+  kInt8g128z = 18,
+  kFp8g128 = 19,
+  kMxfp4 = 20,
+  kMxfp6 = 21,
+  kMxfp8 = 22,
+  kMxint8 = 23,
 };
 
 enum class AuxMode : uint32_t {
@@ -255,7 +271,7 @@ inline bool Call::decode(const uint32_t *words, Call &out, Error &error) {
   return true;
 }
 
-// dst[b][row][n] = epilogue(sum over k of src[b][row][k] * weight[b][n][k]). Weights come packed from a weight space (int4g128: row tiles of `wgt_tile` apart) or from the KV cache (kv_k: n counts tokens; kv_v: k counts tokens, n is head_dim).
+// dst[b][row][n] = epilogue(sum over k of src[b][row][k] * weight[b][n][k]). Weights come packed from a weight space (in row tiles `wgt_tile` apart) or from the KV cache (kv_k: n counts tokens; kv_v: k counts tokens, n is head_dim).
 struct Linear {
   WeightFormat format;  // what the weights are
   ActBits act_bits;  // width of the activation mantissas
@@ -278,7 +294,7 @@ struct Linear {
   uint32_t k;  // contraction length
   uint32_t n;  // outputs of a row
   uint32_t wgt;  // first weight tile, at the start of a beat row, or the cache of the first head
-  uint32_t wgt_tile;  // between row tiles (int4g128; whole beat rows), between blocks of 32 tokens (cache)
+  uint32_t wgt_tile;  // between row tiles of packed weights (whole beat rows), between blocks of 32 tokens (cache)
   uint32_t batch;  // independent products (key/value heads)
   uint32_t src_b;  // between batches of src
   uint32_t wgt_b;  // between batches of wgt
@@ -295,16 +311,16 @@ struct Linear {
 };
 
 inline bool Linear::decode(const uint32_t *words, Linear &out, Error &error) {
-  out.format = static_cast<WeightFormat>((words[0] & 0x3u));
-  out.act_bits = static_cast<ActBits>((words[0] >> 2 & 0x1u));
-  out.acc_in = (words[0] >> 3 & 0x1u) != 0;
-  out.acc_out = (words[0] >> 4 & 0x1u) != 0;
-  out.use_scale = (words[0] >> 5 & 0x1u) != 0;
-  out.use_row_scale = (words[0] >> 6 & 0x1u) != 0;
-  out.use_bias = (words[0] >> 7 & 0x1u) != 0;
-  out.use_act = (words[0] >> 8 & 0x1u) != 0;
-  out.act_slot = (words[0] >> 9 & 0x3u);
-  out.aux_mode = static_cast<AuxMode>((words[0] >> 11 & 0x3u));
+  out.format = static_cast<WeightFormat>((words[0] & 0x1fu));
+  out.act_bits = static_cast<ActBits>((words[0] >> 5 & 0x1u));
+  out.acc_in = (words[0] >> 6 & 0x1u) != 0;
+  out.acc_out = (words[0] >> 7 & 0x1u) != 0;
+  out.use_scale = (words[0] >> 8 & 0x1u) != 0;
+  out.use_row_scale = (words[0] >> 9 & 0x1u) != 0;
+  out.use_bias = (words[0] >> 10 & 0x1u) != 0;
+  out.use_act = (words[0] >> 11 & 0x1u) != 0;
+  out.act_slot = (words[0] >> 12 & 0x3u);
+  out.aux_mode = static_cast<AuxMode>((words[0] >> 14 & 0x3u));
   out.src = words[1];
   out.src_so = words[2];
   out.src_si = words[3];
@@ -327,15 +343,15 @@ inline bool Linear::decode(const uint32_t *words, Linear &out, Error &error) {
   out.aux_si = words[20];
   out.scale = words[21];
   out.row_scale = words[22];
-  if ((words[0] & ~0x00001fffu) != 0) {
+  if ((words[0] & ~0x0000ffffu) != 0) {
     error = Error::kReservedBits;
     return false;
   }
-  if ((words[0] & 0x3u) > 2u) {
+  if ((0xffff07u >> (words[0] & 0x1fu) & 1u) == 0) {
     error = Error::kFieldRange;
     return false;
   }
-  if ((words[0] >> 11 & 0x3u) > 2u) {
+  if ((words[0] >> 14 & 0x3u) > 2u) {
     error = Error::kFieldRange;
     return false;
   }

@@ -10,10 +10,26 @@ package dlavm_isa_pkg;
     ENGINE_STORE = 2'd3
   } engine_e;
 
-  typedef enum logic [1:0] {
-    WEIGHT_FORMAT_INT4G128 = 2'd0,
-    WEIGHT_FORMAT_KV_K = 2'd1,
-    WEIGHT_FORMAT_KV_V = 2'd2
+  typedef enum logic [4:0] {
+    WEIGHT_FORMAT_INT4G128 = 5'd0,
+    WEIGHT_FORMAT_KV_K = 5'd1,
+    WEIGHT_FORMAT_KV_V = 5'd2,
+    WEIGHT_FORMAT_INT4G32 = 5'd8,
+    WEIGHT_FORMAT_INT4G64 = 5'd9,
+    WEIGHT_FORMAT_INT4G32Z = 5'd10,
+    WEIGHT_FORMAT_INT4G64Z = 5'd11,
+    WEIGHT_FORMAT_INT4G128Z = 5'd12,
+    WEIGHT_FORMAT_INT8G32 = 5'd13,
+    WEIGHT_FORMAT_INT8G64 = 5'd14,
+    WEIGHT_FORMAT_INT8G128 = 5'd15,
+    WEIGHT_FORMAT_INT8G32Z = 5'd16,
+    WEIGHT_FORMAT_INT8G64Z = 5'd17,
+    WEIGHT_FORMAT_INT8G128Z = 5'd18,
+    WEIGHT_FORMAT_FP8G128 = 5'd19,
+    WEIGHT_FORMAT_MXFP4 = 5'd20,
+    WEIGHT_FORMAT_MXFP6 = 5'd21,
+    WEIGHT_FORMAT_MXFP8 = 5'd22,
+    WEIGHT_FORMAT_MXINT8 = 5'd23
   } weight_format_e;
 
   typedef enum logic [1:0] {
@@ -163,37 +179,37 @@ package dlavm_isa_pkg;
   // Returns behind the CALL.
   localparam int unsigned RET_WORDS = 0;
 
-  // dst[b][row][n] = epilogue(sum over k of src[b][row][k] * weight[b][n][k]). Weights come packed from a weight space (int4g128: row tiles of `wgt_tile` apart) or from the KV cache (kv_k: n counts tokens; kv_v: k counts tokens, n is head_dim).
+  // dst[b][row][n] = epilogue(sum over k of src[b][row][k] * weight[b][n][k]). Weights come packed from a weight space (in row tiles `wgt_tile` apart) or from the KV cache (kv_k: n counts tokens; kv_v: k counts tokens, n is head_dim).
   localparam int unsigned LINEAR_WORDS = 23;
   localparam int unsigned LINEAR_FORMAT_WORD = 0;
   localparam int unsigned LINEAR_FORMAT_LSB = 0;
-  localparam int unsigned LINEAR_FORMAT_BITS = 2;
+  localparam int unsigned LINEAR_FORMAT_BITS = 5;
   localparam int unsigned LINEAR_ACT_BITS_WORD = 0;
-  localparam int unsigned LINEAR_ACT_BITS_LSB = 2;
+  localparam int unsigned LINEAR_ACT_BITS_LSB = 5;
   localparam int unsigned LINEAR_ACT_BITS_BITS = 1;
   localparam int unsigned LINEAR_ACC_IN_WORD = 0;
-  localparam int unsigned LINEAR_ACC_IN_LSB = 3;
+  localparam int unsigned LINEAR_ACC_IN_LSB = 6;
   localparam int unsigned LINEAR_ACC_IN_BITS = 1;
   localparam int unsigned LINEAR_ACC_OUT_WORD = 0;
-  localparam int unsigned LINEAR_ACC_OUT_LSB = 4;
+  localparam int unsigned LINEAR_ACC_OUT_LSB = 7;
   localparam int unsigned LINEAR_ACC_OUT_BITS = 1;
   localparam int unsigned LINEAR_USE_SCALE_WORD = 0;
-  localparam int unsigned LINEAR_USE_SCALE_LSB = 5;
+  localparam int unsigned LINEAR_USE_SCALE_LSB = 8;
   localparam int unsigned LINEAR_USE_SCALE_BITS = 1;
   localparam int unsigned LINEAR_USE_ROW_SCALE_WORD = 0;
-  localparam int unsigned LINEAR_USE_ROW_SCALE_LSB = 6;
+  localparam int unsigned LINEAR_USE_ROW_SCALE_LSB = 9;
   localparam int unsigned LINEAR_USE_ROW_SCALE_BITS = 1;
   localparam int unsigned LINEAR_USE_BIAS_WORD = 0;
-  localparam int unsigned LINEAR_USE_BIAS_LSB = 7;
+  localparam int unsigned LINEAR_USE_BIAS_LSB = 10;
   localparam int unsigned LINEAR_USE_BIAS_BITS = 1;
   localparam int unsigned LINEAR_USE_ACT_WORD = 0;
-  localparam int unsigned LINEAR_USE_ACT_LSB = 8;
+  localparam int unsigned LINEAR_USE_ACT_LSB = 11;
   localparam int unsigned LINEAR_USE_ACT_BITS = 1;
   localparam int unsigned LINEAR_ACT_SLOT_WORD = 0;
-  localparam int unsigned LINEAR_ACT_SLOT_LSB = 9;
+  localparam int unsigned LINEAR_ACT_SLOT_LSB = 12;
   localparam int unsigned LINEAR_ACT_SLOT_BITS = 2;
   localparam int unsigned LINEAR_AUX_MODE_WORD = 0;
-  localparam int unsigned LINEAR_AUX_MODE_LSB = 11;
+  localparam int unsigned LINEAR_AUX_MODE_LSB = 14;
   localparam int unsigned LINEAR_AUX_MODE_BITS = 2;
   localparam int unsigned LINEAR_SRC_WORD = 1;
   localparam int unsigned LINEAR_SRC_LSB = 0;

@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dlavm.formats import FORMATS, quantize
 from dlavm.graph.parts import joined
 from dlavm.memory import validate
 from dlavm.memory.csv import parse_csv
 from dlavm.pack.artifact import Artifact
 from dlavm.pack.unpack import read_weights
-from dlavm.pack.weights import dequantize_int4, quantize_int4
 from dlavm.runtime.session import open_session
 from dlavm.task import parse_program
-from dlavm.verbs.dump import FORMATS
+from dlavm.verbs.dump import FORMATS as FORMS
 from dlavm.verbs.floats import artifact_graph
 
 Command = Callable[..., Any]
 
 
-PRINTED = [(stage, form) for form, stages in FORMATS.items() if form != "hf" for stage in stages]
+PRINTED = [(stage, form) for form, stages in FORMS.items() if form != "hf" for stage in stages]
 
 
 @pytest.mark.parametrize(("stage", "form"), PRINTED)
@@ -105,7 +105,7 @@ def test_unpacked_weights_are_the_quantised_originals(stories: Path, stories_py:
     for param in artifact_graph(artifact).params:
         source = joined(param, original.__getitem__).astype(np.float32)
         is_kept = "norm" in param.name or "embed" in param.name
-        expected = source if is_kept else dequantize_int4(*quantize_int4(source))
+        expected = source if is_kept else quantize(source, FORMATS["int4g128"]).values()
         assert np.array_equal(weights.pop(param.name), expected), param.name
     assert not weights
 

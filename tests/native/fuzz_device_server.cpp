@@ -268,7 +268,7 @@ std::string right_open(const std::string& secret, bool stream) {
     open.magic = protocol::kMagic;
     open.version = protocol::kVersion;
     open.secret = secret;
-    open.numbers = {DLAVM_ABI_VERSION, 7, stream ? 2u : 0u, stream ? 32u : 0u, 32, 8, 8, 4, 8192, 4096};
+    open.numbers = {DLAVM_ABI_VERSION, 7, stream ? 2u : 0u, stream ? 32u : 0u, 32, 8, 8, 4, 8192, 4096, ~0u};
     open.opcode_mask = {~uint64_t{0}, 0, 0, 0};
     open.memories = {0, 1 << 20, 2, 16, 1 << 21, 1 << 20, 1, 32};
     return open.frame();

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dlavm.formats import FORMATS, Format
 from dlavm.target import TargetSpec
 from dlavm.target.isa import Instr, SReg, encode_program, f32_bits
 from dlavm.target.layout import KvLayout, PackedWeights, ceildiv, row_bytes
@@ -118,11 +119,11 @@ def _batched(rng: Rng, batch: int, rows: dict[str, int], name: str, outer: int, 
 
 def linear(spec: TargetSpec, rng: Rng) -> dict[str, int]:
     """LINEAR over packed weights or over the cache, within the board's buffers."""
-    form = str(rng.choice(["int4g128", "kv_k", "kv_v"]))
+    form = str(rng.choice([str(rng.choice(packed_formats(spec))), "kv_k", "kv_v"]))
     outer, inner = _counts(rng)
     fields = {"format": spec.enums["weight_format"][form], "rows_o": outer, "rows_i": inner}
-    if form == "int4g128":
-        return fields | _packed(spec, rng, outer, inner)
+    if form in FORMATS:
+        return fields | _packed(spec, rng, outer, inner, FORMATS[form])
     heads, tokens, dim = int(rng.integers(1, 4)), int(rng.integers(1, 150)), int(rng.choice([8, 24, 32, 40, 64]))
     cache = KvLayout(heads, 160, dim)
     k, n = (dim, tokens) if form == "kv_k" else (tokens, dim)
@@ -134,13 +135,18 @@ def linear(spec: TargetSpec, rng: Rng) -> dict[str, int]:
     } | _linear_flags(spec, rng, outer, inner, n, heads)
 
 
-def _packed(spec: TargetSpec, rng: Rng, outer: int, inner: int) -> dict[str, int]:
+def packed_formats(spec: TargetSpec) -> list[str]:
+    """The formats of packed weights that a target has."""
+    return [name for name in spec.enums["weight_format"] if name in FORMATS]
+
+
+def _packed(spec: TargetSpec, rng: Rng, outer: int, inner: int, form: Format) -> dict[str, int]:
     memory = spec.space("weights")
     n, k, batch = _dim(rng), _dim(rng), int(rng.choice([1, 1, 1, 2]))
-    packed = PackedWeights(memory, n, k)
+    packed = PackedWeights(memory, n, k, form)
     if batch * packed.bytes > REGION:
         batch, n, k = 1, 100, 100
-        packed = PackedWeights(memory, n, k)
+        packed = PackedWeights(memory, n, k, form)
     room = (REGION - batch * packed.bytes) // memory.beat_row
     wgt = WEIGHTS + int(rng.integers(0, max(1, room))) * memory.beat_row
     src = _batched(rng, batch, _rows(rng, "src", READ, outer, inner, k), "src", outer, inner, k)

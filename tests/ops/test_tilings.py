@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dlavm.compile import Options, build
 from dlavm.frontend import Model
+from dlavm.frontend.model import ALL
 from dlavm.pack.artifact import Artifact
 from dlavm.runtime.engine import upload
 from dlavm.runtime.session import Session
@@ -44,8 +45,14 @@ class RandomWeights:
     def dtype(self, name: str) -> str:
         return "F16"
 
-    def get(self, name: str) -> NDArray[Any]:
-        return self._arrays[name]
+    def get(self, name: str, rows: slice = ALL) -> NDArray[Any]:
+        return self._arrays[name][rows]
+
+    def grid(self, name: str, rows: slice = ALL) -> None:
+        return None
+
+    def note(self, name: str) -> str:
+        return ""
 
 
 MODEL = Model("small", lambda ctx, chunk: small_graph(hidden=256, ffn=160, ctx=ctx, chunk=chunk), RandomWeights())

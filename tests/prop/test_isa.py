@@ -1,6 +1,8 @@
 """Encoding: every field at and past its limits, random commands, random words, assembly text."""
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,10 +46,11 @@ def round_trip(spec: TargetSpec, instr: Instr) -> None:
                          ids=[f"{s.name}-{c.name}-{f.name}" for s, c, f in EVERY_FIELD])
 def test_field_limits(spec: TargetSpec, command: Command, field: Field) -> None:
     for value in (0, 1, field.limit - 1, field.limit):
-        if value >= 0:
+        if field.takes(value):
             round_trip(spec, Instr(command.name, {field.name: value}))
     for value in (-1, field.limit + 1, 1 << 40):
-        with pytest.raises(EncodingError, match=rf"{command.name}\.{field.name}: expected 0\.\.{field.limit}, got"):
+        expected = re.escape(f"{command.name}.{field.name}: expected {field.expected}, got")
+        with pytest.raises(EncodingError, match=expected):
             payload(spec, Instr(command.name, {field.name: value}))
 
 
@@ -70,7 +73,7 @@ def instructions(draw: st.DrawFn, spec: TargetSpec) -> Instr:
     command = spec.commands[draw(st.sampled_from(sorted(spec.commands)))]
     fields: dict[str, int | SReg] = {}
     for f in command.fields:
-        choices = [st.integers(0, f.limit)]
+        choices = [st.sampled_from(sorted(f.values.values())) if f.has_gaps else st.integers(0, f.limit)]
         if f.dynamic and spec.has("scalars"):
             choices.append(st.builds(SReg, st.integers(0, 31)))
         fields[f.name] = draw(st.one_of(choices))
@@ -100,6 +103,28 @@ def test_random_words_decode_or_fail_cleanly(words: list[int]) -> None:
         assert encode_program(V3, [i for _, i in program]) == words
         return
     assert code in V3.enums["error"]
+
+
+@pytest.mark.parametrize(("spec", "names"), [
+    (V1, "int8g128 int4g32 mxfp4 fp8g128"), (V2, "mxfp4 mxfp6 mxfp8 mxint8 fp8g128"),
+])
+def test_formats_of_later_generations_are_refused(spec: TargetSpec, names: str) -> None:
+    """Encoding and decoding take the values that the expanded target has, and say which these are."""
+    for name in names.split():
+        number = V3.enums["weight_format"][name]
+        for refused in (lambda n=number: payload(spec, Instr("LINEAR", {"format": n})),
+                        lambda n=number: decode_payload(spec, spec.commands["LINEAR"], [n] + [0] * 40)):
+            with pytest.raises(EncodingError, match="LINEAR.format: expected one of int4g128, kv_k, kv_v,") as error:
+                refused()
+            assert error.value.code == "field_range"
+
+
+def test_numbers_without_a_meaning_are_refused() -> None:
+    unused = set(range(32)) - set(V3.enums["weight_format"].values())
+    assert {5, 6, 7, 24, 31} <= unused
+    for number in unused:
+        with pytest.raises(EncodingError, match="LINEAR.format"):
+            decode_payload(V3, V3.commands["LINEAR"], [number] + [0] * 40)
 
 
 def test_what_a_target_lacks() -> None:

@@ -90,7 +90,7 @@ def test_every_kind_at_once(plant: Callable[..., Path]) -> None:
     spec = replace(NANO, capabilities=NANO.capabilities - {"kv_fp16"})
     problems = found(path, spec, ctx=65, chunk=66, quant="int3")
     texts = dict(problems)
-    assert "quantize_weights: format expected one of" in problems[0][1] and "'int3'" in problems[0][1]
+    assert "--quant: expected one of int4g32, " in problems[0][1] and "'int3'" in problems[0][1]
     assert problems[1] == ("planted", "--chunk: expected at most the context of 65 positions, got 66")
     assert problems[2] == ("planted", "model planted: ctx expected at most 64 positions, got 65")
     assert texts["0.q"].endswith("0.q expected shape [64, 64], got no such tensor")

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from dlavm.formats import FORMATS
 from dlavm.graph import OPS, Builder, Graph
 from dlavm.lower import lower, lowering_problems, missing_rules
 from dlavm.lower.linear import choose_tiling
@@ -62,6 +63,7 @@ def test_contents_name_every_constant_buffer() -> None:
     assert set(lowered.kv) == {"k_cache", "v_cache"} and set(lowered.outputs) == {"logits", "next"}
 
 
+@pytest.mark.parametrize("form", ["int4g128", "int8g32"])
 @pytest.mark.parametrize(("n", "k", "elements", "accumulators", "expected"), [
     (96, 64, 8192, 4096, (40, 96, 64)),  # everything fits
     (96, 70, 8192, 4096, (40, 96, 70)),
@@ -71,10 +73,25 @@ def test_contents_name_every_constant_buffer() -> None:
     (96, 8193, 8192, 4096, (1, 96, 8192)),  # K tiles
     (5000, 9000, 8192, 4096, (1, 4096, 8192)),  # and N tiles, because the accumulators are carried
 ])
-def test_tiling(n: int, k: int, elements: int, accumulators: int, expected: tuple[int, int, int]) -> None:
+def test_tiling(n: int, k: int, elements: int, accumulators: int, expected: tuple[int, int, int], form: str) -> None:
     board = with_buffers(elements, accumulators).board
-    tiling = choose_tiling(board, PackedWeights(NANO.space("weights"), n, k), tokens=40)
+    tiling = choose_tiling(board, PackedWeights(NANO.space("weights"), n, k, FORMATS[form]), tokens=40)
     assert (tiling.tokens, tiling.n, tiling.k) == expected
+
+
+@pytest.mark.parametrize(("form", "expected"), [
+    ("int4g32", 992), ("int4g64", 960), ("int4g128", 896), ("int4g128z", 768), ("int8g32z", 960), ("mxfp6", 960),
+])
+def test_k_tiles_end_with_sections(form: str, expected: int) -> None:
+    board = with_buffers(1000, 64).board
+    assert choose_tiling(board, PackedWeights(NANO.space("weights"), 96, 2000, FORMATS[form]), tokens=4).k == expected
+
+
+def test_a_section_larger_than_the_buffer() -> None:
+    board = with_buffers(128, 64).board
+    assert choose_tiling(board, PackedWeights(NANO.space("weights"), 96, 512, FORMATS["int4g128"]), 4).k == 128
+    with pytest.raises(DlavmError, match=r"buffers too small for a \[96, 512\] linear in int4g128z"):
+        choose_tiling(board, PackedWeights(NANO.space("weights"), 96, 512, FORMATS["int4g128z"]), 4)
 
 
 def test_buffers_too_small() -> None:
@@ -89,7 +106,7 @@ def test_unquantised_weight_is_named() -> None:
     x = b.embedding(b.input("ids", (b.token,), "i32"), b.param("embed", (5, 32)))
     with b.scope("layer 7"):
         x = b.linear(x, b.param("layer7.w", (8, 32)))
-    with pytest.raises(DlavmError, match="layer 7 / w: weight layer7.w: expected int4g128, got 'f16'"):
+    with pytest.raises(DlavmError, match="layer 7 / w: weight layer7.w: v3 expected one of .*, mxint8, got 'f16'"):
         lower(b.finish(logits=x), NANO)
 
 
@@ -102,11 +119,11 @@ def test_heads_that_do_not_start_on_16_bytes() -> None:
 
 def test_what_a_target_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     bare = replace(NANO, capabilities=NANO.capabilities - {"int4g128", "kv_fp16"})
-    with pytest.raises(DlavmError, match="op linear cannot be compiled for v3: every rule needs"):
+    with pytest.raises(DlavmError, match="weight q: v3 expected one of int4g32, .*, got 'int4g128'"):
         lower(small_graph(), bare)
     places = [where for where, _ in lowering_problems(small_graph(), bare)[0]]
     assert "q" in places and "attention" in places and len(places) > 5
-    assert missing_rules(["linear", "rope"], bare) == ["linear"]
+    assert missing_rules(["linear", "rope", "attention"], bare) == ["attention"]
     assert set(missing_rules(list(OPS), load_target("v1"))) == {"moe", "permute"}
 
 

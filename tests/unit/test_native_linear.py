@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dlavm.formats import FORMATS
 from dlavm.sim.device import DeviceError
 from dlavm.sim.native import NativeDevice
 from dlavm.target.isa import Instr
+from dlavm.target.layout import PackedWeights
 from dlavm.target.spec import TargetSpec, load_target
 from tests.unit.native_helpers import run, units
 
@@ -25,9 +27,9 @@ def noise(rng: np.random.Generator) -> np.ndarray:
 
 def random_linear(spec: TargetSpec, rng: np.random.Generator) -> Instr:
     memory = spec.space("weights")
-    form = str(rng.choice(["int4g128", "kv_k", "kv_v"]))
+    form = str(rng.choice([str(rng.choice(list(FORMATS))), "kv_k", "kv_v"]))
     rows_o, rows_i, batch = (int(rng.integers(1, x)) for x in (6, 3, 4))
-    n, k = (int(x) for x in (rng.integers(1, 700, 2) if form == "int4g128" else rng.integers(1, 200, 2)))
+    n, k = (int(x) for x in (rng.integers(1, 700, 2) if form in FORMATS else rng.integers(1, 200, 2)))
     src_row, dst_row = -(-k // 8), -(-n // 8)
     aux_mode = int(rng.integers(0, 3)) if batch == 1 else 0
     fields = {
@@ -43,8 +45,8 @@ def random_linear(spec: TargetSpec, rng: np.random.Generator) -> Instr:
     }
     for flag in ("use_scale", "use_row_scale", "use_bias", "use_act"):
         fields[flag] = int(rng.integers(0, 2))
-    if form == "int4g128":
-        tile = (-(-k // 128) + 8 * -(-k // 32)) * memory.beat_row
+    if form in FORMATS:
+        tile = PackedWeights(memory, n, k, FORMATS[form]).tile_bytes
         return Instr("LINEAR", {**fields, "wgt": units(memory.base + int(rng.integers(0, 50)) * memory.beat_row),
                                 "wgt_tile": units(tile), "wgt_b": units(memory.beat_row)})
     dim = k if form == "kv_k" else n

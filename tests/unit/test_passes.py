@@ -63,8 +63,10 @@ def test_input_to_expected(case: str, pass_: Pass, repository: Path, golden: Cal
 
 
 def test_unknown_format_is_refused() -> None:
-    with pytest.raises(DlavmError, match=r"format expected one of \('int4g128',\), got 'int3'"):
+    with pytest.raises(DlavmError, match=r"format expected one of int4g32, .*, mxint8, got 'int3'"):
         QuantizeWeights("int3")
+    with pytest.raises(DlavmError, match=r"format of '\*\.q' expected one of int4g128, int8g32, got 'mxfp4'"):
+        QuantizeWeights(patterns=(("*.q", "mxfp4"),), available=("int4g128", "int8g32"))
 
 
 @dataclass(frozen=True)

@@ -7,49 +7,45 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlavm.pack.unpack import unpack_int4, unpack_rows, unstripe
-from dlavm.pack.weights import pack_int4, pack_rows, quantize_int4, stripe
-from dlavm.sim.reference.matrix import MatrixEngine
-from dlavm.sim.reference.memory import FlatMemory
+from dlavm.formats import FORMATS
+from dlavm.pack.units import from_slices, to_slices
+from dlavm.pack.unpack import unpack_grid, unpack_rows, unstripe
+from dlavm.pack.weights import pack_grid, pack_rows, stripe
 from dlavm.target import load_target
+from tests.unit.test_weights import random_grid
 
 BOARDS = ("nano", "kv260", "vcu128")
 
 
 @pytest.mark.parametrize("board", BOARDS)
+@pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize(("n", "k"), [(1, 32), (1, 1), (16, 128), (17, 129), (700, 300), (40, 416)])
-def test_int4_comes_back(board: str, n: int, k: int) -> None:
-    memory = load_target("v3", board).space("weights")
-    w = np.random.default_rng(n * k).normal(size=(n, k)).astype(np.float32)
-    q, scale = quantize_int4(w)
-    got_q, got_scale = unpack_int4(pack_int4(q, scale, memory), n, k, memory)
-    assert np.array_equal(got_q, q)
-    assert np.array_equal(got_scale, scale)
+def test_grids_come_back(board: str, name: str, n: int, k: int) -> None:
+    check(board, name, n, k, n * k)
 
 
-@given(st.integers(1, 70), st.integers(1, 300), st.integers(0, 2**32 - 1))
-@settings(max_examples=30)
-def test_any_integers_come_back(n: int, k: int, seed: int) -> None:
-    memory = load_target("v3", "nano").space("weights")
-    random = np.random.default_rng(seed)
-    q = random.integers(-8, 8, size=(n, k)).astype(np.int8)
-    scale = random.normal(size=(n, -(-k // 128))).astype(np.float16)
-    got_q, got_scale = unpack_int4(pack_int4(q, scale, memory), n, k, memory)
-    assert np.array_equal(got_q, q)
-    assert np.array_equal(got_scale, scale)
+@given(st.sampled_from(BOARDS), st.sampled_from(sorted(FORMATS)), st.integers(1, 70), st.integers(1, 300),
+       st.integers(0))
+@settings(max_examples=100)
+def test_any_grids_come_back(board: str, name: str, n: int, k: int, seed: int) -> None:
+    check(board, name, n, k, seed)
 
 
-def test_the_reference_reads_the_same_numbers() -> None:
-    spec = load_target("v3", "nano")
-    memory = spec.space("weights")
-    q, scale = quantize_int4(np.random.default_rng(3).normal(size=(50, 200)).astype(np.float32))
-    packed = pack_int4(q, scale, memory)
-    flat = FlatMemory(spec)
-    linear = unstripe(packed, memory, packed.size)
-    flat.bytes(memory.base, linear.size)[...] = linear
-    w, s = MatrixEngine(spec, flat).unpack(memory.base, packed.size // -(-50 // memory.row_tile), 50, 200)
-    assert np.array_equal(w.reshape(50, -1)[:, :200], unpack_int4(packed, 50, 200, memory)[0])
-    assert np.array_equal(s, unpack_int4(packed, 50, 200, memory)[1].astype(np.float32))
+def check(board: str, name: str, n: int, k: int, seed: int) -> None:
+    memory, form = load_target("v3", board).space("weights"), FORMATS[name]
+    grid = random_grid(form, n, k, np.random.default_rng(seed))
+    got = unpack_grid(pack_grid(grid, memory), n, k, form, memory)
+    assert np.array_equal(got.codes, grid.codes)
+    assert np.array_equal(got.scale, grid.scale) and got.scale.dtype == grid.scale.dtype
+    assert (got.zero is None and grid.zero is None) or np.array_equal(got.zero, grid.zero)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bits", [4, 6, 8])
+def test_slices_hold_every_code(bits: int) -> None:
+    codes = np.arange(1 << bits, dtype=np.uint8)
+    blocks = np.resize(codes, (5, 8, 32))
+    slices = to_slices(blocks, bits)
+    assert slices.shape == (5, 8, bits, 4) and np.array_equal(from_slices(slices, bits), blocks)
 
 
 @pytest.mark.parametrize("board", BOARDS)

@@ -97,12 +97,12 @@ class RawClient:
 def open_fields(spec: TargetSpec) -> dict[str, Any]:
     """The fields of open for a target, with what the simulator needs of it."""
     limits = (spec.limits[n] for n in ("scalar_registers", "semaphores", "loop_depth", "call_depth", "act_slots"))
-    buffers = (spec.board.activation_elements, spec.board.accumulators)
+    buffers = (spec.board.activation_elements, spec.board.accumulators, spec.weight_format_mask)
     mask = [0] * 4
     for command in spec.commands.values():
         mask[command.opcode // 64] |= 1 << command.opcode % 64
     memories = [n for m in spec.board.memories.values() for n in (m.base, m.capacity, m.channels, m.port_bytes)]
-    numbers = [1, int(spec.hash[:8], 16), spec.header_words, *limits, *buffers]
+    numbers = [2, int(spec.hash[:8], 16), spec.header_words, *limits, *buffers]
     return {"magic": DEVICE.magic, "version": DEVICE.version, "secret": "", "numbers": numbers,
             "opcode_mask": mask, "memories": memories}  # fmt: skip
 

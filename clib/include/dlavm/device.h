@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-#define DLAVM_ABI_VERSION 1
+#define DLAVM_ABI_VERSION 2
 #define DLAVM_MAX_MEMORIES 4
 
 typedef enum {
@@ -44,6 +44,7 @@ typedef struct {
     uint64_t opcode_mask[4];       // bit n of word n / 64: the target has opcode n
     uint32_t activation_elements;  // of the activation buffer
     uint32_t accumulators;         // fp32 numbers
+    uint32_t weight_formats;       // bit n: LINEAR takes the weight format n
 } dlavm_config;
 
 // Counters since CONTROL.start; cycles is 0 on the functional simulator.

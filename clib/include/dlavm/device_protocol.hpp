@@ -30,7 +30,7 @@ struct Open {
     // shared secret, empty where there is none
     std::string secret;
     // abi_version, id, header_words, scalar_registers, semaphores, loop_depth, call_depth, act_slots,
-    // activation_elements, accumulators
+    // activation_elements, accumulators, weight_formats
     std::vector<std::uint32_t> numbers;
     // four words
     std::vector<std::uint64_t> opcode_mask;

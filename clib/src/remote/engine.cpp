@@ -34,8 +34,9 @@ device_protocol::Open open_message(const dlavm_config& c) {
     open.magic = device_protocol::kMagic;
     open.version = device_protocol::kVersion;
     open.secret = secret();
-    open.numbers = {c.abi_version, c.id,         c.header_words, c.scalar_registers,    c.semaphores,
-                    c.loop_depth,  c.call_depth, c.act_slots,    c.activation_elements, c.accumulators};
+    open.numbers = {c.abi_version,         c.id,           c.header_words,  c.scalar_registers,
+                    c.semaphores,          c.loop_depth,   c.call_depth,    c.act_slots,
+                    c.activation_elements, c.accumulators, c.weight_formats};
     open.opcode_mask.assign(std::begin(c.opcode_mask), std::end(c.opcode_mask));
     for (uint32_t i = 0; i < c.memory_count; ++i) {
         const dlavm_memory_config& m = c.memories[i];

@@ -32,15 +32,16 @@ std::string answer(int status, uint64_t value = 0) {
 }
 
 dlavm_config config_of(const protocol::Open& open) {
-    if (open.numbers.size() != 10 || open.opcode_mask.size() != 4 || open.memories.size() % 4 != 0 ||
+    if (open.numbers.size() != 11 || open.opcode_mask.size() != 4 || open.memories.size() % 4 != 0 ||
         open.memories.size() > 4 * DLAVM_MAX_MEMORIES) {
         throw Misuse{DLAVM_BAD_ARGUMENT,
-                     "open: expected 10 numbers, 4 words of opcodes and 4 numbers a memory"};
+                     "open: expected 11 numbers, 4 words of opcodes and 4 numbers a memory"};
     }
     dlavm_config c = {};
-    uint32_t* const fields[] = {&c.abi_version,         &c.id,          &c.header_words, &c.scalar_registers,
-                                &c.semaphores,          &c.loop_depth,  &c.call_depth,   &c.act_slots,
-                                &c.activation_elements, &c.accumulators};
+    uint32_t* const fields[] = {
+        &c.abi_version,         &c.id,           &c.header_words,  &c.scalar_registers,
+        &c.semaphores,          &c.loop_depth,   &c.call_depth,    &c.act_slots,
+        &c.activation_elements, &c.accumulators, &c.weight_formats};
     for (size_t i = 0; i < open.numbers.size(); ++i) *fields[i] = open.numbers[i];
     std::copy(open.opcode_mask.begin(), open.opcode_mask.end(), c.opcode_mask);
     for (const uint64_t* m = open.memories.data(); c.memory_count < open.memories.size() / 4; m += 4) {

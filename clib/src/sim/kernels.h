@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "dlavm_formats.h"
 #include "sim/number.h"
 
 namespace dlavm::sim {
@@ -23,6 +24,15 @@ struct MantissaBlock {
     uint32_t padding[3];
 };
 
+// 32 mantissas for all other packed weights. Of four neighbours k the order is 0, 2, 1, 3: where the codes of
+// four k fill the bytes of a word, the even ones and the odd ones widen to pairs of 16 bits without crossing
+// lanes.
+struct WideBlock {
+    int16_t mantissa[kBlock];
+    int32_t sum;
+    float scale;
+};
+
 // One row of the activation table: act(x16) = base + slope * fraction.
 struct Segment {
     float base, slope;
@@ -30,13 +40,15 @@ struct Segment {
 constexpr size_t kSegments = 2048;
 
 // One channel's part of one weight tile, for all token rows.
-struct Int4Job {
+struct TileJob {
+    const formats::Format* format;
     const uint8_t* stream;
     uint32_t rows;      // of the tile in this channel: port bytes / 2
     uint32_t k_blocks;  // of 32
     uint32_t tokens;
-    const ActBlock* acts;  // [k_blocks][tokens]
-    float* acc;            // [tokens][rows]
+    const ActBlock* acts;   // [k_blocks][tokens], of int4
+    const WideBlock* wide;  // the same of the others
+    float* acc;             // [tokens][rows]
 };
 
 // Scores of one block of 32 tokens.
@@ -96,8 +108,10 @@ struct Kernels {
     void (*to_float)(const uint16_t* in, float* out, size_t n);
     // Row of k numbers into blocks `stride` apart; the rest of the last block is zero.
     void (*quantize_act)(const uint16_t* in, size_t k, int bits, ActBlock* out, size_t stride);
+    void (*quantize_wide)(const uint16_t* in, size_t k, int bits, WideBlock* out, size_t stride);
     void (*quantize)(const uint16_t* in, size_t k, int bits, MantissaBlock* out);
-    void (*int4)(const Int4Job& job);
+    void (*int4)(const TileJob& job);
+    void (*wide)(const TileJob& job);
     void (*scores)(const ScoresJob& job);
     void (*values)(const ValuesJob& job);
     void (*epilogue)(const Epilogue& e, float* acc, uint16_t* out, size_t n);  // overwrites acc

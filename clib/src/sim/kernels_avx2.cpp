@@ -3,6 +3,7 @@
 
 #include "sim/kernels_common.h"
 #include "sim/kernels_int4_avx2.h"
+#include "sim/kernels_wide.h"
 
 namespace dlavm::sim {
 
@@ -56,7 +57,7 @@ inline void store_words(int16_t* out, const Block256& m) {
 
 inline Block256 quantize_halves(const uint16_t* in, int bits) {
     __m256 x[kParts];
-    for (uint32_t i = 0; i < kParts; ++i) x[i] = load_eight_halves(in + i * kWide);
+    for (uint32_t i = 0; i < kParts; ++i) x[i] = Avx2::halves(in + i * kWide);
     return quantize256(x, bits, -24);
 }
 
@@ -84,6 +85,15 @@ void quantize_act_256(const uint16_t* in, size_t k, int bits, ActBlock* out, siz
             sum += words[i];
         }
         b.eight_sums = 8 * sum;
+        b.scale = power_of_two(m.exponent - (bits - 2));
+    });
+}
+
+void quantize_wide_256(const uint16_t* in, size_t k, int bits, WideBlock* out, size_t stride) {
+    quantize_row(in, k, bits, [=](size_t block, const Block256& m) {
+        WideBlock& b = out[block * stride];
+        store_words(b.mantissa, m);
+        interleave(b);
         b.scale = power_of_two(m.exponent - (bits - 2));
     });
 }
@@ -119,6 +129,8 @@ inline void dot_pairs(const int16_t* mantissa, const __m256i (*pairs)[kParts], _
             dot[i] = _mm256_add_epi32(dot[i], _mm256_madd_epi16(x, pairs[p][i]));
     }
 }
+
+void wide_256(const TileJob& job) { wide_vectors<Avx2>(job); }
 
 void scores_256(const ScoresJob& job) {
     const uint32_t blocks = (job.dim + kBlock - 1) / kBlock;
@@ -162,7 +174,7 @@ void values_256(const ValuesJob& job) {
     for (uint32_t r = 0; r < job.queries; ++r) {
         __m256 x[kParts];
         for (uint32_t i = 0; i < kParts; ++i) {
-            const __m256 p = load_eight_halves(job.weights + size_t{r} * kBlock + i * kWide);
+            const __m256 p = Avx2::halves(job.weights + size_t{r} * kBlock + i * kWide);
             x[i] = _mm256_mul_ps(p, _mm256_load_ps(scale + i * kWide));
         }
         const Block256 m = quantize256(x, job.act_bits, 0);
@@ -178,9 +190,9 @@ void values_256(const ValuesJob& job) {
 }  // namespace
 
 const Kernels kAvx2Kernels = {
-    "avx2",     to_float_plain, quantize_act_256, quantize_256,  int4_avx2,  scores_256,
-    values_256, epilogue_plain, norm_plain,       softmax_plain, rope_plain, act_plain,
-    add_plain,  mul_plain,      scale_plain,      argmax_plain,
+    "avx2",     to_float_plain, quantize_act_256, quantize_wide_256, quantize_256, int4_avx2,
+    wide_256,   scores_256,     values_256,       epilogue_plain,    norm_plain,   softmax_plain,
+    rope_plain, act_plain,      add_plain,        mul_plain,         scale_plain,  argmax_plain,
 };
 
 }  // namespace dlavm::sim

@@ -3,6 +3,8 @@
 
 #include "sim/kernels_common.h"
 #include "sim/kernels_int4_avx2.h"
+#include "sim/kernels_wide.h"
+#include "sim/vector_avx512.h"
 
 namespace dlavm::sim {
 
@@ -14,21 +16,6 @@ struct Block512 {
     __m512i first, second;  // 32 mantissas
     int exponent;           // floor(log2) of the largest
 };
-
-inline __m512i broadcast_dword(const void* p) {
-    int32_t x;
-    std::memcpy(&x, p, sizeof x);
-    return _mm512_set1_epi32(x);
-}
-
-// 16 fp16; an exponent of 31 reads as +-65504.
-inline __m512 load_halves(const uint16_t* p) {
-    const __m256i h = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-    const __m256i magnitude =
-        _mm256_min_epu16(_mm256_and_si256(h, _mm256_set1_epi16(0x7fff)), _mm256_set1_epi16(0x7bff));
-    const __m256i sign = _mm256_and_si256(h, _mm256_set1_epi16(static_cast<short>(0x8000)));
-    return _mm512_cvtph_ps(_mm256_or_si256(magnitude, sign));
-}
 
 inline Block512 quantize512(__m512 a, __m512 b, int bits, int zero) {
     const __m512i mask = _mm512_set1_epi32(0x7fffffff);
@@ -69,18 +56,27 @@ inline void quantize_row(const uint16_t* in, size_t k, int bits, Put put) {
     size_t block = 0;
     for (; (block + 1) * kBlock <= k; ++block) {
         const uint16_t* x = in + block * kBlock;
-        put(block, quantize512(load_halves(x), load_halves(x + kWide), bits, -24));
+        put(block, quantize512(Avx512::halves(x), Avx512::halves(x + kWide), bits, -24));
     }
     if (block * kBlock < k) {
         uint16_t tail[kBlock] = {};
         for (size_t i = block * kBlock; i < k; ++i) tail[i - block * kBlock] = in[i];
-        put(block, quantize512(load_halves(tail), load_halves(tail + kWide), bits, -24));
+        put(block, quantize512(Avx512::halves(tail), Avx512::halves(tail + kWide), bits, -24));
     }
 }
 
 void quantize_act_512(const uint16_t* in, size_t k, int bits, ActBlock* out, size_t stride) {
     quantize_row(in, k, bits,
                  [=](size_t block, const Block512& m) { store_act(out[block * stride], m, bits); });
+}
+
+void quantize_wide_512(const uint16_t* in, size_t k, int bits, WideBlock* out, size_t stride) {
+    quantize_row(in, k, bits, [=](size_t block, const Block512& m) {
+        WideBlock& b = out[block * stride];
+        store_words(b.mantissa, m);
+        interleave(b);
+        b.scale = power_of_two(m.exponent - (bits - 2));
+    });
 }
 
 void quantize_512(const uint16_t* in, size_t k, int bits, MantissaBlock* out) {
@@ -106,62 +102,81 @@ inline Unit512 load_unit(const uint8_t* stream, size_t pair_bytes) {
     return u;
 }
 
-inline __m512 unit_product(const Unit512& u, const ActBlock& a, __m512 scale) {
+// `bias` is the negative of zero point times sum of the mantissas.
+inline __m512 unit_product(const Unit512& u, const ActBlock& a, __m512i bias, __m512 scale) {
     __m512i high0 = _mm512_setzero_si512(), high1 = high0, low0 = high0;
-    __m512i low1 = _mm512_set1_epi32(-a.eight_sums);
+    __m512i low1 = bias;
     for (int q = 0; q < 8; q += 2) {
-        high0 = _mm512_dpbusd_epi32(high0, u.quad[q], broadcast_dword(a.high + 4 * q));
-        low0 = _mm512_dpbusd_epi32(low0, u.quad[q], broadcast_dword(a.low + 4 * q));
-        high1 = _mm512_dpbusd_epi32(high1, u.quad[q + 1], broadcast_dword(a.high + 4 * q + 4));
-        low1 = _mm512_dpbusd_epi32(low1, u.quad[q + 1], broadcast_dword(a.low + 4 * q + 4));
+        high0 = _mm512_dpbusd_epi32(high0, u.quad[q], Avx512::broadcast(a.high + 4 * q));
+        low0 = _mm512_dpbusd_epi32(low0, u.quad[q], Avx512::broadcast(a.low + 4 * q));
+        high1 = _mm512_dpbusd_epi32(high1, u.quad[q + 1], Avx512::broadcast(a.high + 4 * q + 4));
+        low1 = _mm512_dpbusd_epi32(low1, u.quad[q + 1], Avx512::broadcast(a.low + 4 * q + 4));
     }
     const __m512i high = _mm512_slli_epi32(_mm512_add_epi32(high0, high1), 4);
     const __m512 dot = _mm512_cvtepi32_ps(_mm512_add_epi32(high, _mm512_add_epi32(low0, low1)));
     return _mm512_mul_ps(_mm512_mul_ps(dot, scale), _mm512_set1_ps(a.scale));
 }
 
-template <bool kOneToken>
-void int4_group(const Int4Job& job, uint32_t first_row) {
-    const size_t pair_bytes = size_t{4} * job.rows, unit_bytes = size_t{16} * job.rows,
-                 scale_bytes = size_t{2} * job.rows;
-    const uint8_t* stream = job.stream;
+template <bool kG128>
+inline __m512i bias_of(const ActBlock& a, __m512i zero) {
+    if (kG128) return _mm512_set1_epi32(-a.eight_sums);
+    return _mm512_mullo_epi32(zero, _mm512_set1_epi32(-a.eight_sums / 8));
+}
+
+template <bool kOneToken, bool kG128>
+void int4_group(const TileJob& job, uint32_t first_row) {
+    const Spans spans = kG128 ? kInt4G128 : spans_of(*job.format);
+    const size_t pair_bytes = size_t{4} * job.rows;
+    Walk walk(spans, job);
     __m512 scale = _mm512_setzero_ps();
+    __m512i zero = _mm512_set1_epi32(8);
     __m512 sum = _mm512_loadu_ps(job.acc + first_row);
     for (uint32_t kb = 0; kb < job.k_blocks; ++kb) {
-        if (kb % (kGroup / kBlock) == 0) {
-            scale = load_halves(reinterpret_cast<const uint16_t*>(stream) + first_row);
-            stream += scale_bytes;
+        walk.next(kb);
+        if (walk.group_begins) {
+            scale = Avx512::halves(walk.scales + first_row);
+            if (spans.zero_blocks != 0) zero = Avx512::bytes(walk.zeros + first_row, walk.second);
         }
-        const Unit512 unit = load_unit(stream + size_t{4} * first_row, pair_bytes);
-        stream += unit_bytes;
+        const Unit512 unit = load_unit(walk.unit + size_t{4} * first_row, pair_bytes);
         const ActBlock* acts = job.acts + static_cast<size_t>(kb) * job.tokens;
         if (kOneToken) {
-            sum = _mm512_add_ps(sum, unit_product(unit, *acts, scale));
+            sum = _mm512_add_ps(sum, unit_product(unit, *acts, bias_of<kG128>(*acts, zero), scale));
         } else {
             float* acc = job.acc + first_row;
             for (uint32_t t = 0; t < job.tokens; ++t, acc += job.rows) {
-                _mm512_storeu_ps(acc,
-                                 _mm512_add_ps(_mm512_loadu_ps(acc), unit_product(unit, acts[t], scale)));
+                const __m512 product = unit_product(unit, acts[t], bias_of<kG128>(acts[t], zero), scale);
+                _mm512_storeu_ps(acc, _mm512_add_ps(_mm512_loadu_ps(acc), product));
             }
         }
     }
     if (kOneToken) _mm512_storeu_ps(job.acc + first_row, sum);
 }
 
-void int4_512(const Int4Job& job) {
-    if (job.rows % kWide != 0) return int4_avx2(job);
+template <bool kG128>
+void int4_groups(const TileJob& job) {
     for (uint32_t row = 0; row < job.rows; row += kWide) {
         if (job.tokens == 1) {
-            int4_group<true>(job, row);
+            int4_group<true, kG128>(job, row);
         } else {
-            int4_group<false>(job, row);
+            int4_group<false, kG128>(job, row);
         }
     }
 }
 
+void int4_512(const TileJob& job) {
+    if (job.rows % kWide != 0) return int4_avx2(job);
+    if (job.format->number == isa::WeightFormat::kInt4g128) return int4_groups<true>(job);
+    int4_groups<false>(job);
+}
+
+void wide_512(const TileJob& job) {
+    if (job.rows % kWide != 0) return wide_vectors<Avx2>(job);
+    wide_vectors<Avx512>(job);
+}
+
 // One row of a cache unit; columns from `columns` on count as zero.
 inline Block512 quantize_cache_row(const uint16_t* row, uint32_t columns) {
-    __m512 a = load_halves(row), b = load_halves(row + kWide);
+    __m512 a = Avx512::halves(row), b = Avx512::halves(row + kWide);
     if (columns < kBlock) {
         const uint32_t mask = (1u << columns) - 1;
         a = _mm512_maskz_mov_ps(static_cast<__mmask16>(mask), a);
@@ -189,7 +204,7 @@ void scores_512(const ScoresJob& job) {
             const MantissaBlock& q = job.query[static_cast<size_t>(r) * blocks + c];
             __m512i dot[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
             for (uint32_t p = 0; p < kWide; ++p) {
-                const __m512i x = broadcast_dword(q.mantissa + 2 * p);
+                const __m512i x = Avx512::broadcast(q.mantissa + 2 * p);
                 dot[0] = _mm512_dpwssd_epi32(dot[0], x, _mm512_load_si512(pairs[p]));
                 dot[1] = _mm512_dpwssd_epi32(dot[1], x, _mm512_load_si512(pairs[p] + kWide));
             }
@@ -223,13 +238,13 @@ void values_512(const ValuesJob& job) {
     const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
     for (uint32_t r = 0; r < job.queries; ++r) {
         const uint16_t* p16 = job.weights + size_t{r} * kBlock;
-        const Block512 m = quantize512(_mm512_mul_ps(load_halves(p16), scale0),
-                                       _mm512_mul_ps(load_halves(p16 + kWide), scale1), job.act_bits, 0);
+        const Block512 m = quantize512(_mm512_mul_ps(Avx512::halves(p16), scale0),
+                                       _mm512_mul_ps(Avx512::halves(p16 + kWide), scale1), job.act_bits, 0);
         alignas(64) int16_t weights[kBlock];
         store_words(weights, m);
         __m512i dot0 = _mm512_setzero_si512(), dot1 = _mm512_setzero_si512();
         for (uint32_t p = 0; p < kWide; ++p) {
-            const __m512i w = broadcast_dword(weights + 2 * p);
+            const __m512i w = Avx512::broadcast(weights + 2 * p);
             dot0 = _mm512_dpwssd_epi32(dot0, w, even[p]);
             dot1 = _mm512_dpwssd_epi32(dot1, w, odd[p]);
         }
@@ -247,9 +262,9 @@ void values_512(const ValuesJob& job) {
 }  // namespace
 
 const Kernels kAvx512Kernels = {
-    "avx512",   to_float_plain, quantize_act_512, quantize_512,  int4_512,   scores_512,
-    values_512, epilogue_plain, norm_plain,       softmax_plain, rope_plain, act_plain,
-    add_plain,  mul_plain,      scale_plain,      argmax_plain,
+    "avx512",   to_float_plain, quantize_act_512, quantize_wide_512, quantize_512, int4_512,
+    wide_512,   scores_512,     values_512,       epilogue_plain,    norm_plain,   softmax_plain,
+    rope_plain, act_plain,      add_plain,        mul_plain,         scale_plain,  argmax_plain,
 };
 
 }  // namespace dlavm::sim

@@ -11,6 +11,17 @@ static void to_float_plain(const uint16_t* in, float* out, size_t n) {
     for (size_t i = 0; i < n; ++i) out[i] = half_to_float(in[i]);
 }
 
+// Into the order of WideBlock, with the sum.
+static inline void interleave(WideBlock& b) {
+    b.sum = 0;
+    for (uint32_t i = 0; i < kBlock; i += 4) {
+        const int16_t second = b.mantissa[i + 1];
+        b.mantissa[i + 1] = b.mantissa[i + 2];
+        b.mantissa[i + 2] = second;
+        for (uint32_t j = 0; j < 4; ++j) b.sum += b.mantissa[i + j];
+    }
+}
+
 static inline float activation(const Segment* __restrict table, uint16_t half) {
     const int32_t i = half >> 5, f = half & 31;
     return add(table[i].base, mul(table[i].slope, static_cast<float>(f)));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "sim/kernels_common.h"
+#include "sim/kernels_stream.h"
 
 namespace dlavm::sim {
 
@@ -57,6 +58,20 @@ static void quantize_act_plain(const uint16_t* in, size_t k, int bits, ActBlock*
     }
 }
 
+static void quantize_wide_plain(const uint16_t* in, size_t k, int bits, WideBlock* out, size_t stride) {
+    float x[kBlock];
+    int32_t m[kBlock];
+    for (size_t block = 0; block * kBlock < k; ++block) {
+        load_block(in, k, block, x);
+        const int exponent = block_exponent(x, -24);
+        block_mantissas(x, exponent, bits, m);
+        WideBlock& b = out[block * stride];
+        for (uint32_t i = 0; i < kBlock; ++i) b.mantissa[i] = static_cast<int16_t>(m[i]);
+        interleave(b);
+        b.scale = power_of_two(exponent - (bits - 2));
+    }
+}
+
 static void quantize_block(const float* x, int bits, int zero, MantissaBlock& out) {
     int32_t m[kBlock];
     const int exponent = block_exponent(x, zero);
@@ -73,33 +88,99 @@ static void quantize_plain(const uint16_t* in, size_t k, int bits, MantissaBlock
     }
 }
 
-static void int4_plain(const Int4Job& job) {
+// Of the two bytes of a row in a metadata beat.
+static inline uint32_t metadata_byte(const uint16_t* pairs, uint32_t row, bool second) {
+    return second ? pairs[row] >> 8 : pairs[row] & 255;
+}
+
+static void int4_plain(const TileJob& job) {
     const uint32_t rows = job.rows;
-    const uint8_t* stream = job.stream;
-    const uint16_t* scales = nullptr;
+    Walk walk(spans_of(*job.format), job);
     for (uint32_t kb = 0; kb < job.k_blocks; ++kb) {
-        if (kb % (kGroup / kBlock) == 0) {
-            scales = reinterpret_cast<const uint16_t*>(stream);
-            stream += 2 * rows;
-        }
+        walk.next(kb);
         for (uint32_t t = 0; t < job.tokens; ++t) {
             const ActBlock& a = job.acts[static_cast<size_t>(kb) * job.tokens + t];
             float* acc = job.acc + static_cast<size_t>(t) * rows;
             for (uint32_t j = 0; j < rows; ++j) {
                 int32_t high = 0, low = 0;
                 for (uint32_t p = 0; p < 4; ++p) {
-                    const uint8_t* w = stream + (p * rows + j) * 4;
+                    const uint8_t* w = walk.unit + (p * rows + j) * 4;
                     for (uint32_t i = 0; i < 4; ++i) {
                         const int32_t w0 = w[i] & 15, w1 = w[i] >> 4;
                         high += w0 * a.high[8 * p + i] + w1 * a.high[8 * p + 4 + i];
                         low += w0 * a.low[8 * p + i] + w1 * a.low[8 * p + 4 + i];
                     }
                 }
-                const float dot = static_cast<float>(16 * high + low - a.eight_sums);
-                acc[j] += dot * half_to_float(scales[j]) * a.scale;
+                const int32_t zero = walk.zeros == nullptr
+                                         ? 8
+                                         : static_cast<int32_t>(metadata_byte(walk.zeros, j, walk.second));
+                const float dot = static_cast<float>(16 * high + low - zero * (a.eight_sums / 8));
+                acc[j] += dot * half_to_float(walk.scales[j]) * a.scale;
             }
         }
-        stream += 16 * rows;
+    }
+}
+
+// The code of element k of a row in a unit.
+static inline uint32_t code_at(uint32_t bits, const uint8_t* unit, uint32_t rows, uint32_t row, uint32_t k) {
+    const auto byte = [=](uint32_t slice) { return uint32_t{unit[(slice * rows + row) * 4 + k % 4]}; };
+    if (bits == 8) return byte(k / 4);
+    if (bits == 4) return byte(k / 8) >> (k & 4) & 15;
+    const uint32_t first = 3 * (k / 16), quad = k / 4 % 4;  // three slices hold 16 k of 6 bits
+    return (byte(first + 1 + quad / 2) >> (k & 4) & 15) | (byte(first) >> 2 * quad & 3) << 4;
+}
+
+static inline const int32_t* values_of(formats::Codes codes) {
+    switch (codes) {
+        case formats::Codes::kInt4:
+            return formats::kInt4Values;
+        case formats::Codes::kInt8:
+            return formats::kInt8Values;
+        case formats::Codes::kE2m1:
+            return formats::kE2m1Values;
+        case formats::Codes::kE2m3:
+            return formats::kE2m3Values;
+        case formats::Codes::kE4m3:
+            return formats::kE4m3Values;
+    }
+    return nullptr;
+}
+
+static inline float group_scale(const formats::Format& format, const Walk& walk, uint32_t row) {
+    if (!format.e8m0) return half_to_float(walk.scales[row]);
+    uint32_t byte = metadata_byte(walk.scales, row, walk.second);
+    byte = byte < kLeastScale ? kLeastScale : byte;
+    return float_of((byte > kLargestScale ? kLargestScale : byte) << 23);
+}
+
+static void wide_plain(const TileJob& job) {
+    const formats::Format& format = *job.format;
+    const int32_t* const values = values_of(format.codes);
+    const float unit_value = power_of_two(format.unit_exponent);
+    Walk walk(spans_of(format), job);
+    for (uint32_t kb = 0; kb < job.k_blocks; ++kb) {
+        walk.next(kb);
+        for (uint32_t j = 0; j < job.rows; ++j) {
+            int32_t w[kBlock];
+            for (uint32_t k = 0; k < kBlock; ++k)
+                w[k] = values[code_at(format.bits, walk.unit, job.rows, j, k)];
+            // Values are those of half of the range as zero point.
+            const int32_t moved =
+                walk.zeros == nullptr
+                    ? 0
+                    : values[0] + static_cast<int32_t>(metadata_byte(walk.zeros, j, walk.second));
+            const float scale = group_scale(format, walk, j);
+            for (uint32_t t = 0; t < job.tokens; ++t) {
+                const WideBlock& a = job.wide[static_cast<size_t>(kb) * job.tokens + t];
+                int64_t dot = -int64_t{moved} * a.sum;
+                for (uint32_t k = 0; k < kBlock; ++k) {
+                    const uint32_t place = (k & ~3u) | (k & 1) << 1 | (k >> 1 & 1);  // 0, 2, 1, 3
+                    dot += int64_t{w[k]} * a.mantissa[place];
+                }
+                job.acc[static_cast<size_t>(t) * job.rows + j] +=
+                    static_cast<float>(dot) * scale * (a.scale * unit_value);
+            }
+        }
     }
 }
 

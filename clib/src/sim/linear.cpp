@@ -1,4 +1,4 @@
-// LINEAR with int4 weights, and the epilogue that all weight formats share.
+// LINEAR with packed weights, and the epilogue that all weight formats share.
 #include <algorithm>
 #include <cstring>
 
@@ -19,29 +19,43 @@ constexpr uint64_t kMaxColumns = 512;  // of one item: port_bytes <= 1024
 void Machine::run(const isa::Linear& c) {
     if (c.format == isa::WeightFormat::kKvK) return linear_keys(c);
     if (c.format == isa::WeightFormat::kKvV) return linear_values(c);
-    for (uint64_t b = 0; b < c.batch && !stop; ++b) linear_int4(c, b);
+    const formats::Format& form = *packed_format(c.format);
+    for (uint64_t b = 0; b < c.batch && !stop; ++b) linear_packed(c, form, b);
 }
 
-void Machine::linear_int4(const isa::Linear& c, uint64_t batch) {
-    const RowSet src = src_batches(c), dst = dst_batches(c);
+// The activations of a batch as blocks, [block][token], in the form that the kernel of the format takes.
+void Machine::quantize_rows(const isa::Linear& c, const formats::Format& form, uint64_t batch) {
+    const RowSet src = src_batches(c);
     const uint64_t tokens = static_cast<uint64_t>(c.rows_o) * c.rows_i, blocks = divide_up(c.k, kBlock);
-    if (acts_.size() < blocks * tokens) acts_.resize(blocks * tokens);
+    const bool int4 = form.codes == formats::Codes::kInt4;
+    if (int4 && acts_.size() < blocks * tokens) acts_.resize(blocks * tokens);
+    if (!int4 && wide_acts_.size() < blocks * tokens) wide_acts_.resize(blocks * tokens);
     const int bits = c.act_bits == isa::ActBits::kB8 ? 8 : 12;
     pool.run(tokens, c.k / 2, [&](size_t begin, size_t end, unsigned worker) {
         uint16_t* row = scratch_[worker].get<uint16_t>(kRow, c.k);
         for (size_t t = begin; t < end; ++t) {
             memory.read(src.at(batch, t / c.rows_i, t % c.rows_i), row, uint64_t{2} * c.k);
-            kernels->quantize_act(row, c.k, bits, &acts_[t], tokens);
+            if (int4) {
+                kernels->quantize_act(row, c.k, bits, &acts_[t], tokens);
+            } else {
+                kernels->quantize_wide(row, c.k, bits, &wide_acts_[t], tokens);
+            }
         }
     });
+}
+
+void Machine::linear_packed(const isa::Linear& c, const formats::Format& form, uint64_t batch) {
+    quantize_rows(c, form, batch);
+    const RowSet dst = dst_batches(c);
+    const uint64_t tokens = static_cast<uint64_t>(c.rows_o) * c.rows_i;
     if (c.acc_out && !c.acc_in) accumulators_.resize(tokens * c.n);
     const Space& space = *memory.find(in_bytes(c.wgt), 1);
-    const TileLayout layout = tile_layout(space, c.k, c.n);
+    const TileLayout layout = tile_layout(space, form, c.k, c.n);
     const uint64_t items =
         divide_up(c.n, layout.rows);  // (tile, channel) in the order of their output columns
     const auto body = [&](size_t begin, size_t end, unsigned worker) {
         for (size_t i = begin; i < end && !stop.load(std::memory_order_relaxed); ++i) {
-            int4_item(c, batch, space, i, scratch_[worker]);
+            packed_item(c, form, batch, space, i, scratch_[worker]);
         }
     };
     if (!c.acc_out && dst.overlaps_itself(uint64_t{2} * c.n)) {
@@ -56,9 +70,9 @@ void Machine::linear_int4(const isa::Linear& c, uint64_t batch) {
 }
 
 // Rows of one channel in one tile.
-void Machine::int4_item(const isa::Linear& c, uint64_t batch, const Space& space, uint64_t item,
-                        Scratch& scratch) {
-    const TileLayout layout = tile_layout(space, c.k, c.n);
+void Machine::packed_item(const isa::Linear& c, const formats::Format& form, uint64_t batch,
+                          const Space& space, uint64_t item, Scratch& scratch) {
+    const TileLayout layout = tile_layout(space, form, c.k, c.n);
     const uint32_t tokens = c.rows_o * c.rows_i, rows = static_cast<uint32_t>(layout.rows);
     const uint64_t tile = item / space.channels, channel = item % space.channels, column = item * rows;
     const uint32_t columns = static_cast<uint32_t>(std::min<uint64_t>(rows, c.n - column));
@@ -70,8 +84,9 @@ void Machine::int4_item(const isa::Linear& c, uint64_t batch, const Space& space
         std::memcpy(acc + static_cast<size_t>(t) * rows, &accumulators_[t * uint64_t{c.n} + column],
                     columns * sizeof(float));
     }
-    kernels->int4({space.channel(static_cast<uint32_t>(channel)) + linear / space.channels, rows,
-                   static_cast<uint32_t>(divide_up(c.k, kBlock)), tokens, acts_.data(), acc});
+    const auto run = form.codes == formats::Codes::kInt4 ? kernels->int4 : kernels->wide;
+    run({&form, space.channel(static_cast<uint32_t>(channel)) + linear / space.channels, rows,
+         static_cast<uint32_t>(divide_up(c.k, kBlock)), tokens, acts_.data(), wide_acts_.data(), acc});
     if (!c.acc_out) return finish(c, batch, column, columns, rows, acc, scratch);
     for (uint32_t t = 0; t < tokens; ++t) {
         std::memcpy(&accumulators_[t * uint64_t{c.n} + column], acc + static_cast<size_t>(t) * rows,

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <vector>
 
+#include "dlavm_formats.h"
 #include "dlavm_isa.h"
 #include "sim/access.h"
 #include "sim/kernels.h"
@@ -72,8 +73,10 @@ class Machine {
     void plan_epilogue(const isa::Linear& c, AccessList& list) const;
     void check_linear(const isa::Linear& c) const;
     void check_slot(uint32_t slot) const;
-    void linear_int4(const isa::Linear& c, uint64_t batch);
-    void int4_item(const isa::Linear& c, uint64_t batch, const Space& space, uint64_t item, Scratch& scratch);
+    void linear_packed(const isa::Linear& c, const formats::Format& form, uint64_t batch);
+    void quantize_rows(const isa::Linear& c, const formats::Format& form, uint64_t batch);
+    void packed_item(const isa::Linear& c, const formats::Format& form, uint64_t batch, const Space& space,
+                     uint64_t item, Scratch& scratch);
     void linear_keys(const isa::Linear& c);
     void linear_values(const isa::Linear& c);
     void quantize_queries(const isa::Linear& c, uint64_t batch, MantissaBlock* out, Scratch& scratch) const;
@@ -104,6 +107,7 @@ class Machine {
     uint64_t acc_rows_ = 0, acc_n_ = 0;
     std::vector<Segment> tables_[4];
     std::vector<ActBlock> acts_;
+    std::vector<WideBlock> wide_acts_;
 };
 
 }  // namespace dlavm::sim

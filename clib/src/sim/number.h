@@ -13,7 +13,6 @@ namespace dlavm::sim {
 constexpr float kFloatMax = 3.402823466e+38f;
 constexpr float kHalfMax = 65504.0f;
 constexpr uint32_t kBlock = 32;   // elements that share an exponent
-constexpr uint32_t kGroup = 128;  // weights that share a scale
 constexpr uint32_t kLanes = 128;  // virtual lanes of a reduction
 
 static inline float float_of(uint32_t bits) {

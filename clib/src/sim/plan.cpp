@@ -43,7 +43,7 @@ bool plan_rows(const Command& c, Engine engine, AccessList& list) {
     return true;
 }
 
-void plan_weights(const isa::Linear& c, const Memory& memory, AccessList& list) {
+void plan_weights(const isa::Linear& c, const formats::Format& form, const Memory& memory, AccessList& list) {
     const Space* s = memory.find(in_bytes(c.wgt), 1);
     if (s == nullptr) {
         throw Fault{Error::kBadAddress, format("field wgt: 0x%llx is outside every memory space",
@@ -56,7 +56,7 @@ void plan_weights(const isa::Linear& c, const Memory& memory, AccessList& list) 
     if (c.batch > 1 && in_bytes(c.wgt_b) % row != 0) {
         bad_field("wgt_b", "a multiple of one beat of every channel", c.wgt_b);
     }
-    const TileLayout layout = tile_layout(*s, c.k, c.n);
+    const TileLayout layout = tile_layout(*s, form, c.k, c.n);
     for (uint64_t b = 0; b < c.batch; ++b) {
         const uint64_t begin = in_bytes(c.wgt) + b * in_bytes(c.wgt_b);
         const uint64_t bytes = (layout.tiles - 1) * in_bytes(c.wgt_tile) + layout.tile_bytes;
@@ -84,9 +84,9 @@ void Machine::check_slot(uint32_t slot) const {
 
 void Machine::check_linear(const isa::Linear& c) const {
     if (c.k == 0) bad_field("k", "at least 1", c.k);
-    const bool int4 = c.format == WeightFormat::kInt4g128;
-    if (c.acc_in && (!int4 || c.batch != 1)) bad_field("acc_in", "int4g128 and batch 1", c.batch);
-    if (c.acc_out && (!int4 || c.batch != 1)) bad_field("acc_out", "int4g128 and batch 1", c.batch);
+    const bool tiles = packed_format(c.format) != nullptr && c.batch == 1;
+    if (c.acc_in && !tiles) bad_field("acc_in", "packed weights and batch 1", c.batch);
+    if (c.acc_out && !tiles) bad_field("acc_out", "packed weights and batch 1", c.batch);
     if (c.aux_mode != isa::AuxMode::kNone && c.batch != 1) bad_field("batch", "1 with aux", c.batch);
     if (c.use_act) check_slot(c.act_slot);
     const uint64_t rows = static_cast<uint64_t>(c.rows_o) * c.rows_i;
@@ -101,10 +101,12 @@ void Machine::check_linear(const isa::Linear& c) const {
 }
 
 bool Machine::plan(const isa::Linear& c, AccessList& list) const {
+    const auto number = static_cast<uint32_t>(c.format);
+    if ((config_.weight_formats >> number & 1) == 0) bad_field("format", "one that the target has", number);
     if (c.rows_o == 0 || c.rows_i == 0 || c.batch == 0 || c.n == 0) return false;
     check_linear(c);
-    if (c.format == WeightFormat::kInt4g128) {
-        plan_weights(c, memory, list);
+    if (const formats::Format* form = packed_format(c.format); form != nullptr) {
+        plan_weights(c, *form, memory, list);
     } else {
         plan_cache(c, list);
     }

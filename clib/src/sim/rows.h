@@ -1,8 +1,10 @@
 // Row sets of commands in bytes.
 #pragma once
 
+#include "dlavm_formats.h"
 #include "dlavm_isa.h"
 #include "sim/access.h"
+#include "sim/number.h"
 
 namespace dlavm::sim {
 
@@ -47,7 +49,7 @@ inline RowSet outer_rows(uint32_t base, uint32_t stride, uint32_t rows) {
     return {in_bytes(base), 0, in_bytes(stride), 0, 1, rows, 1};
 }
 
-// How the tiles of an int4 matrix stand in a space.
+// How the tiles of a packed matrix stand in a space.
 struct TileLayout {
     uint64_t tiles;       // row tiles of the matrix
     uint64_t rows;        // of a tile in one channel
@@ -55,15 +57,25 @@ struct TileLayout {
     uint64_t tile_bytes;  // over all channels
 };
 
-inline TileLayout tile_layout(const Space& s, uint64_t k, uint64_t n) {
-    const uint64_t rows = s.port_bytes / 2, tile_rows = rows * s.channels;
-    const uint64_t beats = divide_up(k, 128) + 8 * divide_up(k, 32);
+inline TileLayout tile_layout(const Space& s, const formats::Format& f, uint64_t k, uint64_t n) {
+    const uint64_t rows = s.port_bytes / 2, tile_rows = rows * s.channels, groups = divide_up(k, f.group);
+    const uint64_t zero_beats = f.zeros ? divide_up(groups, 2) : 0;
+    const uint64_t scale_beats = f.e8m0 ? divide_up(groups, 2) : groups;
+    const uint64_t beats = zero_beats + scale_beats + 2 * f.bits * divide_up(k, kBlock);
     return {divide_up(n, tile_rows), rows, tile_rows, beats * s.beat_row()};
 }
 
 // The first position that a row of SOFTMAX sees whose last one is seen - 1.
 inline uint64_t first_visible(const isa::Softmax& c, uint64_t seen) {
     return c.window != 0 && seen > c.window ? seen - c.window : 0;
+}
+
+// Null for the formats of the KV cache.
+inline const formats::Format* packed_format(isa::WeightFormat number) {
+    for (const formats::Format& f : formats::kFormats) {
+        if (f.number == number) return &f;
+    }
+    return nullptr;
 }
 
 // Tokens and head_dim of a product with the KV cache.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from dlavm.formats import FORMATS
 from dlavm.sim.reference.memory import FlatMemory
 from dlavm.sim.reference.numerics import (
     F32,
@@ -19,7 +20,8 @@ from dlavm.sim.reference.numerics import (
     quantize,
     rn16,
 )
-from dlavm.target.layout import BLOCK, GROUP, ceildiv
+from dlavm.sim.reference.weights import read_weights
+from dlavm.target.layout import BLOCK, ceildiv
 from dlavm.target.spec import ADDRESS_UNIT, TargetSpec
 
 KEY_BITS = 12  # mantissas of keys and values, in either mode of the activations
@@ -49,7 +51,7 @@ class MatrixEngine:
         src = self._memory.rows(f["src"] * ADDRESS_UNIT, counts, strides, f["k"])
         x = load16(np.ascontiguousarray(src)).reshape(f["batch"], rows, f["k"])
         start = self._accumulators if f["acc_in"] else np.zeros((rows, f["n"]), dtype=np.float32)
-        product = {"int4g128": self._weights, "kv_k": self._keys, "kv_v": self._values}[form]
+        product = {"kv_k": self._keys, "kv_v": self._values}.get(form, self._weights)
         acc = np.stack([product(f, b, x[b], start) for b in range(f["batch"])])
         if f["acc_out"]:
             self._accumulators = acc[0]
@@ -61,7 +63,7 @@ class MatrixEngine:
 
     def _check(self, f: Fields, form: str, rows: int) -> str:
         tiled = f["acc_in"] or f["acc_out"]
-        if f["k"] == 0 or (tiled and (f["batch"] != 1 or form != "int4g128")):
+        if f["k"] == 0 or (tiled and (f["batch"] != 1 or form not in FORMATS)):
             return "field_range"
         if f["aux_mode"] not in self._aux_modes or (f["aux_mode"] and f["batch"] != 1):
             return "field_range"
@@ -73,7 +75,7 @@ class MatrixEngine:
             return "buffer"
         if f["acc_in"] and self._accumulators.shape != (rows, f["n"]):
             return "field_range"
-        return self._check_weights(f) if form == "int4g128" else ""
+        return self._check_weights(f) if form in FORMATS else ""
 
     def _check_weights(self, f: Fields) -> str:
         """Weights start at beat rows, and all batches lie in one space."""
@@ -91,36 +93,13 @@ class MatrixEngine:
     def _weights(self, f: Fields, batch: int, x: F32, acc: F32) -> F32:
         m, e = quantize(x, self._act_bits[f["act_bits"]])
         address = (f["wgt"] + batch * f["wgt_b"]) * ADDRESS_UNIT
-        w, scale = self.unpack(address, f["wgt_tile"] * ADDRESS_UNIT, f["n"], f["k"])
+        form = FORMATS[self._formats[f["format"]]]
+        w, scale = read_weights(self._memory, address, f["wgt_tile"] * ADDRESS_UNIT, f["n"], f["k"], form)
         dots = block_dots(m, w)
         for kb in range(m.shape[1]):
-            part = mul(dots[kb].astype(np.float32), scale[None, :, kb * BLOCK // GROUP])
-            acc = add(acc, mul(part, power_of_two(e[:, kb])[:, None]))
+            part = mul(dots[kb].astype(np.float32), scale[None, :, kb * BLOCK // form.group])
+            acc = add(acc, mul(part, power_of_two(e[:, kb] + form.element.unit_exponent)[:, None]))
         return acc
-
-    def unpack(self, address: int, tile_stride: int, n: int, k: int) -> tuple[NDArray[np.int32], F32]:
-        """Packed weights -> integers [n, ceil(k/32), 32] and scales [n, ceil(k/128)]."""
-        memory = self._memory.space(address)
-        tiles, blocks, groups = ceildiv(n, memory.row_tile), ceildiv(k, BLOCK), ceildiv(k, GROUP)
-        rpc = memory.port_bytes // 2  # rows of a channel in one tile
-        channels = min(memory.channels, ceildiv(n, rpc))  # of a single short tile the others hold padding only
-        tile_beats = groups + 8 * blocks
-        raw = np.stack([self._memory.bytes(address + t * tile_stride, tile_beats * memory.beat_row)
-                        for t in range(tiles)])
-        raw = raw.reshape(tiles, tile_beats, memory.channels, memory.port_bytes)[:, :, :channels]
-        w = np.empty((tiles, channels, rpc, blocks, 4, 2, 4), dtype=np.int8)  # .. block, pair, half, kk
-        scale = np.empty((tiles, channels, rpc, groups), dtype=np.float32)
-        for g in range(groups):
-            blocks_here = slice(4 * g, min(4 * g + 4, blocks))
-            count, beat = blocks_here.stop - blocks_here.start, g + 8 * blocks_here.start
-            beats = np.ascontiguousarray(raw[:, beat]).view(np.uint16).reshape(tiles, channels, rpc)
-            scale[..., g] = load16(beats)
-            units = raw[:, beat + 1:beat + 1 + 8 * count].reshape(tiles, count, 8, channels, memory.port_bytes)
-            units = units.transpose(0, 3, 1, 2, 4).reshape(tiles, channels, count, 4, rpc, 4)
-            rows_first = units.transpose(0, 1, 4, 2, 3, 5)  # [tile, channel, row, block, pair, kk]
-            w[..., blocks_here, :, 0, :] = rows_first & 15
-            w[..., blocks_here, :, 1, :] = rows_first >> 4
-        return (w.reshape(-1, blocks, BLOCK)[:n] - np.int8(8)).astype(np.int32), scale.reshape(-1, groups)[:n]
 
     def _cache(self, f: Fields, batch: int, tokens: int, dim: int) -> F32:
         """Rows [tokens, dim] of one head's cache, fp32."""

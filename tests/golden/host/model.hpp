@@ -163,6 +163,7 @@ constexpr dlavm_config device_config() {
     config.opcode_mask[3] = 0x0000000000000000;
     config.activation_elements = 8192;
     config.accumulators = 4096;
+    config.weight_formats = 0x00ffff07;
     return config;
 }
 

@@ -1,0 +1,56 @@
+"""The option --quant: which format each weight of a model gets."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from dlavm.formats import FORMATS
+from dlavm.frontend import WeightSource
+from dlavm.frontend.jsonfile import read_json
+from dlavm.graph import Graph
+from dlavm.passes import QuantizeWeights
+from dlavm.support.errors import DlavmError
+from dlavm.target import TargetSpec
+
+AUTO = "auto"
+DEFAULT = "int4g128"  # of what no checkpoint and no option gives a format
+
+
+def quantisation(option: str, spec: TargetSpec, weights: WeightSource | None = None) -> QuantizeWeights:
+    """The pass for an option: `auto` keeps the formats of a quantised checkpoint and gives all other weights int4g128;
+    a format is that of all weights; a JSON file has formats by globs of tensor names, the first that fits counts, and
+    for all others it is as with `auto`.
+
+    Raises DlavmError for a format that does not exist or that the target does not have, and for a broken file.
+    """
+    available = tuple(name for name in FORMATS if spec.has(name))
+    if option != AUTO and not option.endswith(".json"):
+        if option not in available:
+            expected = ", ".join((*available, AUTO))
+            raise DlavmError(f"--quant: expected one of {expected} for {spec.name}, or a .json file, got {option!r}")
+        return QuantizeWeights(option, available=available)
+    patterns = () if option == AUTO else _patterns(Path(option))
+    return QuantizeWeights(DEFAULT, patterns, partial(_own_format, weights), available)
+
+
+def _own_format(weights: WeightSource | None, name: str) -> str | None:
+    """That of a quantised tensor. One that is missing has none; whoever reads it says so."""
+    try:
+        dtype = weights.dtype(name) if weights else ""
+    except DlavmError:
+        return None
+    return dtype if dtype in FORMATS else None
+
+
+def _patterns(path: Path) -> tuple[tuple[str, str], ...]:
+    pairs = read_json(path)
+    for pattern, format in pairs.items():
+        if not isinstance(format, str):
+            raise DlavmError(f"--quant {path}: {pattern!r} expected the name of a format, got {format!r}")
+    return tuple(pairs.items())
+
+
+def used_formats(graph: Graph) -> str:
+    """The formats of a graph's weights, joined by +; none where it has no such weights."""
+    return "+".join(sorted({param.type.dtype for param in graph.params} & set(FORMATS))) or "none"
