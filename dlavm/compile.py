@@ -44,6 +44,7 @@ from dlavm.quant import AUTO, quantisation, used_formats
 from dlavm.report import render
 from dlavm.support.atomic import MANIFEST_NAME
 from dlavm.support.errors import DlavmError
+from dlavm.support.kept import stamp
 from dlavm.support.memory import peak_rss
 from dlavm.support.stages import write_stage
 from dlavm.target import TargetSpec
@@ -230,7 +231,8 @@ def _described(compiled: Compiled, model: Model, options: Options) -> Manifest:
 def _write(compiled: Compiled, model: Model, manifest: Manifest, out: Path) -> None:
     weights, tables = (_extent(compiled.memory, role) for role in ("weights", "tables"))
     write_artifact(out, manifest, compiled.spec.space("weights"), weights, tables, list(constants(compiled, model)),
-                   _files(compiled, model, manifest), partial(_texts, compiled), model.tokenizer)
+                   _files(compiled, model, manifest), partial(_texts, compiled), model.tokenizer,
+                   stamp(Path(model.needed_weights().place)))
 
 
 def _files(compiled: Compiled, model: Model, manifest: Manifest) -> Iterator[tuple[str, bytes | Producer]]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -69,22 +68,30 @@ class ArtifactWriter:
         `content` is its bytes, or a function that writes them to the binary file it is given, for what is too
         large to hold at once. Raises DlavmError for a name that was added before or leaves the directory.
         """
-        producer = content if callable(content) else lambda file: file.write(content)
-        self.add_files([name], lambda files: producer(files[0]))
-        return self._files[name]
 
-    def add_files(self, names: Sequence[str], produce: Callable[[list[BinaryIO]], object]) -> None:
-        """Writes several files at once, as `add_file` does: `produce` gets them in the order of their names."""
-        paths = [self._place(name) for name in names]
+        def write(path: Path) -> None:
+            with open(path, "xb") as file:
+                if callable(content):
+                    content(file)
+                else:
+                    file.write(content)
+
+        return self._add(name, write)
+
+    def adopt(self, name: str, file: Path) -> str:
+        """Takes a finished file of the same file system as the file `name`, as `add_file` does; nothing is copied."""
+        return self._add(name, lambda path: os.link(file, path))
+
+    def _add(self, name: str, place: Callable[[Path], object]) -> str:
+        path = self._place(name)
         try:
-            with ExitStack() as stack:
-                for path in paths:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                produce([stack.enter_context(open(path, "xb")) for path in paths])
-            self._files |= {name: sha256_file(path) for name, path in zip(names, paths, strict=True)}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            place(path)
+            self._files[name] = sha256_file(path)
         except OSError as error:
             where = f"artifact {str(self.path)!r}"
-            raise DlavmError(f"{where}: expected to write {', '.join(names)!r}, got {str(error)!r}") from None
+            raise DlavmError(f"{where}: expected to write {name!r}, got {str(error)!r}") from None
+        return self._files[name]
 
     def add_tokenizer(self, source: Path | Mapping[str, str]) -> None:
         """Copies what a checkpoint directory has of tokenizer, chat template and generation defaults, or the texts of

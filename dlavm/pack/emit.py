@@ -11,11 +11,15 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from dlavm import __version__
 from dlavm.formats import Format
 from dlavm.pack.artifact import ArtifactWriter, Producer
+from dlavm.pack.images import Images
 from dlavm.pack.manifest import Image, Manifest
 from dlavm.pack.sources import FLOATS_AT_ONCE, Halves, Quantised, Tensor, spans
 from dlavm.pack.weights import pack_grid, pack_index, pack_rows, stripe
+from dlavm.support.atomic import sha256_text
+from dlavm.support.kept import kept_directory
 from dlavm.support.progress import progress
 from dlavm.target.layout import PackedWeights, ceildiv, row_bytes
 from dlavm.target.spec import Memory
@@ -60,13 +64,17 @@ def images_of(memory: Memory, weights: Extent) -> tuple[Image, ...]:
 def write_artifact(out: Path, manifest: Manifest, memory: Memory, weights: Extent, tables: Extent,
                    constants: Sequence[Constant], files: Iterable[tuple[str, bytes | Producer]],
                    texts: Callable[[Manifest], Mapping[str, str]],
-                   tokenizer: Path | Mapping[str, str] | None) -> Manifest:
+                   tokenizer: Path | Mapping[str, str] | None, sources: str = "") -> Manifest:
     """Writes the artifact, whole or not at all; the result has the hash of every file.
 
-    `texts` makes the last files, and is told the hashes of all others.
+    `texts` makes the last files, and is told the hashes of all others. `sources` says what the constants are read from:
+    it differs where they may. Weights that an interrupted call with the same manifest and sources packed are kept.
     """
-    with ArtifactWriter(out) as writer:
-        _write_images(writer, manifest, memory, weights, [c for c in constants if _inside(c, weights)])
+    key = sha256_text("\n".join((__version__, sources, manifest.canonical())))
+    with kept_directory(out, "packing", key) as kept, ArtifactWriter(out) as writer:
+        packed = _pack(kept, memory, weights, [c for c in constants if _inside(c, weights)])
+        for image, path in zip(manifest.images, packed, strict=True):
+            writer.adopt(image.file, path)
         linear = np.zeros(tables.bytes, dtype=np.uint8)
         for constant in constants:
             if _inside(constant, tables):
@@ -99,23 +107,24 @@ def _inside(constant: Constant, extent: Extent) -> bool:
     return extent.address <= constant.address < extent.address + extent.bytes
 
 
-def _write_images(writer: ArtifactWriter, manifest: Manifest, memory: Memory, weights: Extent,
-                  constants: Sequence[Constant]) -> None:
-    """Packs piece by piece into the files of all channels, so that the host never holds more than one piece."""
-
-    def write(files: list[BinaryIO]) -> None:
-        for file in files:
-            file.truncate(weights.bytes // memory.channels)
+def _pack(folder: Path, memory: Memory, weights: Extent, constants: Sequence[Constant]) -> list[Path]:
+    """The files of all channels, packed piece by piece, so that the host never holds more than one piece; what an
+    interrupted build left in the folder is kept."""
+    with Images(folder, memory.channels, weights.bytes // memory.channels) as images:
         with progress("packing weights", weights.bytes, in_bytes=True) as bar:
             for constant in constants:
+                written = images.done.get(constant.name, 0)
+                bar.advance(written)
+                if written:
+                    continue
                 first = (constant.address - weights.address) // memory.channels
                 for start, channels in _pieces(constant, memory):
-                    for file, data in zip(files, channels, strict=True):
-                        file.seek(first + start)
-                        file.write(data.data)
+                    images.write(first + start, channels)
                     bar.advance(channels.size)
-
-    writer.add_files([image.file for image in manifest.images], write)
+                    written += channels.size
+                images.finished(constant.name, written)
+        images.flush()
+    return images.paths
 
 
 def _pieces(constant: Constant, memory: Memory) -> Iterator[tuple[int, NDArray[np.uint8]]]:

@@ -32,7 +32,7 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
         with _turn(final.parent):  # in the midst of another writer's two renames nothing, or half, stands there
             _refuse_foreign(final)
             _clear_stale(final)
-    with _sibling(final, "new") as fresh:
+    with sibling(final, "new") as fresh:
         try:
             yield fresh
             _sync_tree(fresh)
@@ -42,6 +42,11 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)
             raise
+
+
+def sha256_text(text: str) -> str:
+    """The SHA-256 of a text in UTF-8, as 64 hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def sha256_file(path: Path | str) -> str:
@@ -71,11 +76,11 @@ def _clear_stale(final: Path) -> None:
     A lock guards against a live process whose number means nothing here, as from within a container. An old
     artifact that had stepped aside comes back if its place is empty.
     """
-    pattern = re.compile(re.escape(f".{final.name}.") + r"(new|old)-(\d+)-[a-z0-9_]+")
+    pattern = re.compile(re.escape(f".{final.name}.") + r"(\w+)-(\d+)-[a-z0-9_]+")
     names = os.listdir(final.parent) if final.parent.is_dir() else []
     for found in filter(None, map(pattern.fullmatch, sorted(names))):
         stale = final.parent / found[0]
-        lock = None if _alive(int(found[2])) else _lock(stale)
+        lock = None if _alive(int(found[2])) else locked(stale)
         if lock is None:
             continue
         with contextlib.suppress(OSError):  # then it stays: better than a lost artifact
@@ -95,7 +100,7 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _lock(directory: Path) -> int | None:
+def locked(directory: Path) -> int | None:
     """A descriptor that holds the directory until it is closed or the process dies; None if another one does."""
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -124,14 +129,14 @@ def _turn(parent: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _sibling(final: Path, purpose: str) -> Iterator[Path]:
+def sibling(final: Path, purpose: str) -> Iterator[Path]:
     """A new directory beside `final`, held while the block runs."""
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         lock = None
         while lock is None:  # again if another process took it for stale before it was held
             made = Path(tempfile.mkdtemp(prefix=f".{final.name}.{purpose}-{os.getpid()}-", dir=final.parent))
-            lock = _lock(made)
+            lock = locked(made)
     except OSError as error:
         raise DlavmError(
             f"output {str(final)!r}: expected to create a directory beside it, got {error.strerror!r}"
@@ -167,7 +172,7 @@ def _swap(fresh: Path, final: Path) -> None:
         fresh.rename(final)
         _sync(final.parent)
         return
-    with _sibling(final, "old") as aside:
+    with sibling(final, "old") as aside:
         old = aside / final.name
         final.rename(old)
         try:

@@ -3,6 +3,7 @@ next build works and leaves nothing of the killed one."""
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -127,6 +128,30 @@ def test_killed_while_replacing(
     build_and_die(model, place, event, pattern)
     assert what_stands(place, built) == standing
     assert len(list(place.parent.iterdir())) > 1 or standing == "new"
+    build_again(dlavm, model, place, built)
+
+
+def test_a_killed_build_goes_on(dlavm: Command, model: Path, built: dict[str, Files], tmp_path: Path) -> None:
+    """What was packed is not packed again: a tensor that is damaged in the meantime is not even looked at."""
+    place = tmp_path / "out" / "a"
+    build_and_die(model, place, *BEFORE_THE_END["before the manifest"])
+    packed = tmp_path / "out" / ".a.packing"
+    assert (packed / "ch00.bin").is_file() and (packed / "done.jsonl").read_text().count("\n") > 5
+    weights = model.parent / "model.safetensors"
+    content, times = weights.read_bytes(), weights.stat()
+    try:
+        weights.write_bytes(content[:-8] + bytes(8))
+        os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))
+        build_again(dlavm, model, place, built)
+    finally:
+        weights.write_bytes(content)
+
+
+def test_another_checkpoint_begins_anew(dlavm: Command, model: Path, built: dict[str, Files], tmp_path: Path) -> None:
+    place = tmp_path / "out" / "a"
+    build_and_die(model, place, *BEFORE_THE_END["before the manifest"])
+    (tmp_path / "out" / ".a.packing" / "ch00.bin").write_bytes(b"")
+    (model.parent / "model.safetensors").touch()
     build_again(dlavm, model, place, built)
 
 
