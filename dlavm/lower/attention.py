@@ -14,7 +14,7 @@ from dlavm.lower.rules import rule
 from dlavm.support.errors import DlavmError
 from dlavm.sym import Expr, IntoExpr, minimum, wrap
 from dlavm.target.isa import f32_bits
-from dlavm.target.layout import BLOCK, MAX_TOKEN_TILE, KvLayout, ceildiv, row_bytes, score_columns
+from dlavm.target.layout import BLOCK, MAX_TOKEN_TILE, KvLayout, attention_tile, row_bytes, score_columns
 from dlavm.target.spec import ADDRESS_UNIT
 
 
@@ -115,9 +115,8 @@ def _tiles(c: Context, tokens: Expr, tile: int) -> Iterator[tuple[Part, Expr, Ex
 
 def _token_tile(c: Context, node: Node, q: Rows, group: int) -> int:
     """Tokens whose queries fit the activation buffer and whose outputs fit the accumulators."""
-    elements = group * ceildiv(q.dim, BLOCK) * BLOCK
     board = c.spec.board
-    tile = min(MAX_TOKEN_TILE, q.outer.hi, board.activation_elements // elements, board.accumulators // elements)
+    tile = attention_tile(board, group, q.dim, q.outer.hi)
     if tile == 0:
         raise DlavmError(f"{node}: {group} query heads of {q.dim} exceed the buffers of board {board.name}")
     return tile

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlavm.formats import Format
-from dlavm.target.spec import Memory
+from dlavm.target.spec import Board, Memory
 
 BLOCK = 32  # elements that share an exponent
 ROW_BYTES = 2  # of a row in a beat of scales or zero points: one fp16, or a byte of each of two groups
@@ -143,3 +143,10 @@ def score_columns(ctx: int, window: int, tokens: int) -> int:
     """Columns of the scores of `tokens` tokens at most. A row sees `window` positions (0: all); blocks of 32 that none
     of the tokens sees are left out in front."""
     return min(ctx, window + tokens + BLOCK - 2) if window else ctx
+
+
+def attention_tile(board: Board, group: int, dim: int, tokens: int) -> int:
+    """Tokens whose scores are computed at once: their queries, `group` heads of `dim`, fit the activation buffer, and
+    their outputs the accumulators. Zero if those of one token do not fit."""
+    elements = group * ceildiv(dim, BLOCK) * BLOCK
+    return min(MAX_TOKEN_TILE, tokens, board.activation_elements // elements, board.accumulators // elements)
