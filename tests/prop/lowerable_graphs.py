@@ -1,4 +1,4 @@
-"""Random graphs that every target can compile: small tensors, every op but the embedding behind the first one."""
+"""Random graphs that every target can compile: small tensors; every op but those that the embedding stands for."""
 
 from __future__ import annotations
 
@@ -92,7 +92,8 @@ class _Maker:
         gamma = self.param("gamma", dim(x))
         if self.pick(True, False):
             return self.b.rms_norm(x, gamma, eps=1e-5)
-        return self.b.layer_norm(x, gamma, self.param("beta", dim(x)), eps=1e-5)
+        beta = self.pick({}, {"beta": self.param("beta", dim(x))})
+        return self.b.layer_norm(x, gamma, **beta, eps=1e-5)
 
     def vector(self, x: Value, _: Value) -> Value:
         return self.pick(lambda: self.b.act(x, fn=self.pick(*FUNCTIONS)), lambda: self.b.scale(x, value=0.5),
@@ -100,7 +101,9 @@ class _Maker:
 
     def binary(self, x: Value, y: Value) -> Value:
         second = self.pick(y, y, self.param("row", dim(x)))
-        return self.pick(self.b.add, self.b.mul)(x, second)
+        positions = self.param("positions", CTX, dim(x))
+        return self.pick(lambda: self.b.add(x, second), lambda: self.b.mul(x, second),
+                         lambda: self.b.add_positions(x, positions))()  # fmt: skip
 
     def rope(self, x: Value, _: Value) -> Value:
         return self.rows(self.b.rope(self.heads(x), self.rotary, rotary_dim=HEAD, interleaved=self.pick(True, False)))
@@ -120,7 +123,8 @@ class _Maker:
             self.append(y, y)
         if dim(x) // HEAD % KV_HEADS:
             return None
-        return self.rows(self.b.attention(self.heads(x), *self.caches, scale=0.25))
+        mask = {"window": self.pick(0, 0, 5), "alibi": self.pick(0.0, 0.0, 8.0), "softcap": self.pick(0.0, 30.0)}
+        return self.rows(self.b.attention(self.heads(x), *self.caches, scale=0.25, **mask))
 
     def heads(self, x: Value) -> Value:
         return self.b.reshape(x, shape=(self.b.token, dim(x) // HEAD, HEAD))
