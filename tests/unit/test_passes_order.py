@@ -234,7 +234,7 @@ def test_the_peak_is_the_one_of_the_memory_plan(
     written = run(plain, loaded.graph(96, 40))
     peaks = []
     for graph, passes in ((ordered, pipeline(options, spec)), (written, plain)):
-        monkeypatch.setattr(dlavm.compile, "pipeline", lambda o, s, passes=passes: passes)
+        monkeypatch.setattr(dlavm.compile, "pipeline", lambda *_, passes=passes: passes)
         expected = peak(graph, spec)
         peaks.append(compile_model(loaded, spec, options).memory.activations.peak)
         assert expected <= peaks[-1] <= expected + 10 * spec.space("activations").beat_row
