@@ -214,18 +214,20 @@ def _reciprocal(t: Trace, node: OnnxNode, operands: list[Any]) -> Flow:
     return power(t, node, operands[0], -1.0)
 
 
-def unary(t: Trace, node: OnnxNode, flow: Flow, function: Callable[[Array], Array]) -> Flow:
-    """A function of each element."""
+def unary(t: Trace, node: OnnxNode, flow: Flow, function: Callable[[Array], Array], inner: float = 1.0) -> Flow:
+    """A function of each element; `inner` is a factor that it may have on its operand."""
     rows = t.rows(flow)
-    return t.result(t.made("unary", node, rows, rows.columns, op=node.op, function=function), rows)
+    return t.result(t.made("unary", node, rows, rows.columns, op=node.op, function=function, inner=inner), rows)
 
 
 def _curve(t: Trace, node: OnnxNode, operands: list[Any]) -> Flow:
-    entry, call = MEANINGS[node.domain, node.op], Call(node.where, node.version, node.attrs)
+    op = "Gelu" if node.op == "BiasGelu" else node.op
+    entry, call = MEANINGS[node.domain, op], Call(node.where, node.version, node.attrs)
     flow = operands[0]
     if node.op in ("BiasGelu", "FastGelu") and len(operands) > 1 and operands[1] is not None:
         flow = plus_static(t, node, flow, t.array(operands[1]), node.inputs[1])
-    return unary(t, node, flow, lambda x: np.asarray(entry.function(call, x)))
+    inner = node.attrs.get("alpha", 1.702) if op in ("QuickGelu", "Swish") else 1.0
+    return unary(t, node, flow, lambda x: np.asarray(entry.function(call, x)), inner)
 
 
 for _op in (*(set(CURVES) - {"Sqrt", "Reciprocal"}), "Relu", "Abs"):
@@ -236,8 +238,8 @@ for _op in ("QuickGelu", "FastGelu", "Gelu", "BiasGelu"):
 
 @handler("SwiGLU")
 def _swiglu(t: Trace, node: OnnxNode, operands: list[Any]) -> Flow:
-    call = Call(node.where, node.version, node.attrs)
-    gate = unary(t, node, operands[0], lambda x: np.asarray(MEANINGS["", "Swish"].function(call, x)))
+    call, alpha = Call(node.where, node.version, node.attrs), node.attrs.get("alpha", 1.0)
+    gate = unary(t, node, operands[0], lambda x: np.asarray(MEANINGS["", "Swish"].function(call, x)), alpha)
     return product(t, node, gate, operands[1])
 
 

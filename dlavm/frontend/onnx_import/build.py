@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from dlavm.frontend.onnx_import.far import Far
-from dlavm.frontend.onnx_import.flow import NotRecognised, Rows
+from dlavm.frontend.onnx_import.flow import MISFITS, NotRecognised, Rows, reason
 from dlavm.frontend.onnx_import.params import Param, Params
 from dlavm.frontend.onnx_import.plan import Step
 from dlavm.graph import Builder, Graph, Value
+from dlavm.support.errors import DlavmError
 
 THROUGH = ("act", "affine", "mul", "add", "norm", "same", "slice")  # behind the head, for its rows alone
 ALIBI = 8.0
@@ -24,7 +25,7 @@ class Emitter:
     def __init__(self, b: Builder, steps: dict[Any, Step], params: Params, far: Far) -> None:
         self.b, self.steps, self.params, self.far = b, steps, params, far
         self.problems: list[tuple[str, str, str]] = []
-        self._made: dict[Key, Value] = {}
+        self._made: dict[Key, Value | None] = {}  # None: what is behind a problem
         self._params: dict[str, Value] = {}
         self._caches: dict[Any, Value] = {}
         self._tables: dict[Any, Value] = {}
@@ -34,13 +35,15 @@ class Emitter:
         self._sums_per_layer = sums // total if total and sums % total == 0 else 0
         self._layers = total
 
-    def graph(self, logits: Rows) -> Graph:
-        """From the ids to logits (head_rows, vocabulary) and the greedy token."""
+    def graph(self, logits: Rows) -> Graph | None:
+        """From the ids to logits (head_rows, vocabulary) and the greedy token; None where there are problems."""
         self.ids = self.b.input("ids", (self.b.token,), "i32")
         value = self.emit(logits)
+        if value is None:
+            return None
         return self.b.finish(logits=value, next=self.b.argmax(value, name="next"))
 
-    def emit(self, logits: Rows) -> Value:
+    def emit(self, logits: Rows) -> Value | None:
         """Operands before results, without recursion."""
         pending: list[Key] = [(logits.key, True)]
         while pending:
@@ -58,16 +61,20 @@ class Emitter:
 
     def _needs(self, key: Key) -> list[Key]:
         step, head = self.steps[key[0]], key[1]
-        if not head:
-            return [(o.key, False) for o in step.operands]
-        if step.op in THROUGH:
-            return [(o.key, True) for o in step.operands]
+        if not head or self._through(step):
+            return [(o.key, head) for o in step.operands]
         return [(o.key, False) for o in step.operands] if step.op in ("linear", "last") else [(key[0], False)]
 
-    def _make(self, key: Key) -> Value:
+    def _through(self, step: Step) -> bool:
+        """Whether a step behind the head takes the head's rows alone: all do where the file gives the last one only."""
+        return step.op in THROUGH or (step.rows.count == 1 and step.op != "last")
+
+    def _make(self, key: Key) -> Value | None:
         step, head = self.steps[key[0]], key[1]
-        operands = [self._made[need] for need in self._needs(key)]
-        if head and step.op not in THROUGH:
+        operands = [x for need in self._needs(key) if (x := self._made[need]) is not None]
+        if len(operands) < len(self._needs(key)):
+            return None
+        if head and not self._through(step):
             operands = [self.b.last_rows(x, count=self.b.head_rows) for x in operands]
             if step.op != "linear":
                 return operands[0]
@@ -77,9 +84,9 @@ class Emitter:
                 return MAKERS[step.op](self, step, operands)
             with self.b.scope(f"layer {layer}"):
                 return MAKERS[step.op](self, step, operands)
-        except NotRecognised as reason:
-            self.problems.append((step.where, step.op, str(reason)))
-            return operands[0]
+        except (NotRecognised, DlavmError, *MISFITS) as error:
+            self.problems.append((step.where, step.op, reason(error)))
+            return None
         finally:
             self._sums += step.op == "add"
             self._attentions += step.op == "attention"

@@ -88,7 +88,7 @@ class Curves:
         atom = simple(rows)
         assert atom is not None
         if atom.index not in made:
-            inner.add(atom.operands[0].gain)
+            inner.update((atom.operands[0].gain, float(atom.attrs.get("inner", 1.0))))
             operands = [self._values(o, key, inner, made) for o in atom.operands]
             made[atom.index] = _applied(atom, operands) if unit(rows, atom).key != key else GRID
         return rows.gain * (made[atom.index] + (scalar_bias(rows) or 0.0))

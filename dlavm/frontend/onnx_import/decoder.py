@@ -51,6 +51,7 @@ class Decoder:
         emitter = Emitter(Builder(name, ctx=ctx, chunk=chunk, meta=meta), self.planner.steps, self.params, far)
         built = emitter.graph(self.logits)
         self._refuse(emitter.problems)
+        assert built is not None
         return built
 
     def _refuse(self, problems: list[tuple[str, str, str]]) -> None:

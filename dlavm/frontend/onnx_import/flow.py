@@ -18,13 +18,28 @@ from typing import Any
 import numpy as np
 
 from dlavm.frontend.onnx_import.ir import Array
+from dlavm.support.errors import DlavmError
 
 NOTHING = 0  # the address of no number
 FIRST = 1
 
 
+LARGEST = 1 << 26  # numbers of one atom
+
+# What numpy raises where shapes, attributes or operands of a file do not fit each other.
+MISFITS = (ValueError, TypeError, IndexError, KeyError, AttributeError, ArithmeticError, MemoryError,
+           np.exceptions.AxisError)  # fmt: skip
+
+
 class NotRecognised(Exception):  # noqa: N818 - a finding, collected and reported with its node
     """Why a node, or what was made of it, fits nothing that the hardware does."""
+
+
+def reason(error: BaseException) -> str:
+    """Why something was not recognised, in one line, also of an error of numpy."""
+    text = " ".join(str(error).split())
+    plain = isinstance(error, NotRecognised | DlavmError)
+    return text if plain else f"operands and attributes expected to fit each other, got {type(error).__name__}: {text}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -289,6 +304,8 @@ class Space:
         self._next = FIRST
 
     def atom(self, kind: str, rows: int, columns: int, first: int, where: str, *operands: Rows, **attrs: Any) -> Atom:
+        if min(rows, columns) < 0 or rows * columns > LARGEST:
+            raise NotRecognised(f"expected at most {LARGEST} numbers, got {rows} rows of {columns}")
         atom = Atom(len(self.atoms), kind, rows, columns, first, self._next, where, operands, attrs)
         self.atoms.append(atom)
         self._bases.append(self._next)

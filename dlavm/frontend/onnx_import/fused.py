@@ -45,7 +45,7 @@ def _layer_norm(t: Trace, node: OnnxNode, operands: list[Any]) -> Flow:
     return _scaled(t, node, norm(t, node, operands[0], True, node.attrs.get("axis", -1)), operands, 1)
 
 
-@handler("RMSNormalization", "SimplifiedLayerNormalization")
+@handler("RMSNormalization")
 def _rms_norm(t: Trace, node: OnnxNode, operands: list[Any]) -> Flow:
     _only_first(node)
     return _scaled(t, node, norm(t, node, operands[0], False, node.attrs.get("axis", -1)), operands, 1)

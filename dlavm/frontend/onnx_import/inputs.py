@@ -11,6 +11,7 @@ import numpy as np
 from dlavm.frontend.onnx_import.ir import Array, OnnxGraph, OnnxInput
 from dlavm.support.errors import DlavmError
 
+WIDEST, LONGEST = 1 << 18, 1 << 14  # numbers of a cached position, fixed numbers of positions
 IDS = re.compile(r"input_ids|ids|input|tokens?|input\.1")
 FIXED = {  # values that do not depend on positions
     "use_cache_branch": np.array([True]),
@@ -90,7 +91,7 @@ def read_inputs(graph: OnnxGraph) -> Inputs:
     if len(shape) != 2 or shape[0] not in (1, *[d for d in shape[:1] if isinstance(d, str)]):
         raise DlavmError(f"{graph.place}: {ids.name}: expected (batch, tokens) with a batch of 1, got {list(shape)!r}")
     tokens = shape[1] if isinstance(shape[1], int) else None
-    if tokens is not None and tokens < 2:
+    if tokens is not None and not 2 <= tokens <= LONGEST:
         raise DlavmError(f"{graph.place}: {ids.name}: expected a variable number of tokens, got {tokens}")
     sizes = [_cache(graph, v) for v in caches]
     fixed = {past for *_, past in sizes if past is not None}
@@ -104,9 +105,11 @@ def read_inputs(graph: OnnxGraph) -> Inputs:
 def _cache(graph: OnnxGraph, value: OnnxInput) -> tuple[str, int, int, int | None]:
     """Name, heads, size and positions, where these are a number."""
     batch, heads, past, size = value.shape or ()
-    if not isinstance(heads, int) or not isinstance(size, int) or (isinstance(batch, int) and batch != 1):
+    numbers = isinstance(heads, int) and isinstance(size, int) and 0 < heads * size <= WIDEST
+    if not numbers or (isinstance(batch, int) and batch != 1) or (isinstance(past, int) and not 0 < past <= LONGEST):
         raise DlavmError(
             f"{graph.place}: {value.name}: expected (batch, heads, past, size) with numbers of heads and size, "
             f"got {list(value.shape or ())!r}"
         )
+    assert isinstance(heads, int) and isinstance(size, int)
     return value.name, heads, size, past if isinstance(past, int) else None

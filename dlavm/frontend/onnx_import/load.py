@@ -14,6 +14,7 @@ import onnx.inliner
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from dlavm.frontend.onnx_import.ir import Array, OnnxGraph, OnnxInput, OnnxNode, Tensor
+from dlavm.frontend.onnx_import.meaning import CONTRIB
 from dlavm.frontend.onnx_import.wire import strip
 from dlavm.support.errors import DlavmError
 
@@ -26,6 +27,7 @@ BITS: dict[int, int] = {
     TensorProto.INT2: 2,
     TensorProto.UINT2: 2,
 }
+FOREIGN = ("SimplifiedLayerNormalization",)
 REFUSED = (TensorProto.STRING, TensorProto.COMPLEX64, TensorProto.COMPLEX128, TensorProto.UNDEFINED)
 
 
@@ -161,6 +163,7 @@ def _checked(path: Path, model: ModelProto) -> ModelProto:
     for value in model.graph.output:  # whose shapes nobody states with a dynamic exporter, and nobody reads here
         if value.type.HasField("tensor_type"):
             value.type.tensor_type.shape.SetInParent()
+    _move_foreign(model)
     try:
         _sort(path, model.graph)
         if model.functions:
@@ -169,6 +172,15 @@ def _checked(path: Path, model: ModelProto) -> ModelProto:
     except (onnx.checker.ValidationError, RuntimeError, ValueError, google.protobuf.message.DecodeError) as error:
         raise DlavmError(f"{path}: expected a valid ONNX model, got {_line(error)!r}") from None
     return model
+
+
+def _move_foreign(model: ModelProto) -> None:
+    """Operators that onnxruntime has in the domain of ai.onnx, which the checker does not know there, go to its own."""
+    foreign = [node for node in model.graph.node if node.op_type in FOREIGN and node.domain in ("", "ai.onnx")]
+    for node in foreign:
+        node.domain = CONTRIB
+    if foreign and not any(o.domain == CONTRIB for o in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(CONTRIB, 1))
 
 
 def _sort(path: Path, graph: GraphProto) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from dlavm.frontend.onnx_import.flow import NotRecognised
+from dlavm.frontend.onnx_import.flow import MISFITS, NotRecognised, reason
 from dlavm.frontend.onnx_import.ir import Array, OnnxNode
 from dlavm.frontend.onnx_import.plan import Step
 from dlavm.frontend.onnx_import.source import Blocks, Entry, Matrix, OnnxSource, Vector
 from dlavm.frontend.onnx_import.trace import Trace
+from dlavm.support.errors import DlavmError
 
 VIEWS = ("Identity", "Unsqueeze", "Squeeze", "Reshape", "Expand", "Cast", "Dropout")
 
@@ -38,8 +39,8 @@ class Params:
         for step in steps:
             try:
                 ASSIGN.get(step.op, lambda *_: None)(self, step)
-            except NotRecognised as reason:
-                self.problems.append((step.where, step.op, str(reason)))
+            except (NotRecognised, DlavmError, *MISFITS) as error:
+                self.problems.append((step.where, step.op, reason(error)))
 
     def of(self, step: Step, role: str) -> Param | None:
         return self._found.get((step.rows.key, role))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dlavm.frontend.onnx_import.curves import Curves, scalar_bias, simple, unit
-from dlavm.frontend.onnx_import.flow import Atom, NotRecognised, Part, Rows, select
+from dlavm.frontend.onnx_import.flow import MISFITS, Atom, NotRecognised, Part, Rows, reason, select
 from dlavm.frontend.onnx_import.heads import attention_of, rotation_of
 from dlavm.frontend.onnx_import.ir import Array
 from dlavm.frontend.onnx_import.trace import Trace
@@ -49,9 +49,9 @@ class Planner:
             atoms = [p.atom for p in rows.parts]
             try:
                 step = self._step(rows)
-            except NotRecognised as reason:
+            except (NotRecognised, *MISFITS) as error:
                 where = atoms[0].where if atoms else "logits"
-                self._problem(where, str(reason))
+                self._problem(where, reason(error))
                 step = Step("unknown", rows, tuple(o for a in atoms for o in a.operands), where)
             self.steps[rows.key] = step
             pending += step.operands

@@ -66,7 +66,9 @@ def _matmul_nbits(t: Trace, node: OnnxNode, operands: list[Any]) -> Flow:
         raise NotRecognised("expected columns in their order, got g_idx")
     if any(name and name not in t.constants for name in node.inputs[1:4]):
         raise NotRecognised("expected constant codes, scales and zero points")
-    n, k = node.attrs.get("N", 0), node.attrs.get("K", 0)
+    n, k, block = (int(node.attrs.get(name, 0)) for name in ("N", "K", "block_size"))
+    if block < 1 or n * -(-k // block) != np.prod(t.constants.shape(node.inputs[2]), dtype=object):
+        raise NotRecognised(f"expected a scale for each block of {block} of {n} rows of {k} numbers")
     result = linear(t, node, a, n, k, blocks=node)
     if len(operands) > 5 and operands[5] is not None:
         result = plus_static(t, node, result, t.array(operands[5]), node.inputs[5])

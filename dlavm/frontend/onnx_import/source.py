@@ -132,7 +132,7 @@ class OnnxSource:
         group = np.arange(k) // found.block
         middle = 1 << (found.bits - 1)
         zero = middle if found.zero is None else found.zero[index].astype(np.float32)[:, group]
-        return (found.codes[index] - zero) * found.scale[index].astype(np.float32)[:, group]
+        return (found.codes[index].astype(np.float32) - zero) * found.scale[index].astype(np.float32)[:, group]
 
     def _grid(self, name: str, entry: Blocks) -> tuple[_Codes, str, str]:
         """The codes, the format that holds them exactly ('' for none), and why there is none."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from dlavm.frontend.onnx_import.constants import SMALL, Constants
 from dlavm.frontend.onnx_import.evaluate import apply, branch, constant, run_node
-from dlavm.frontend.onnx_import.flow import Atom, Flow, NotRecognised, Rows, Space, Term
+from dlavm.frontend.onnx_import.flow import MISFITS, Atom, Flow, NotRecognised, Rows, Space, Term, reason
 from dlavm.frontend.onnx_import.inputs import Inputs, Probe
 from dlavm.frontend.onnx_import.ir import Array, OnnxGraph, OnnxNode
 from dlavm.frontend.onnx_import.meaning import MEANINGS
@@ -85,8 +85,8 @@ class Trace:
         """The results of a node among `values`; UNKNOWN where it is not recognised."""
         try:
             results = self._results(node, values)
-        except NotRecognised as reason:
-            self.problems.append((node.where, node.kind, str(reason)))
+        except (NotRecognised, DlavmError, *MISFITS) as error:
+            self.problems.append((node.where, node.kind, reason(error)))
             results = [UNKNOWN] * len(node.outputs)
         values.update((name, x) for name, x in zip(node.outputs, results, strict=False) if name)
 

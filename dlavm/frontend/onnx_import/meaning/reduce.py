@@ -180,7 +180,7 @@ def _layer_normalization(c: Call, x: Array, scale: Array, bias: Array | None = N
     return (y, mean, inverse)[: c.outputs] if c.outputs > 1 else y
 
 
-@meaning("RMSNormalization", "SimplifiedLayerNormalization")
+@meaning("RMSNormalization")
 def _rms_normalization(c: Call, x: Array, scale: Array) -> Any:
     axes = tuple(range(c.axis(x.ndim, default=-1), x.ndim))
     y, inverse = rms_norm(as_float(x), axes, c.number("epsilon", 1e-5))

@@ -15,7 +15,7 @@ from onnx.helper import tensor_dtype_to_np_dtype
 from dlavm.support.errors import DlavmError
 
 Array = NDArray[Any]
-LARGEST = 1 << 27  # elements of one result: a model that asks for more of a mask or an index table is refused
+LARGEST = 1 << 26  # elements of one result: a model that asks for more of a mask or an index table is refused
 CONTRIB = "com.microsoft"
 
 
