@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -206,3 +207,10 @@ def test_refusals(op: str, inputs: list[Any], attrs: dict[str, Any], message: st
     graph = read_graph(model_of(tmp_path / "model.onnx", op, inputs, 1, "", **attrs))
     with pytest.raises(DlavmError, match=message):
         run_graph(graph, {f"x{i}": x for i, x in enumerate(inputs)})
+
+
+def test_the_table_of_operators_is_up_to_date(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(repository / "scripts"))
+    page = (repository / "doc" / "onnx.md").read_text(encoding="utf-8")
+    render = importlib.import_module("onnx_table").render
+    assert render(page) == page, "run `python scripts/onnx_table.py`"

@@ -81,27 +81,34 @@ def _factor(sources: Array, factors: Array, column: Array) -> Array:
 
 def _paired(sources: Array, factors: Array, turned: Array) -> tuple[Array, Array]:
     """For each column of the result that of the atom that it stays at angle 0, and the other column of its pair."""
-    count = sources.shape[1]
-    by_pair: dict[tuple[int, int], list[int]] = {}
-    for m in np.flatnonzero(turned):
-        low, high = sorted((int(sources[0, m]), int(sources[1, m])))
-        by_pair.setdefault((low, high), []).append(int(m))
-    main, partner = sources[0].copy(), np.arange(count)
-    for (low, high), members in by_pair.items():
-        if len(members) != 2:
-            raise NotRecognised("expected two columns of the result for two of its operand")
-        a, b = members
-        found = None
-        for mine, other in ((low, high), (high, low)):
-            cos = [_factor(sources[:, [m]], factors[:, :, [m]], np.array(c))[:, 0] for m, c in ((a, mine), (b, other))]
-            sin = [_factor(sources[:, [m]], factors[:, :, [m]], np.array(c))[:, 0] for m, c in ((a, other), (b, mine))]
-            if np.abs(cos[0] - cos[1]).max() <= SAME and np.abs(sin[0] + sin[1]).max() <= SAME:
-                found = mine, other
-        if found is None:
-            raise NotRecognised("expected pairs that turn by an angle")
-        main[a], main[b] = found
-        partner[a], partner[b] = b, a
+    main, partner = sources[0].copy(), np.arange(sources.shape[1])
+    members = np.flatnonzero(turned)
+    low, high = np.sort(sources[:, members], axis=0)
+    order = np.lexsort((members, high, low))
+    members, low, high = members[order], low[order], high[order]
+    a, b = members[::2], members[1::2]  # the two columns of the result of each pair of the operand
+    same = len(a) == len(b) and (low[::2] == low[1::2]).all() and (high[::2] == high[1::2]).all()
+    if not same or len({*zip(low[::2].tolist(), high[::2].tolist(), strict=True)}) != len(a):
+        raise NotRecognised("expected two columns of the result for two of its operand")
+    low, high = low[::2], high[::2]
+
+    def turns(mine: Array, other: Array) -> Array:
+        """Whether a keeps `mine` and b `other` at angle 0: (pairs,)."""
+        cos = _part(sources, factors, a, mine) - _part(sources, factors, b, other)
+        sin = _part(sources, factors, a, other) + _part(sources, factors, b, mine)
+        return np.maximum(np.abs(cos), np.abs(sin)).max(axis=0, initial=0) <= SAME
+
+    straight, crossed = turns(low, high), turns(high, low)
+    if not (straight | crossed).all():
+        raise NotRecognised("expected pairs that turn by an angle")
+    main[a], main[b] = np.where(straight, low, high), np.where(straight, high, low)
+    partner[a], partner[b] = b, a
     return main, partner
+
+
+def _part(sources: Array, factors: Array, members: Array, column: Array) -> Array:
+    """The coefficient (positions, members) of a column of the atom in each of some columns of the result."""
+    return _factor(sources[:, members], factors[:, :, members], column)
 
 
 def _layout(turned: Array, partner: Array, cos: Array) -> tuple[int, bool, int]:
