@@ -49,7 +49,7 @@ def add_model(parser: argparse.ArgumentParser, required_target: bool = True) -> 
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="a Python model file, FILE.py:SHAPE for one of its shapes, a Hugging Face directory, a GGUF or an ONNX file",
+        help="a Python model file, FILE.py:SHAPE for one of its shapes, a Hugging Face directory, GGUF or ONNX file",
     )
     add_compilation(parser, required_target)
 
