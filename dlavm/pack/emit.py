@@ -118,7 +118,7 @@ def _pack(folder: Path, memory: Memory, weights: Extent, constants: Sequence[Con
                 if written:
                     continue
                 first = (constant.address - weights.address) // memory.channels
-                for start, channels in _pieces(constant, memory):
+                for start, channels in pieces(constant, memory):
                     images.write(first + start, channels)
                     bar.advance(channels.size)
                     written += channels.size
@@ -127,7 +127,7 @@ def _pack(folder: Path, memory: Memory, weights: Extent, constants: Sequence[Con
     return images.paths
 
 
-def _pieces(constant: Constant, memory: Memory) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+def pieces(constant: Constant, memory: Memory) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Offset in a channel, and bytes [channels, count] from there on."""
     if constant.kind == "packed":
         yield from _packed_pieces(constant, memory)

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from dlavm.compile import Options, compile_model
+from dlavm.formats import FORMATS
 from dlavm.frontend import Model, load_model
 from dlavm.graph import OPS
 from dlavm.lower import missing_rules
@@ -56,6 +57,7 @@ def _target(name: str, probe: Model) -> dict[str, Any]:
     return {
         "name": name, "doc": spec.doc.strip(),
         "capabilities": sorted(spec.capabilities), "commands": list(spec.commands),
+        "weight_formats": [name for name in FORMATS if spec.has(name)],
         "ops_without_rule": missing_rules(list(OPS), spec), "can_build": not problem, "problem": problem,
         "hash": {board: load_target(name, board).hash for board in list_boards()},
     }  # fmt: skip
@@ -75,7 +77,8 @@ def _target_text(target: dict[str, Any]) -> str:
     doc = " ".join(target["doc"].split())
     lines = [f"{target['name']}: {doc}",
              f"  build         {'yes' if target['can_build'] else 'no: ' + target['problem']}",
-             f"  capabilities  {', '.join(target['capabilities'])}",
+             f"  capabilities  {', '.join(c for c in target['capabilities'] if c not in FORMATS)}",
+             f"  weights       {', '.join(target['weight_formats'])}",
              f"  commands      {', '.join(target['commands'])}",
              f"  no rule for   {', '.join(target['ops_without_rule']) or '-'}"]  # fmt: skip
     return "\n".join(lines) + "\n"

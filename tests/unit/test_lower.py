@@ -9,6 +9,7 @@ import pytest
 from dlavm.formats import FORMATS
 from dlavm.graph import OPS, Builder, Graph
 from dlavm.lower import lower, lowering_problems, missing_rules
+from dlavm.lower.context import Context
 from dlavm.lower.linear import choose_tiling
 from dlavm.lower.rules import RULES, Rule, rule, select
 from dlavm.passes import QuantizeWeights
@@ -92,6 +93,29 @@ def test_a_section_larger_than_the_buffer() -> None:
     assert choose_tiling(board, PackedWeights(NANO.space("weights"), 96, 512, FORMATS["int4g128"]), 4).k == 128
     with pytest.raises(DlavmError, match=r"buffers too small for a \[96, 512\] linear in int4g128z"):
         choose_tiling(board, PackedWeights(NANO.space("weights"), 96, 512, FORMATS["int4g128z"]), 4)
+
+
+def test_weights_of_experts() -> None:
+    """One buffer of as many packed matrices as there are experts, each param in its own format."""
+    b = Builder("m", ctx=8, chunk=4)
+    x = b.embedding(b.input("ids", (b.token,), "i32"), b.param("embed", (5, 32)))
+    gate, up = (b.stacked_param(n, (3, 48, 32), [f"{n}.{i}" for i in range(3)]) for n in ("gate", "up"))
+    down = b.stacked_param("down", (3, 32, 48), [f"down.{i}" for i in range(3)])
+    routes = b.linear(x, b.param("router", (3, 32)))
+    made = b.finish(x=b.moe(x, routes, gate, up, down, top_k=2, act="silu"))
+    graph = QuantizeWeights("mxfp4", (("down.*", "int8g32"), ("gate.1", "mxfp4")))(made)
+    context = Context(graph, NANO)
+    node = next(node for node in graph.nodes if node.op == "moe")
+    for operand, form, n, k in (("gate", "mxfp4", 48, 32), ("up", "mxfp4", 48, 32), ("down", "int8g32", 32, 48)):
+        base, packed = context.weights(node[operand], node)
+        assert packed == PackedWeights(NANO.space("weights"), n, k, FORMATS[form])
+        content = context.contents[operand]
+        assert (content.kind, content.dims, content.count) == ("packed", (n, k), 3)
+        assert context.storage(operand, "weights", 0, "") == base
+    program = context.tasks.finish()
+    assert program.buffer["down"].bytes == 3 * PackedWeights(NANO.space("weights"), 32, 48, FORMATS["int8g32"]).bytes
+    with pytest.raises(DlavmError, match="gate: expected one format for all .*'mxfp4' of gate.0, 'mxfp6' of gate.1"):
+        QuantizeWeights("mxfp4", (("gate.1", "mxfp6"),))(made)
 
 
 def test_buffers_too_small() -> None:

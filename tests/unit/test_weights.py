@@ -1,6 +1,7 @@
 """Packing: every format's layout against the reference's reading of device memory, pieces and wholes, refusals."""
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dlavm.formats import FORMATS, Format, Grid, convert, quantize
+from dlavm.pack.emit import Constant, pieces
 from dlavm.pack.sources import Halves, Quantised, Tensor, read_through
 from dlavm.pack.weights import checked, pack_grid, pack_index, pack_rows, stripe
 from dlavm.sim.reference.memory import FlatMemory
@@ -238,3 +240,34 @@ def test_indices() -> None:
     for index, message in (([0, 3, 1], "element 1 expected 0..2, got 3"), ([-1, 0], "element 0 expected 0..1, got -1")):
         with pytest.raises(DlavmError, match=f"tensor g: {message}"):
             pack_index(np.array(index), "g")
+
+
+def test_experts_lie_one_behind_the_other() -> None:
+    """Each checkpoint tensor of a param of three axes is a matrix with row tiles of its own."""
+    form, rng = FORMATS["int8g32z"], np.random.default_rng(7)
+    experts = [rng.standard_normal((21, 70)).astype(np.float32) for _ in range(3)]
+    parts = tuple(tensor(f"e{i}", values) for i, values in enumerate(experts))
+    constant = Constant("experts", 0, "packed", (21, 70), parts, form, count=3)
+    layout, got = PackedWeights(NANO, 21, 70, form), np.zeros((NANO.channels, 0), np.uint8)
+    for start, channels in pieces(constant, NANO):
+        assert start == got.shape[1]
+        got = np.concatenate([got, channels], axis=1)
+    assert got.size == 3 * layout.bytes
+    for i, values in enumerate(experts):
+        one = got[:, i * layout.bytes // NANO.channels:][:, :layout.bytes // NANO.channels]
+        assert (one == pack_grid(quantize(values, form), NANO)).all()
+
+
+@pytest.mark.parametrize("kind", ["packed", "rows"])
+def test_a_large_tensor_is_packed_in_little_memory(kind: str) -> None:
+    """64 MB as float32, of which no more than a piece is held."""
+    n, k, memory = 2048, 8192, load_target("v3", "vcu128").space("weights")
+    row = np.random.default_rng(8).standard_normal(k).astype(np.float32)
+    source = Tensor("w", (n, k), lambda rows: np.tile(row, (len(range(n)[rows]), 1)))
+    form = FORMATS["mxfp6"] if kind == "packed" else None
+    tracemalloc.start()
+    packed = sum(channels.size for _, channels in pieces(Constant("w", 0, kind, (n, k), (source,), form), memory))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert packed == (PackedWeights(memory, n, k, form).bytes if form else 2 * n * k)
+    assert peak < 48e6
