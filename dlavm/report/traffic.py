@@ -149,6 +149,13 @@ def _permute(f: Fields) -> Iterable[Operand]:
     yield Operand("dst", f.rows * HALF * f["dim"], write=True)
 
 
+def _topk(f: Fields) -> Iterable[Operand]:
+    if f["n"] and f["k"]:
+        yield Operand("src", f["rows_o"] * HALF * f["n"])
+        for name in ("ids", "weights"):
+            yield Operand(name, f["rows_o"] * WORD * f["k"], write=True)
+
+
 def _kv_append(f: Fields) -> Iterable[Operand]:
     yield Operand("src", f.rows * HALF * f["dim"])
     yield Operand("cache", f.rows * HALF * f["dim"], write=True)
@@ -167,6 +174,6 @@ def _load_table(f: Fields) -> Iterable[Operand]:
 
 RULES: dict[str, _Rule] = {
     "LINEAR": _linear, "NORM": _norm, "SOFTMAX": _softmax, "ROPE": _rope, "ACT": _rows, "ELTWISE": _eltwise,
-    "ARGMAX": _argmax, "PERMUTE": _permute, "KV_APPEND": _kv_append, "GATHER": _gather, "COPY": _rows,
+    "ARGMAX": _argmax, "PERMUTE": _permute, "TOPK": _topk, "KV_APPEND": _kv_append, "GATHER": _gather, "COPY": _rows,
     "LOAD_TABLE": _load_table,
 }  # fmt: skip

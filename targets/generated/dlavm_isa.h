@@ -113,6 +113,7 @@ enum class Opcode : uint32_t {
   kEltwise = 0x24,
   kArgmax = 0x25,
   kPermute = 0x26,
+  kTopk = 0x27,
   kKvAppend = 0x30,
   kGather = 0x31,
   kCopy = 0x32,
@@ -145,6 +146,7 @@ constexpr CommandInfo kCommands[] = {
     {"ELTWISE", 0x24, 14, 0x00003ffeu, 2},
     {"ARGMAX", 0x25, 5, 0x0000001fu, 2},
     {"PERMUTE", 0x26, 11, 0x000007ffu, 2},
+    {"TOPK", 0x27, 8, 0x000000feu, 2},
     {"KV_APPEND", 0x30, 9, 0x000001ffu, 3},
     {"GATHER", 0x31, 8, 0x000000ffu, 3},
     {"COPY", 0x32, 9, 0x000001ffu, 3},
@@ -750,6 +752,50 @@ inline bool Permute::decode(const uint32_t *words, Permute &out, Error &error) {
     return false;
   }
   if (words[9] > 1048575u) {
+    error = Error::kFieldRange;
+    return false;
+  }
+  error = Error::kNone;
+  return true;
+}
+
+// The k largest logits of each row, the lowest index first of equal ones, and their softmax: over all n, or over the k alone (numerics.md section 8).
+struct Topk {
+  bool renormalize;  // the weights of a row add up to 1
+  uint32_t src;  // first row
+  uint32_t src_so;  // between rows
+  uint32_t rows_o;  // rows; zero makes the command do nothing
+  uint32_t n;  // elements of a row
+  uint32_t k;  // elements that are chosen
+  uint32_t ids;  // u32[rows][k], contiguous
+  uint32_t weights;  // fp32[rows][k], contiguous
+
+  // Reads the payload words; false with `error` set where a reserved bit is set or a field is past its limit.
+  static bool decode(const uint32_t *words, Topk &out, Error &error);
+};
+
+inline bool Topk::decode(const uint32_t *words, Topk &out, Error &error) {
+  out.renormalize = (words[0] & 0x1u) != 0;
+  out.src = words[1];
+  out.src_so = words[2];
+  out.rows_o = words[3];
+  out.n = words[4];
+  out.k = words[5];
+  out.ids = words[6];
+  out.weights = words[7];
+  if ((words[0] & ~0x00000001u) != 0) {
+    error = Error::kReservedBits;
+    return false;
+  }
+  if (words[3] > 1048575u) {
+    error = Error::kFieldRange;
+    return false;
+  }
+  if (words[4] > 65535u) {
+    error = Error::kFieldRange;
+    return false;
+  }
+  if (words[5] > 255u) {
     error = Error::kFieldRange;
     return false;
   }

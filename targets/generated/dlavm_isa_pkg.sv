@@ -110,6 +110,7 @@ package dlavm_isa_pkg;
     OP_ELTWISE = 8'h24,
     OP_ARGMAX = 8'h25,
     OP_PERMUTE = 8'h26,
+    OP_TOPK = 8'h27,
     OP_KV_APPEND = 8'h30,
     OP_GATHER = 8'h31,
     OP_COPY = 8'h32,
@@ -553,6 +554,33 @@ package dlavm_isa_pkg;
   localparam int unsigned PERMUTE_INDEX_WORD = 10;
   localparam int unsigned PERMUTE_INDEX_LSB = 0;
   localparam int unsigned PERMUTE_INDEX_BITS = 32;
+
+  // The k largest logits of each row, the lowest index first of equal ones, and their softmax: over all n, or over the k alone (numerics.md section 8).
+  localparam int unsigned TOPK_WORDS = 8;
+  localparam int unsigned TOPK_RENORMALIZE_WORD = 0;
+  localparam int unsigned TOPK_RENORMALIZE_LSB = 0;
+  localparam int unsigned TOPK_RENORMALIZE_BITS = 1;
+  localparam int unsigned TOPK_SRC_WORD = 1;
+  localparam int unsigned TOPK_SRC_LSB = 0;
+  localparam int unsigned TOPK_SRC_BITS = 32;
+  localparam int unsigned TOPK_SRC_SO_WORD = 2;
+  localparam int unsigned TOPK_SRC_SO_LSB = 0;
+  localparam int unsigned TOPK_SRC_SO_BITS = 32;
+  localparam int unsigned TOPK_ROWS_O_WORD = 3;
+  localparam int unsigned TOPK_ROWS_O_LSB = 0;
+  localparam int unsigned TOPK_ROWS_O_BITS = 20;
+  localparam int unsigned TOPK_N_WORD = 4;
+  localparam int unsigned TOPK_N_LSB = 0;
+  localparam int unsigned TOPK_N_BITS = 16;
+  localparam int unsigned TOPK_K_WORD = 5;
+  localparam int unsigned TOPK_K_LSB = 0;
+  localparam int unsigned TOPK_K_BITS = 8;
+  localparam int unsigned TOPK_IDS_WORD = 6;
+  localparam int unsigned TOPK_IDS_LSB = 0;
+  localparam int unsigned TOPK_IDS_BITS = 32;
+  localparam int unsigned TOPK_WEIGHTS_WORD = 7;
+  localparam int unsigned TOPK_WEIGHTS_LSB = 0;
+  localparam int unsigned TOPK_WEIGHTS_BITS = 32;
 
   // Writes rows (token o, head i) of dim fp16 into the KV cache at token position pos + o. The cache of a head is [ceil(ctx/32)][ceil(dim/32)][32 tokens][32 elements]; the padding of a short last block is not written.
   localparam int unsigned KV_APPEND_WORDS = 9;

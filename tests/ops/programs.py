@@ -205,6 +205,14 @@ def argmax(spec: TargetSpec, rng: Rng) -> dict[str, int]:
             "dst": _unit(WRITE + _offset(rng, REGION - 4 * rows))}
 
 
+def topk(spec: TargetSpec, rng: Rng) -> dict[str, int]:
+    rows, n = int(rng.integers(1, 6)), _dim(rng)
+    k, src = int(rng.integers(1, min(n, 12) + 1)), _rows(rng, "src", READ, rows, 1, n)
+    ids, weights = (_unit(WRITE + half * REGION // 2 + _offset(rng, REGION // 2 - 4 * rows * k)) for half in (0, 1))
+    return {"renormalize": int(rng.integers(0, 2)), "src": src["src"], "src_so": src["src_so"], "rows_o": rows, "n": n,
+            "k": k, "ids": ids, "weights": weights}
+
+
 def permute(spec: TargetSpec, rng: Rng) -> dict[str, int]:
     (outer, inner), dim, start = _counts(rng), _dim(rng), 4 * int(rng.integers(0, 180))
     limit = int(INDICES[start:start + dim].max()) + 1
@@ -236,4 +244,4 @@ def copy(spec: TargetSpec, rng: Rng) -> dict[str, int]:
 
 
 MAKERS: list[Callable[[TargetSpec, Rng], dict[str, int]]] = [
-    linear, linear, linear, norm, softmax, rope, act, eltwise, argmax, permute, kv_append, gather, copy]
+    linear, linear, linear, norm, softmax, rope, act, eltwise, argmax, topk, permute, kv_append, gather, copy]

@@ -331,6 +331,9 @@ BAD = [
     ("bad_address", command("SOFTMAX", rows_o=1, rows_i=1, batch=1, width=8, visible=1, use_slopes=1,
                             slopes=0xFFFFFFFF)),
     ("bad_address", command("PERMUTE", **ROWS, index=0xFFFFFFFF)),
+    ("field_range", command("TOPK", rows_o=1, n=4, k=5)),
+    ("bad_address", command("TOPK", rows_o=1, n=4, k=4, ids=0xFFFFFFFF)),
+    ("bad_address", command("TOPK", rows_o=1, n=4, k=4, weights=0xFFFFFFFF)),
     ("field_range", command("ROPE", **ROWS, rot=3)),
     ("field_range", command("ROPE", **ROWS, rot=10)),
     ("bad_address", command("COPY", **ROWS, src=0xFFFFFFFF)),
@@ -421,7 +424,7 @@ def test_stream_outside_memory(device: NativeDevice) -> None:
 
 
 @pytest.mark.parametrize("op", ["LINEAR", "NORM", "SOFTMAX", "ROPE", "ACT", "ELTWISE", "KV_APPEND", "GATHER", "COPY",
-                                "ARGMAX", "PERMUTE"])
+                                "ARGMAX", "PERMUTE", "TOPK"])
 def test_no_rows_do_nothing(device: NativeDevice, op: str) -> None:
     """Even with addresses that do not exist."""
     fields = {f.name: 0xFFFFFFFF for f in SPEC.commands[op].fields if f.kind in ("addr", "stride")}

@@ -198,6 +198,8 @@ void Core::execute(const isa::CommandInfo& info, const uint32_t* words) {
             return engine_command<isa::Argmax>(info, words);
         case Opcode::kPermute:
             return engine_command<isa::Permute>(info, words);
+        case Opcode::kTopk:
+            return engine_command<isa::Topk>(info, words);
         case Opcode::kKvAppend:
             return engine_command<isa::KvAppend>(info, words);
         case Opcode::kGather:

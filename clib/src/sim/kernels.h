@@ -96,6 +96,12 @@ struct SoftmaxJob {
     float* scratch;      // lead + n
 };
 
+struct TopkJob {
+    bool renormalize;
+    uint32_t n, k;
+    float* scratch;  // n
+};
+
 struct RopeJob {
     bool interleaved;
     uint32_t dim, rot;
@@ -124,6 +130,7 @@ struct Kernels {
     void (*mul)(const uint16_t* a, const uint16_t* b, uint16_t* out, size_t n);
     void (*scale)(const uint16_t* a, float factor, uint16_t* out, size_t n);
     uint32_t (*argmax)(const uint16_t* in, size_t n);
+    void (*topk)(const TopkJob& job, const uint16_t* in, uint32_t* ids, float* weights);
 };
 
 extern const Kernels kPortableKernels;

@@ -190,9 +190,9 @@ void values_256(const ValuesJob& job) {
 }  // namespace
 
 const Kernels kAvx2Kernels = {
-    "avx2",     to_float_plain, quantize_act_256, quantize_wide_256, quantize_256, int4_avx2,
-    wide_256,   scores_256,     values_256,       epilogue_plain,    norm_plain,   softmax_plain,
-    rope_plain, act_plain,      add_plain,        mul_plain,         scale_plain,  argmax_plain,
+    "avx2",     to_float_plain, quantize_act_256, quantize_wide_256, quantize_256,  int4_avx2,  wide_256,
+    scores_256, values_256,     epilogue_plain,   norm_plain,        softmax_plain, rope_plain, act_plain,
+    add_plain,  mul_plain,      scale_plain,      argmax_plain,      topk_plain,
 };
 
 }  // namespace dlavm::sim

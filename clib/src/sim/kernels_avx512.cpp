@@ -262,9 +262,9 @@ void values_512(const ValuesJob& job) {
 }  // namespace
 
 const Kernels kAvx512Kernels = {
-    "avx512",   to_float_plain, quantize_act_512, quantize_wide_512, quantize_512, int4_512,
-    wide_512,   scores_512,     values_512,       epilogue_plain,    norm_plain,   softmax_plain,
-    rope_plain, act_plain,      add_plain,        mul_plain,         scale_plain,  argmax_plain,
+    "avx512",   to_float_plain, quantize_act_512, quantize_wide_512, quantize_512,  int4_512,   wide_512,
+    scores_512, values_512,     epilogue_plain,   norm_plain,        softmax_plain, rope_plain, act_plain,
+    add_plain,  mul_plain,      scale_plain,      argmax_plain,      topk_plain,
 };
 
 }  // namespace dlavm::sim

@@ -182,4 +182,36 @@ static uint32_t argmax_plain(const uint16_t* in, size_t n) {
     return static_cast<uint32_t>(i);
 }
 
+// The elements with the largest numbers, the lowest index first of equal ones: each is the first one behind
+// its predecessor in that order.
+static void choose_largest(const uint16_t* in, uint32_t n, uint32_t k, uint32_t* ids) {
+    int32_t last = 0x8000;
+    uint32_t place = 0;
+    for (uint32_t rank = 0; rank < k; ++rank) {
+        int32_t best = -0x8000;
+        uint32_t best_at = 0;
+        for (uint32_t i = 0; i < n; ++i) {
+            const int32_t order = order_of(in[i]);
+            const bool behind = order < last || (order == last && i > place);
+            if (behind && order > best) {
+                best = order;
+                best_at = i;
+            }
+        }
+        ids[rank] = best_at;
+        last = best;
+        place = best_at;
+    }
+}
+
+static void topk_plain(const TopkJob& job, const uint16_t* in, uint32_t* ids, float* weights) {
+    choose_largest(in, job.n, job.k, ids);
+    const float top = half_to_float(in[ids[0]]);
+    for (uint32_t i = 0; i < job.n; ++i) job.scratch[i] = table_exp(half_to_float(in[i]) - top);
+    float sum = 0.0f;
+    for (uint32_t j = 0; j < job.k; ++j) sum = add(sum, job.scratch[ids[j]]);
+    const float recip = table_reciprocal(job.renormalize ? sum : lane_sum(job.scratch, job.n));
+    for (uint32_t j = 0; j < job.k; ++j) weights[j] = mul(job.scratch[ids[j]], recip);
+}
+
 }  // namespace dlavm::sim

@@ -46,6 +46,7 @@ class Machine {
     bool plan(const isa::Eltwise& c, AccessList& list) const;
     bool plan(const isa::Argmax& c, AccessList& list) const;
     bool plan(const isa::Permute& c, AccessList& list) const;
+    bool plan(const isa::Topk& c, AccessList& list) const;
     bool plan(const isa::KvAppend& c, AccessList& list) const;
     bool plan(const isa::Gather& c, AccessList& list) const;
     bool plan(const isa::Copy& c, AccessList& list) const;
@@ -59,6 +60,7 @@ class Machine {
     void run(const isa::Eltwise& c);
     void run(const isa::Argmax& c);
     void run(const isa::Permute& c);
+    void run(const isa::Topk& c);
     void run(const isa::KvAppend& c);
     void run(const isa::Gather& c);
     void run(const isa::Copy& c);

@@ -194,6 +194,16 @@ bool Machine::plan(const isa::Permute& c, AccessList& list) const {
     return true;
 }
 
+bool Machine::plan(const isa::Topk& c, AccessList& list) const {
+    if (c.rows_o == 0 || c.n == 0 || c.k == 0) return false;
+    if (c.k > c.n) bad_field("k", "at most n", c.k);
+    list.rows(Engine::kVector, false, "src", outer_rows(c.src, c.src_so, c.rows_o), uint64_t{2} * c.n);
+    const uint64_t bytes = uint64_t{4} * c.rows_o * c.k;
+    list.range(Engine::kVector, true, "ids", in_bytes(c.ids), bytes);
+    list.range(Engine::kVector, true, "weights", in_bytes(c.weights), bytes);
+    return true;
+}
+
 bool Machine::plan(const isa::KvAppend& c, AccessList& list) const {
     if (c.rows_o == 0 || c.rows_i == 0 || c.dim == 0) return false;
     list.rows(Engine::kStore, false, "src",

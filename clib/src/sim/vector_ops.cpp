@@ -137,4 +137,19 @@ void Machine::run(const isa::Permute& c) {
     });
 }
 
+void Machine::run(const isa::Topk& c) {
+    const RowSet src = outer_rows(c.src, c.src_so, c.rows_o);
+    const RowSet dst = {in_bytes(c.ids), 0, uint64_t{4} * c.k, 0, 1, c.rows_o, 1};
+    for_rows(dst, uint64_t{4} * c.k, size_t{c.n} * (c.k + 4),
+             [&](uint64_t, uint64_t o, uint64_t, Scratch& scratch) {
+                 uint16_t* in = scratch.get<uint16_t>(kIn, c.n);
+                 uint32_t* ids = scratch.get<uint32_t>(kOut, c.k);
+                 float* weights = scratch.get<float>(kTable, c.k);
+                 memory.read(src.at(0, o, 0), in, uint64_t{2} * c.n);
+                 kernels->topk({c.renormalize, c.n, c.k, scratch.get<float>(kFloats, c.n)}, in, ids, weights);
+                 memory.write(dst.at(0, o, 0), ids, uint64_t{4} * c.k);
+                 memory.write(in_bytes(c.weights) + 4 * o * c.k, weights, uint64_t{4} * c.k);
+             });
+}
+
 }  // namespace dlavm::sim

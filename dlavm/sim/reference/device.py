@@ -47,8 +47,9 @@ class ReferenceDevice:
             "LINEAR": lambda f: self._matrix.linear(f, self._tables),
             "NORM": self._vector.norm, "SOFTMAX": self._vector.softmax, "ROPE": self._vector.rope,
             "ACT": lambda f: self._vector.act(f, self._tables), "ELTWISE": self._vector.eltwise,
-            "ARGMAX": self._vector.argmax, "PERMUTE": self._vector.permute, "KV_APPEND": self._store.kv_append,
-            "GATHER": self._store.gather, "COPY": self._store.copy, "LOAD_TABLE": self._load_table,
+            "ARGMAX": self._vector.argmax, "PERMUTE": self._vector.permute, "TOPK": self._vector.topk,
+            "KV_APPEND": self._store.kv_append, "GATHER": self._store.gather, "COPY": self._store.copy,
+            "LOAD_TABLE": self._load_table,
         }
         self._registers = {r.offset + 4 * i: 0 for r in spec.registers.values() for i in range(r.count)}
         self._tables = self._empty_tables()

@@ -1,4 +1,4 @@
-"""Vector engine: NORM, SOFTMAX, ROPE, ACT, ELTWISE, ARGMAX, PERMUTE (doc/numerics.md sections 4 to 8)."""
+"""Vector engine: NORM, SOFTMAX, ROPE, ACT, ELTWISE, ARGMAX, PERMUTE, TOPK (doc/numerics.md sections 4 to 8)."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -151,4 +151,26 @@ class VectorEngine:
             return "gather_index"
         src = np.ascontiguousarray(self._rows(f, "src", f["limit"]))
         self._rows(f, "dst", f["dim"])[...] = src[..., index]
+        return ""
+
+    def topk(self, f: Fields) -> str:
+        if not (f["rows_o"] and f["n"] and f["k"]):
+            return ""
+        if f["k"] > f["n"]:
+            return "field_range"
+        rows = self._memory.rows(f["src"] * ADDRESS_UNIT, (f["rows_o"],), (f["src_so"] * ADDRESS_UNIT,), f["n"])
+        logits = load16(np.ascontiguousarray(rows))
+        chosen = np.argsort(-logits, axis=-1, kind="stable")[:, :f["k"]].astype(np.uint32)
+        powers = exp(sub(logits, logits.max(axis=-1, keepdims=True)))
+        weights = np.take_along_axis(powers, chosen.astype(np.int64), axis=-1)
+        if f["renormalize"]:
+            total = np.zeros(f["rows_o"], dtype=np.float32)
+            for rank in range(f["k"]):
+                total = add(total, weights[:, rank])
+        else:
+            total = lane_sum(powers)
+        weights = mul(weights, reciprocal(total)[:, None])
+        places = [self._memory.bytes(f[name] * ADDRESS_UNIT, chosen.nbytes) for name in ("ids", "weights")]
+        for place, values in zip(places, (chosen, weights), strict=True):
+            place[...] = values.reshape(-1).view(np.uint8)
         return ""
