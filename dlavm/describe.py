@@ -169,7 +169,7 @@ def host_context(manifest: Manifest, spec: TargetSpec, codes: Mapping[str, Code]
     model, entry = manifest.model, manifest.entries[ENTRY]
     code = codes[ENTRY]
     streams = {p.file for p in manifest.programs.values()}
-    single = sorted((e for e in manifest.entries.values() if "kv_len" in e.args), key=lambda e: e.bounds["token"][1])
+    single = sorted((e for e in manifest.entries.values() if "kv_len" in e.args), key=lambda e: e.most_tokens)
     table = entry.tables.get("ids")
     following = entry.outputs.get("next")
     return HostContext(

@@ -23,7 +23,7 @@ class EngineOrder:
     def before(self, op: str, engine: str, weight_format: int) -> None:
         """Orders a command about to be emitted."""
         if op == "LOAD_TABLE":  # waits for every engine by itself
-            self._current, self._load_waits = None, False
+            self.fence()
             return
         if op == "LINEAR" and weight_format in self._kv_formats and self._load_waits:
             if self._current is not None:
@@ -32,6 +32,10 @@ class EngineOrder:
         self.switch(engine)
         if op == "KV_APPEND":
             self._load_waits = True
+
+    def fence(self) -> None:
+        """Behind a FENCE every engine knows everything."""
+        self._current, self._load_waits = None, False
 
     def switch(self, engine: str) -> None:
         """Makes `engine` the last link of the chain."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from dlavm.support.errors import DlavmError
-from dlavm.sym import Expr
+from dlavm.sym import Expr, free_vars
 from dlavm.target import TargetSpec
 from dlavm.target.isa import WORD_MASK, Instr, SReg
 
@@ -58,7 +58,10 @@ class Scalars:
         return register
 
     def unbind(self, var: Expr) -> None:
+        """Gives the register of a variable back, and those of what was computed with it."""
         self._free.append(self._bound.pop(var.name))
+        for expr in [e for e in self._cached if var in free_vars(e)]:
+            self._free.append(self._cached.pop(expr))
 
     def border(self) -> None:
         """Entry or end of a loop body: forgets what is cached."""

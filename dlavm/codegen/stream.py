@@ -9,7 +9,8 @@ from dlavm.support.errors import DlavmError
 from dlavm.sym import Expr, Var, free_vars, substitute, wrap
 from dlavm.target import TargetSpec
 from dlavm.target.isa import Instr, SReg, encode_program
-from dlavm.task import Await, For, If, Launch, Let, Load, Program, Stmt
+from dlavm.task import Await, For, If, Launch, Let, Load, Program, Stmt, walk_body
+from dlavm.task.ir import exprs_of
 
 
 def generate(program: Program, spec: TargetSpec, bases: Mapping[str, int]) -> list[int]:
@@ -27,20 +28,21 @@ class _Generator:
         self._out: list[Instr] = []
         self._scalars = Scalars(spec, program.args, self._emit)
         self._order = EngineOrder(spec, self._emit)
-        self._defined: list[list[Expr]] = [[]]  # in each open block
 
     def run(self) -> list[Instr]:
-        # A work list instead of recursion: `None` closes the loop on top of the stack.
-        work: list[Stmt | None] = list(reversed(self._program.body))
+        # A work list instead of recursion: `None` closes the loop on top of the stack, a variable is needed no more.
+        work: list[Stmt | Expr | None] = list(reversed(_with_ends(self._program.body)))
         loops: list[tuple[Instr, list[Instr], Expr, str | None]] = []
         while work:
             stmt = work.pop()
             if stmt is None:
                 self._close(*loops.pop())
+            elif isinstance(stmt, Expr):
+                self._scalars.unbind(stmt)
             elif isinstance(stmt, For | If):
                 loops.append(self._open(stmt, len(loops)))
                 work.append(None)
-                work.extend(reversed(stmt.body))
+                work.extend(reversed(_with_ends(stmt.body)))
             else:
                 self._simple(stmt)
             self._scalars.release()
@@ -59,23 +61,19 @@ class _Generator:
             self._launch(stmt)
         elif isinstance(stmt, Let):
             value = self._scalars.value(self._resolve(stmt.value))
-            register = self._define(stmt.var)
+            register = self._scalars.bind(stmt.var)
             self._emit(Instr("SCALAR", {"fn": self._spec.enums["scalar_fn"]["mov"], "rd": register, "b": value}))
         elif isinstance(stmt, Load):
             self._load(stmt)
         elif isinstance(stmt, Await):
             self._emit(Instr("FENCE"))
+            self._order.fence()
         else:
             raise DlavmError(f"code generation: {type(stmt).__name__} has no form in the stream of {self._spec.name}")
 
-    def _define(self, var: Expr) -> int:
-        """A register for the rest of the block."""
-        self._defined[-1].append(var)
-        return self._scalars.bind(var)
-
     def _load(self, stmt: Load) -> None:
         base, index = (self._scalars.value(self._resolve(expr)) for expr in (stmt.base, stmt.index))
-        register = self._define(stmt.var)
+        register = self._scalars.bind(stmt.var)
         fn = self._spec.enums["scalar_fn"]
         if not isinstance(base, SReg):
             self._emit(Instr("SCALAR", {"fn": fn["mov"], "rd": register, "b": base}))
@@ -99,7 +97,6 @@ class _Generator:
         if engine:
             self._order.loop_border(engine)
         outer, self._out = self._out, []
-        self._defined.append([])
         self._scalars.border()
         return Instr("LOOP", {"rd": register, "count": count}), outer, var, engine
 
@@ -111,8 +108,7 @@ class _Generator:
         self._emit(Instr("LOOP", {**loop.fields, "body": len(encode_program(self._spec, body))}))
         self._out.extend(body)
         self._scalars.border()
-        for defined in (*self._defined.pop(), var):
-            self._scalars.unbind(defined)
+        self._scalars.unbind(var)
 
     def _first_engine(self, stmt: For | If) -> str | None:
         """Engine of the first launch in a body."""
@@ -124,3 +120,18 @@ class _Generator:
             if isinstance(inner, For | If):
                 work.extend(reversed(inner.body))
         return None
+
+
+def _with_ends(body: tuple[Stmt, ...]) -> list[Stmt | Expr]:
+    """The statements of a body and, behind the last that uses it, each variable that the body itself defines."""
+    last: dict[Expr, int] = {}
+    for place, stmt in enumerate(body):
+        if isinstance(stmt, Let | Load):
+            last[stmt.var] = place
+        for _, inner in walk_body((stmt,)):
+            used = (var for _, expr in exprs_of(inner) if not expr.is_const for var in free_vars(expr))
+            last.update((var, place) for var in used if var in last)
+    ends: dict[int, list[Expr]] = {}
+    for var, place in last.items():
+        ends.setdefault(place, []).append(var)
+    return [item for place, stmt in enumerate(body) for item in (stmt, *ends.get(place, ()))]

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dlavm.graph import Graph, Node, Value
-from dlavm.lower import attention, elementwise, embedding, linear, views  # noqa: F401  (they register their rules)
+from dlavm.lower import attention, elementwise, embedding, linear, moe, views  # noqa: F401  (they register their rules)
 from dlavm.lower.context import Content, Context, Lowered, Rows, buffer_name
 from dlavm.lower.rules import select
 from dlavm.support.errors import DlavmError

@@ -48,11 +48,16 @@ def lower_linear_batch(c: Context, node: Node) -> None:
 
 
 def _linear(c: Context, node: Node, batch: int) -> None:
-    """`batch`: tokens that share a fetch of the weights at most."""
     x, out = c.flat(node["x"]), c.place(node.output)
     base, packed = c.weights(node["w"], node)
     aux = c.flat(node["aux"]) if node.get("aux") else None
-    epilogue = _epilogue(c, node)
+    product(c, x, out, base, packed, _epilogue(c, node), aux, batch)
+
+
+def product(c: Context, x: Rows, out: Rows, base: Expr, packed: PackedWeights, epilogue: dict[str, IntoExpr],
+            aux: Rows | None = None, batch: int = 1) -> None:
+    """Rows of `out` from those of `x` and the matrix at `base`. `epilogue`: the fields of its steps (aux's rows are
+    `aux`); `batch`: tokens that share a fetch of the weights at most."""
     tiling = choose_tiling(c.spec.board, packed, min(batch, x.outer.hi))
     for first, count in token_tiles(c, x.outer, tiling.tokens):
         for n0, n in _spans(packed.n, tiling.n):

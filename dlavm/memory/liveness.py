@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from dlavm.support.errors import DlavmError
 from dlavm.target.spec import TargetSpec
-from dlavm.task import Call, Copy, For, If, Launch, Program, Stmt
+from dlavm.task import Call, Copy, For, If, Launch, Load, Program, Stmt
 from dlavm.task.ir import buffers_in, exprs_of
 
 
@@ -38,7 +38,8 @@ class _Use:
 
 
 def liveness(program: Program, spec: TargetSpec, role: str = "activations") -> list[Interval]:
-    """An interval for each touched buffer of the role, in order of declaration; time counts launches and copies.
+    """An interval for each touched buffer of the role, in order of declaration; time counts launches and copies, and
+    what the program loads from a buffer it reads with the next of them.
 
     A buffer that every turn of a loop writes before it reads it lives within a turn, if nothing outside touches it; any
     other is needed for the whole loop: another turn may read what this one wrote. A write counts for the whole
@@ -76,11 +77,13 @@ class _Scan:
                 if name not in self._program.function or name in calls:
                     raise DlavmError(f"call: expected a function that is not running already, got {name!r}")
                 return self.body(self._program.function[name].body, time, (*calls, name))
+            case Load():
+                return self._accesses(stmt, time), time
             case Launch() | Copy():
                 return self._accesses(stmt, time), time + 1
         return {}, time
 
-    def _accesses(self, stmt: Launch | Copy, time: int) -> dict[str, _Use]:
+    def _accesses(self, stmt: Launch | Copy | Load, time: int) -> dict[str, _Use]:
         written = {"dst"}
         if isinstance(stmt, Launch):
             command = self._spec.commands.get(stmt.op)

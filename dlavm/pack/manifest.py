@@ -136,6 +136,11 @@ class Entry:
     outputs: Mapping[str, Port]
     tables: Mapping[str, Table] = field(default_factory=dict)
 
+    @property
+    def most_tokens(self) -> int:
+        """Tokens of a step at most: one where that is no argument."""
+        return self.bounds.get("token", (1, 1))[1]
+
 
 @dataclass(frozen=True)
 class KvRegion:

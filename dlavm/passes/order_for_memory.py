@@ -233,7 +233,10 @@ class _Pieces:
                 and values[name].type.shape[0] == value.type.shape[0]]  # fmt: skip
 
     def _scratch(self, node: Node) -> int:
-        """The scores and sums of attention."""
+        """The scores and sums of attention; the choice of experts, and what is between the products of one."""
+        if node.op == "moe":
+            chosen = node["logits"].type.shape[0].hi * int(node.number("top_k"))
+            return 2 * row_bytes(chosen, 4) + row_bytes(int(node["gate"].type.shape[1]))
         if node.op != "attention":
             return 0
         tokens = self._tile(node)

@@ -12,8 +12,8 @@ from dlavm.report.traffic import kind, macs, operands
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec
 from dlavm.target.spec import ADDRESS_UNIT
-from dlavm.task import Launch, Program, RegRead, execute
-from dlavm.task.interpret import initial_values, instruction
+from dlavm.task import Launch, Load, Program, RegRead, execute
+from dlavm.task.interpret import initial_values, instruction, value_of
 
 # The columns of bytes, and the roles that each one holds.
 COLUMNS = {
@@ -85,7 +85,8 @@ class Places:
 
 
 def measure(program: Program, spec: TargetSpec, memory: MemoryMap, args: Mapping[str, int]) -> Step:
-    """Counts the commands of a step. Raises DlavmError as `dlavm.task.trace` does."""
+    """Counts the commands of a step. What it loads from memory, such as the choice of an expert, counts up with its
+    place there. Raises DlavmError as `dlavm.task.trace` does."""
     values = initial_values(program, args, memory.bases)
     places = Places(memory)
     kinds: dict[str, list[Work]] = {}
@@ -94,6 +95,9 @@ def measure(program: Program, spec: TargetSpec, memory: MemoryMap, args: Mapping
     for stmt in execute(program, values):
         if isinstance(stmt, RegRead):
             raise DlavmError(f"report of {program.name}: expected no register read, got {stmt.register!r}")
+        if isinstance(stmt, Load):
+            choices = stmt.var.hi - stmt.var.lo + 1
+            values[stmt.var.name] = stmt.var.lo + value_of(stmt.index, values) % choices
         if not isinstance(stmt, Launch):
             continue
         counted = _count(stmt, values, spec, places)

@@ -27,7 +27,7 @@ class Batch:
                              f"{', '.join(first.artifact.manifest.entries)} ({first.artifact.manifest.target})")
         if any(s.device is not first.device for s in sessions) or len({s.sequence for s in sessions}) < len(sessions):
             raise DlavmError("batch: expected sessions on one device, each with a sequence of its own, got others")
-        self.most: int = entry.bounds["token"][1]
+        self.most = entry.most_tokens
         self._entry, self._sessions = entry, {s.sequence: s for s in sessions}
         self._control = open_control(first.device, first.artifact, entry)
 

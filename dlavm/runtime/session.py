@@ -246,7 +246,7 @@ def _admits(entry: Entry, values: Mapping[str, int]) -> bool:
 def _controls(artifact: Artifact, device: Device) -> list[tuple[Entry, Control]]:
     """Every way into the model for one sequence, those for fewer tokens first."""
     single = [entry for entry in artifact.manifest.entries.values() if "kv_len" in entry.args]
-    entries = sorted(single, key=lambda e: (e.bounds["token"][1], e.program))
+    entries = sorted(single, key=lambda e: (e.most_tokens, e.program))
     return [(entry, open_control(device, artifact, entry)) for entry in entries]
 
 

@@ -26,6 +26,7 @@ from dlavm.task.ir import (
     For,
     If,
     Launch,
+    Load,
     Program,
     Stmt,
     base_of,
@@ -131,7 +132,7 @@ def _shape(stmt: Stmt, program: Program) -> tuple[object, tuple[str, ...]]:
 
     parts = []
     for path, inner in walk_body((stmt,)):
-        fixed = None if isinstance(inner, Launch | For | If) else inner
+        fixed = None if isinstance(inner, Launch | For | If | Load) else inner
         op = inner.op if isinstance(inner, Launch) else type(inner).__name__
         fields = tuple((name, nameless(expr)) for name, expr in exprs_of(inner))
         parts.append((path, op, variable_of(inner), fixed, fields))

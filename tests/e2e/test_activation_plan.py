@@ -21,7 +21,7 @@ from dlavm.pack.artifact import Artifact
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec, load_target
 from dlavm.target.layout import ceildiv
-from dlavm.task import Launch, Program, execute, parse_program
+from dlavm.task import Launch, Load, Program, execute, parse_program
 from dlavm.task.interpret import initial_values
 from dlavm.task.ir import buffers_in
 
@@ -70,10 +70,15 @@ def recomputed(program: Program, spec: TargetSpec, offsets: Mapping[str, int]) -
 
 
 def steps(program: Program, spec: TargetSpec, args: Mapping[str, int]) -> Iterator[Step]:
-    """The commands that a run amounts to. All bases are zero: only the buffers behind them count."""
+    """The commands that a run amounts to, and what it loads. All bases are zero: only the buffers behind them count."""
     activations = {b.name for b in program.buffers if b.role == "activations"}
-    for stmt in execute(program, initial_values(program, args, dict.fromkeys(program.buffer, 0))):
-        assert isinstance(stmt, Launch)
+    values = initial_values(program, args, dict.fromkeys(program.buffer, 0))
+    for stmt in execute(program, values):
+        if isinstance(stmt, Load):
+            values[stmt.var.name] = stmt.var.lo
+            yield Step(buffers_in((stmt.base,), {}) & activations, frozenset())
+        if not isinstance(stmt, Launch):
+            continue
         written = {f.name for f in spec.commands[stmt.op].fields if f.write}
         used = {name: buffers_in((expr,), {}) & activations for name, expr in stmt.fields.items()}
         yield Step(frozenset().union(*(names for field, names in used.items() if field not in written)),

@@ -56,10 +56,14 @@ class Recorder(ReferenceDevice):
         self.seen.append(Instr(instr.op, {n: self._value(instr, n) for n in instr.fields}))
 
 
-def executed(program: Program, spec: TargetSpec, bases: dict[str, int], args: dict[str, int]) -> list[Instr]:
+def executed(program: Program, spec: TargetSpec, bases: dict[str, int], args: dict[str, int],
+             memory: dict[int, int] | None = None) -> list[Instr]:  # fmt: skip
+    """`memory`: words by byte address."""
     words = generate(program, spec, bases)
     device = Recorder(spec)
     registers = {n: r.offset for n, r in spec.registers.items()}
+    for address, word in (memory or {}).items():
+        device.mem_write(address, np.array([word], dtype=np.uint32).tobytes())
     device.mem_write(PROGRAM_AT, np.array(words, dtype=np.uint32).tobytes())
     device.csr_write(registers["PROGRAM"], PROGRAM_AT // 16)
     device.csr_write(registers["PROGRAM_WORDS"], len(words))
@@ -132,6 +136,34 @@ def test_scalar_code_computes_the_expressions(exprs: list[Expr], token: int, kv_
     args = {"token": token, "kv_len": kv_len}
     expected = [complete(NANO, i) for i in trace(program, args, {})]
     assert [complete(NANO, i) for i in executed(program, NANO, {}, args)] == expected
+
+
+def test_registers_come_back_behind_the_last_use() -> None:
+    """Forty words from memory and forty names in one block, and what is computed with them."""
+    b = TaskBuilder("p", args=(TOKEN, KV))
+    base = b.buffer("words", "activations", 400).base
+    kept = b.load("kept", base, 0, 0, 99)
+    for i in range(40):
+        word = b.load("word", base, i, 0, 200)
+        double = b.let("double", word * 2 + TOKEN)
+        with b.loop("t", TOKEN) as t:
+            b.launch("COPY", src=double + t, dst=word * 8 + kept)
+        b.launch("COPY", src=double, dst=word * 8)
+    b.launch("COPY", src=kept)
+    program, words = b.finish(), {0x1000 + 4 * i: 3 * i + 1 for i in range(40)}
+    args, bases = {"token": 3, "kv_len": 0}, {"words": 0x1000}
+    expected = [complete(NANO, i) for i in trace(program, args, bases, words.__getitem__)]
+    assert [complete(NANO, i) for i in executed(program, NANO, bases, args, words)] == expected
+    assert len(expected) == 161
+
+
+def test_nothing_waits_behind_a_fence() -> None:
+    b = TaskBuilder("p", args=(TOKEN, KV))
+    b.launch("COPY")
+    b.await_()
+    b.launch("NORM")
+    ops = [i.op for _, i in decode_program(NANO, generate(b.finish(), NANO, {}))]
+    assert ops == ["COPY", "FENCE", "NORM", "END"]
 
 
 def test_semaphores_pair_up_and_loops_close() -> None:

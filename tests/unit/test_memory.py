@@ -71,6 +71,19 @@ def test_what_a_turn_hands_on_is_needed_for_the_whole_loop(body: str, expected: 
     assert lives(f"for t in token:\n{body}\n")["a"] == expected
 
 
+def test_what_the_program_loads_is_needed() -> None:
+    text = """\
+launch COPY dst=@a
+launch COPY dst=@b
+for t in token:
+  load e: 0..9 = @a[t]
+  launch COPY src=@b+e dst=@c
+  launch COPY src=@c dst=@d
+"""
+    assert lives(text) == {"a": (0, 4), "b": (1, 4), "c": (2, 4), "d": (3, 4)}
+    assert lives("launch COPY dst=@a\nload e: 0..9 = @a[1]\nlaunch COPY rows_i=e\nlaunch COPY")["a"] == (0, 2)
+
+
 def test_two_loops_one_behind_the_other_share_nothing() -> None:
     text = "for t in token:\n  launch COPY dst=@a\nfor t in token:\n  launch COPY dst=@b\n"
     assert lives(text) == {"a": (0, 1), "b": (1, 2)}

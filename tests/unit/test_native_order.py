@@ -97,6 +97,33 @@ def test_fence_orders_everything(device: NativeDevice) -> None:
     run(device, SPEC, [copy(A, B), Instr("LOAD_TABLE", {"table": units(D)}), scale(B, C)])
 
 
+def test_what_an_engine_wrote_is_loaded_behind_a_fence(device: NativeDevice) -> None:
+    """The choice of a router: no semaphore holds the front end, only a fence does."""
+    topk = Instr("TOPK", {"src": units(A), "rows_o": 1, "n": 8, "k": 2, "ids": units(B), "weights": units(C)})
+    fn = SPEC.enums["scalar_fn"]
+    place = Instr("SCALAR", {"fn": fn["mov"], "rd": 10, "b": units(B)})
+    load = Instr("SCALAR", {"fn": fn["load"], "rd": 9, "ra": 10, "b": 1})
+    for between in ([], [signal("vector", 1), wait("matrix", 1)]):
+        assert "field ra: reads bytes 0x" in refused(device, [topk, place, *between, load])
+    run(device, SPEC, [topk, Instr("FENCE"), place, load])
+    refused(device, [topk, Instr("FENCE"), place, load, copy(A, B), load])
+
+
+def test_results_of_the_vector_engine_need_a_semaphore(device: NativeDevice) -> None:
+    row = {"rows_o": 1, "rows_i": 1}
+    slanted = Instr("SOFTMAX", {**row, "src": units(A), "dst": units(B), "recip": units(C), "batch": 1, "visible": 8,
+                                "width": 8, "use_slopes": 1, "slopes": units(D)})
+    windowed = Instr("SOFTMAX", {**row, "src": units(A), "dst": units(B), "recip": units(C), "batch": 1, "visible": 64,
+                                 "width": 64, "window": 8})
+    permute = Instr("PERMUTE", {**row, "src": units(A), "dst": units(B), "index": units(D), "dim": 1, "limit": 8})
+    for command in (slanted, permute):
+        refused(device, [copy(A, D, 4), command])
+        run(device, SPEC, [copy(A, D, 4), signal("store", 1), wait("vector", 1), command])
+        refused(device, [command, copy(B, D, 4)])
+    run(device, SPEC, [copy(D, A + 64, 8), windowed])  # in front of the window nothing is read
+    refused(device, [copy(D, A + 112, 8), windowed])
+
+
 def test_a_new_start_forgets(device: NativeDevice) -> None:
     run(device, SPEC, [copy(A, B), signal("store", 1)])
     run(device, SPEC, [scale(B, C)])

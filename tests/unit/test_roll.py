@@ -77,6 +77,17 @@ def test_layers_become_a_loop() -> None:
     assert parse_program(ROLLED) == made.program
 
 
+def test_layers_that_read_their_own_memory_become_a_loop() -> None:
+    turn = TURN.replace("for t", "await all\nfor t").replace("  launch COPY", """\
+  load e: 0..7 = @h{i}[t]
+  launch COPY rows_i=e dst=@x{i}
+  launch COPY""")
+    program = roll(layers(4, turn, BUFFERS), ALIGN).program
+    text = print_program(program)
+    assert "for layer in 4:" in text and "    load e: 0..7 = @hN[t]\n" in text and text.count("load") == 1
+    assert parse_program(text) == program
+
+
 def test_records_lie_one_behind_the_other() -> None:
     program = layers(4, TURN, BUFFERS)
     made = roll(program, ALIGN)

@@ -157,7 +157,7 @@ constexpr dlavm_config device_config() {
     config.memories[0] = {0x0, 0x8000000, 2, 16};
     // ddr: base, capacity, channels, bytes of a port
     config.memories[1] = {0x800000000, 0x4000000, 1, 16};
-    config.opcode_mask[0] = 0x000f007f000101ff;
+    config.opcode_mask[0] = 0x000f00ff000101ff;
     config.opcode_mask[1] = 0x0000000000000000;
     config.opcode_mask[2] = 0x0000000000000000;
     config.opcode_mask[3] = 0x0000000000000000;
