@@ -88,6 +88,8 @@ def config_of(meta: Metadata, files: list[GgufFile]) -> Config:
     reader = _Reader(meta, files)
     if EMBEDDING not in reader.tensors:
         raise DlavmError(f"{meta.path}: expected a tensor {EMBEDDING}, got none")
+    if meta.count("block_count") > len(reader.tensors):
+        raise meta.error("block_count", f"at most {len(reader.tensors)}, as many as there are tensors")
     if meta.count("expert_count", 0, least=0):
         raise meta.error("expert_count", "none or 0: mixtures of experts are read from safetensors")
     heads = meta.count("attention.head_count")

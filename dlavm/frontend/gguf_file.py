@@ -23,6 +23,7 @@ from dlavm.support.errors import DlavmError
 MAGIC, VERSIONS, ALIGNMENT = b"GGUF", (2, 3), 32
 MAPPED = 256 << 20  # bytes of a file that may be resident
 MAX_HEADER = 1 << 26  # bytes before the tensors; those of the largest vocabularies are a quarter of it
+MAX_ENTRIES, MAX_TEXTS = 1 << 16, 1 << 21  # of metadata and of tensors; of an array of texts
 MAX_KEY, MAX_NAME, MAX_AXES = 65535, 64, 4  # what the format allows, in bytes and axes
 SHOWN = 80  # characters of a text in an error message
 # Value types by number: how struct and numpy call those of a fixed size.
@@ -127,6 +128,12 @@ class _Cursor:
         layout = struct.Struct("<" + code)
         return layout.unpack_from(self._data, self.skip(layout.size, field))[0]
 
+    def count(self, field: str, limit: int) -> int:
+        value: int = self.number("Q", field)
+        if value > limit:
+            raise self.error(field, f"at most {limit}", value)
+        return value
+
     def text(self, field: str, limit: int = MAX_HEADER, least: int = 0) -> str:
         length = self.number("Q", field)
         if not least <= length <= limit:
@@ -151,7 +158,8 @@ def _counts(cursor: _Cursor) -> tuple[int, int]:
         swapped = int.from_bytes(version.to_bytes(4, "little"), "big")
         found = f"{swapped}, big-endian" if swapped in VERSIONS else version
         raise cursor.error("version", f"one of {VERSIONS!r}, little-endian", found)
-    return cursor.number("Q", "tensor_count"), cursor.number("Q", "metadata_kv_count")
+    counts = [cursor.count(name, MAX_ENTRIES) for name in ("tensor_count", "metadata_kv_count")]
+    return counts[0], counts[1]
 
 
 def _metadata(cursor: _Cursor, count: int) -> Iterator[tuple[str, MetaValue]]:
@@ -177,12 +185,12 @@ def _value(cursor: _Cursor, key: str) -> MetaValue:
 
 
 def _array(cursor: _Cursor, key: str) -> MetaValue:
-    kind, count = cursor.number("I", key), cursor.number("Q", key)
+    kind = cursor.number("I", key)
     if kind == STRING:
-        return [cursor.text(key) for _ in range(count)]
+        return [cursor.text(key) for _ in range(cursor.count(key, MAX_TEXTS))]
     if kind not in SCALARS:
         raise cursor.error(key, "an array of numbers or texts", f"type {kind}")
-    return _numbers(cursor, kind, count, key)
+    return _numbers(cursor, kind, cursor.number("Q", key), key)
 
 
 def _numbers(cursor: _Cursor, kind: int, count: int, key: str) -> NDArray[Any]:

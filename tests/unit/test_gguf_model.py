@@ -168,6 +168,7 @@ def test_scaled_rotary_embeddings(tmp_path: Path) -> None:
     [
         ({"block_count": None}, r"llama.block_count expected an integer of at least 1, got None"),
         ({"block_count": 3}, "num_hidden_layers expected at most 2"),
+        ({"block_count": 1 << 30}, "llama.block_count expected at most 21, as many as there are tensors"),
         ({"embedding_length": "64"}, "llama.embedding_length expected an integer"),
         ({"attention.head_count": 0}, "llama.attention.head_count expected an integer of at least 1, got 0"),
         ({"attention.head_count_kv": [1, 2]}, "llama.attention.head_count_kv expected an integer"),

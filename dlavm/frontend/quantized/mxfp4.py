@@ -15,6 +15,7 @@ from dlavm.frontend.quantized.tensors import Tensors
 from dlavm.frontend.quantized.unpack import nibbles
 
 BLOCK_BYTES, BLOCK = 16, 32
+MAX_EXPERTS = 4096
 
 
 def layers(tensors: Tensors, fields: Fields) -> list[Layer]:
@@ -26,6 +27,8 @@ def layers(tensors: Tensors, fields: Fields) -> list[Layer]:
 def _experts(tensors: Tensors, name: str) -> list[Layer]:
     blocks, scales = f"{name}_blocks", f"{name}_scales"
     experts, n, groups, octets = tensors.shape(blocks, ("U8",), 4)
+    if experts > MAX_EXPERTS:
+        raise tensors.error(blocks, f"at most {MAX_EXPERTS} experts", experts)
     if octets != BLOCK_BYTES:
         raise tensors.error(blocks, f"blocks of {BLOCK_BYTES} bytes", octets)
     tensors.expect(scales, EXPONENTS, (experts, n, groups))
