@@ -13,6 +13,7 @@ from dlavm.graph.analysis import components, unused
 from dlavm.lower import lowering_problems
 from dlavm.memory import assign
 from dlavm.passes import run
+from dlavm.quant import format_notes
 from dlavm.support.errors import DlavmError, Problems
 from dlavm.target import TargetSpec
 
@@ -58,6 +59,8 @@ def check(model: Model, spec: TargetSpec, options: Options) -> Findings:
     _check_weights(model, graph, found)
     passed = found.attempt(lambda: run(pipeline(options, spec, model.weights), graph), GRAPH)
     if passed is not None:
+        if model.weights is not None:
+            found.notes += [{"where": model.name, "what": note} for note in format_notes(passed, model.weights)]
         _check_target(passed, spec, options, found)
     return found
 

@@ -24,6 +24,7 @@ from dlavm.memory import MemoryMap, alignments, assign
 from dlavm.memory.csv import to_csv
 from dlavm.pack.artifact import HOST, Producer
 from dlavm.pack.emit import Constant, Extent, dense_rows, images_of, write_artifact
+from dlavm.pack.losses import Loss, Record, summary
 from dlavm.pack.manifest import Manifest
 from dlavm.pack.sources import Tensor
 from dlavm.passes import (
@@ -207,8 +208,9 @@ def build(model: Model, spec: TargetSpec, options: Options, out: Path | None) ->
     compiled = compile_model(model, spec, options)
     manifest = _described(compiled, model, options)
     compile_s = time.perf_counter() - started
+    losses: list[Loss] = []
     if out is not None:
-        _write(compiled, model, manifest, out)
+        _write(compiled, model, manifest, out, losses.append)
     memory = manifest.memory
     return {
         "artifact": None if out is None else str(out),
@@ -217,7 +219,7 @@ def build(model: Model, spec: TargetSpec, options: Options, out: Path | None) ->
         "activation_peak_bytes": memory.activation_peak_bytes,
         "activation_lower_bound_bytes": memory.activation_lower_bound_bytes, "kv_bytes": memory.kv_bytes,
         "compile_s": compile_s, "pack_s": time.perf_counter() - started - compile_s,
-        "peak_rss_bytes": peak_rss(),
+        "peak_rss_bytes": peak_rss(), "quantised": summary(losses),
     }
 
 
@@ -228,11 +230,11 @@ def _described(compiled: Compiled, model: Model, options: Options) -> Manifest:
                     images=images_of(spec.space("weights"), _extent(memory, "weights")))
 
 
-def _write(compiled: Compiled, model: Model, manifest: Manifest, out: Path) -> None:
+def _write(compiled: Compiled, model: Model, manifest: Manifest, out: Path, record: Record) -> None:
     weights, tables = (_extent(compiled.memory, role) for role in ("weights", "tables"))
     write_artifact(out, manifest, compiled.spec.space("weights"), weights, tables, list(constants(compiled, model)),
                    _files(compiled, model, manifest), partial(_texts, compiled), model.tokenizer,
-                   stamp(Path(model.needed_weights().place)))
+                   stamp(Path(model.needed_weights().place)), record)
 
 
 def _files(compiled: Compiled, model: Model, manifest: Manifest) -> Iterator[tuple[str, bytes | Producer]]:
@@ -299,5 +301,5 @@ def _computed(name: str, make: Callable[[], NDArray[Any]]) -> tuple[Tensor, ...]
 
 def _tensors(param: Value, model: Model) -> tuple[Tensor, ...]:
     weights = model.needed_weights()
-    return tuple(Tensor(name, shape, partial(weights.get, name), partial(weights.grid, name))
+    return tuple(Tensor(name, shape, partial(weights.get, name), partial(weights.grid, name), weights.note(name))
                  for name, shape in param.tensors)  # fmt: skip

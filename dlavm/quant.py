@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
-from dlavm.formats import FORMATS
+from dlavm.formats import FORMATS, substitute
 from dlavm.frontend import WeightSource
 from dlavm.frontend.jsonfile import read_json
 from dlavm.graph import Graph
@@ -18,9 +19,9 @@ DEFAULT = "int4g128"  # of what no checkpoint and no option gives a format
 
 
 def quantisation(option: str, spec: TargetSpec, weights: WeightSource | None = None) -> QuantizeWeights:
-    """The pass for an option: `auto` keeps the formats of a quantised checkpoint and gives all other weights int4g128;
-    a format is that of all weights; a JSON file has formats by globs of tensor names, the first that fits counts, and
-    for all others it is as with `auto`.
+    """The pass for an option: `auto` keeps the formats of a quantised checkpoint, or takes the nearest that the target
+    has, and gives all other weights int4g128; a format is that of all weights; a JSON file has formats by globs of
+    tensor names, the first that fits counts, and for all others it is as with `auto`.
 
     Raises DlavmError for a format that does not exist or that the target does not have, and for a broken file.
     """
@@ -31,16 +32,34 @@ def quantisation(option: str, spec: TargetSpec, weights: WeightSource | None = N
             raise DlavmError(f"--quant: expected one of {expected} for {spec.name}, or a .json file, got {option!r}")
         return QuantizeWeights(option, available=available)
     patterns = () if option == AUTO else _patterns(Path(option))
-    return QuantizeWeights(DEFAULT, patterns, partial(_own_format, weights), available)
+    return QuantizeWeights(DEFAULT, patterns, partial(_own_format, weights, available), available)
 
 
-def _own_format(weights: WeightSource | None, name: str) -> str | None:
-    """That of a quantised tensor. One that is missing has none; whoever reads it says so."""
+def _own_format(weights: WeightSource | None, available: Collection[str], name: str) -> str | None:
+    """That of a quantised tensor, or what takes its place. One that is missing has none; whoever reads it says so."""
+    own = FORMATS.get(_dtype(weights, name))
+    taken = substitute(own, available) if own else None
+    return taken.name if taken else None
+
+
+def _dtype(weights: WeightSource | None, name: str) -> str:
     try:
-        dtype = weights.dtype(name) if weights else ""
+        return weights.dtype(name) if weights else ""
     except DlavmError:
-        return None
-    return dtype if dtype in FORMATS else None
+        return ""
+
+
+def format_notes(graph: Graph, weights: WeightSource) -> list[str]:
+    """What a graph with its formats chosen does not keep of a checkpoint's own, in a line each."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for param in graph.params:
+        for name in (tensor.name for tensor in param.tensors if param.type.dtype in FORMATS):
+            own, note = _dtype(weights, name), weights.note(name)
+            if own in FORMATS and own != param.type.dtype:
+                found.setdefault((f"{own} in the checkpoint", param.type.dtype), []).append(name)
+            if note:
+                found.setdefault((note, param.type.dtype), []).append(name)
+    return [f"{len(n)} weights ({n[0]}, ..), {what}: taken as {taken}" for (what, taken), n in found.items()]
 
 
 def _patterns(path: Path) -> tuple[tuple[str, str], ...]:

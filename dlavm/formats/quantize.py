@@ -102,14 +102,13 @@ def _shared_exponent(grouped: F32, format: Format, name: str) -> NDArray[np.uint
 def convert(grid: Grid, format: Format) -> Grid | None:
     """The same numbers on the grid of another format; None where it does not hold each of them exactly.
 
-    Scales are repeated over smaller groups or shared by equal neighbours; integers may get zero points or more bits.
+    Scales are repeated over smaller groups or shared by equal neighbours; integers may get zero points or more bits;
+    floats become the integers that they are multiples of, powers of two fp16 scales.
     """
     if grid.format == format:
         return grid
-    same_kind = (grid.format.scale, grid.format.element.float_type) == (format.scale, format.element.float_type)
-    if not same_kind or format.element.unit_exponent != grid.format.element.unit_exponent:
-        return None
-    scale = _regrouped(grid.scale, grid, format)
+    scale = _scales_as(grid, format)
+    scale = None if scale is None else _regrouped(scale, grid, format)
     zero = None if grid.zero is None else _regrouped(grid.zero, grid, format)
     if scale is None or (grid.zero is not None and zero is None):
         return None
@@ -118,6 +117,19 @@ def convert(grid: Grid, format: Format) -> Grid | None:
     if format.element.float_type is not None:
         return None
     return _recoded(grid.integers(), scale, format)
+
+
+def _scales_as(grid: Grid, format: Format) -> NDArray[Any] | None:
+    """The scales of a grid in the type that a format has, None where that does not hold them."""
+    kinds = [(f.scale, f.element.float_type, f.element.unit_exponent) for f in (grid.format, format)]
+    if kinds[0] == kinds[1]:
+        return grid.scale
+    if format.element.float_type is not None or format.element.unit_exponent != 0 or format.scale != "f16":
+        return None
+    factors = grid.factors()
+    with np.errstate(over="ignore", under="ignore"):
+        half = factors.astype(np.float16)
+    return half if np.array_equal(half.astype(np.float32), factors) else None
 
 
 def _regrouped(per_group: NDArray[Any], grid: Grid, format: Format) -> NDArray[Any] | None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dlavm.graph import Graph, Node, Type, Value
 from dlavm.graph.derived import derived
@@ -42,6 +46,20 @@ def with_permutations(graph: Graph, permutations: Mapping[str, str]) -> Graph:
             node = replace(node, operands=operands)
         nodes.append(node)
     return replace(graph, params=(*graph.params, *params.values()), nodes=tuple(nodes))
+
+
+def columns_of(graph: Graph) -> dict[str, str]:
+    """By the name of a weight that is in another order, that of the index vector of its columns."""
+    permutes = {node.name: node["index"].name for node in graph.nodes if node.op == "permute"}
+    linears = [node for node in graph.nodes if node.op == "linear"]
+    return {node["w"].name: permutes[node["x"].name] for node in linears if node["x"].name in permutes}
+
+
+def restored(weight: NDArray[Any], index: NDArray[Any]) -> NDArray[Any]:
+    """A weight [n, k] with its columns where the checkpoint had them."""
+    out = np.empty_like(weight)
+    out[:, index.astype(np.int64)] = weight
+    return out
 
 
 def _index(name: str, x: Value) -> Value:

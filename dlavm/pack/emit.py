@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from dlavm import __version__
 from dlavm.formats import Format
 from dlavm.pack.artifact import ArtifactWriter, Producer
-from dlavm.pack.images import Images
+from dlavm.pack.images import Done, Images
+from dlavm.pack.losses import Loss, Record
 from dlavm.pack.manifest import Image, Manifest
 from dlavm.pack.sources import FLOATS_AT_ONCE, Halves, Quantised, Tensor, spans
 from dlavm.pack.weights import pack_grid, pack_index, pack_rows, stripe
 from dlavm.support.atomic import sha256_text
 from dlavm.support.kept import kept_directory
-from dlavm.support.progress import progress
+from dlavm.support.progress import Bar, progress
 from dlavm.target.layout import PackedWeights, ceildiv, row_bytes
 from dlavm.target.spec import Memory
 
@@ -64,15 +65,17 @@ def images_of(memory: Memory, weights: Extent) -> tuple[Image, ...]:
 def write_artifact(out: Path, manifest: Manifest, memory: Memory, weights: Extent, tables: Extent,
                    constants: Sequence[Constant], files: Iterable[tuple[str, bytes | Producer]],
                    texts: Callable[[Manifest], Mapping[str, str]],
-                   tokenizer: Path | Mapping[str, str] | None, sources: str = "") -> Manifest:
+                   tokenizer: Path | Mapping[str, str] | None, sources: str = "",
+                   record: Record = lambda loss: None) -> Manifest:
     """Writes the artifact, whole or not at all; the result has the hash of every file.
 
     `texts` makes the last files, and is told the hashes of all others. `sources` says what the constants are read from:
     it differs where they may. Weights that an interrupted call with the same manifest and sources packed are kept.
+    `record` is told what became of each tensor that came quantised.
     """
     key = sha256_text("\n".join((__version__, sources, manifest.canonical())))
     with kept_directory(out, "packing", key) as kept, ArtifactWriter(out) as writer:
-        packed = _pack(kept, memory, weights, [c for c in constants if _inside(c, weights)])
+        packed = _pack(kept, memory, weights, [c for c in constants if _inside(c, weights)], record)
         for image, path in zip(manifest.images, packed, strict=True):
             writer.adopt(image.file, path)
         linear = np.zeros(tables.bytes, dtype=np.uint8)
@@ -107,42 +110,50 @@ def _inside(constant: Constant, extent: Extent) -> bool:
     return extent.address <= constant.address < extent.address + extent.bytes
 
 
-def _pack(folder: Path, memory: Memory, weights: Extent, constants: Sequence[Constant]) -> list[Path]:
+def _pack(folder: Path, memory: Memory, weights: Extent, constants: Sequence[Constant], record: Record) -> list[Path]:
     """The files of all channels, packed piece by piece, so that the host never holds more than one piece; what an
     interrupted build left in the folder is kept."""
     with Images(folder, memory.channels, weights.bytes // memory.channels) as images:
         with progress("packing weights", weights.bytes, in_bytes=True) as bar:
             for constant in constants:
-                written = images.done.get(constant.name, 0)
-                bar.advance(written)
-                if written:
-                    continue
-                first = (constant.address - weights.address) // memory.channels
-                for start, channels in pieces(constant, memory):
-                    images.write(first + start, channels)
-                    bar.advance(channels.size)
-                    written += channels.size
-                images.finished(constant.name, written)
+                done = images.done.get(constant.name)
+                bar.advance(done.size if done else 0)
+                for loss in (done or _pack_one(constant, memory, weights, images, bar)).losses:
+                    record(loss)
         images.flush()
     return images.paths
 
 
-def pieces(constant: Constant, memory: Memory) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+def _pack_one(constant: Constant, memory: Memory, weights: Extent, images: Images, bar: Bar) -> Done:
+    first, written = (constant.address - weights.address) // memory.channels, 0
+    losses: list[Loss] = []
+    for start, channels in pieces(constant, memory, losses.append):
+        images.write(first + start, channels)
+        bar.advance(channels.size)
+        written += channels.size
+    done = Done(written, tuple(losses))
+    images.finished(constant.name, done)
+    return done
+
+
+def pieces(
+    constant: Constant, memory: Memory, record: Record = lambda loss: None
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Offset in a channel, and bytes [channels, count] from there on."""
     if constant.kind == "packed":
-        yield from _packed_pieces(constant, memory)
+        yield from _packed_pieces(constant, memory, record)
         return
     for start, data in _linear_pieces(constant, memory.beat_row):
         yield start // memory.channels, stripe(data, memory)
 
 
-def _packed_pieces(constant: Constant, memory: Memory) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+def _packed_pieces(constant: Constant, memory: Memory, record: Record) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     assert constant.format is not None
     (n, k), share = constant.shape, len(constant.parts) // constant.count
     layout = PackedWeights(memory, n, k, constant.format)
     tiles = max(1, CODES_AT_ONCE // (memory.row_tile * k))
     for matrix in range(constant.count):
-        source = Quantised(constant.parts[matrix * share:(matrix + 1) * share], constant.format)
+        source = Quantised(constant.parts[matrix * share:(matrix + 1) * share], constant.format, record)
         for start in range(0, n, tiles * memory.row_tile):
             grid = source.rows(start, min(start + tiles * memory.row_tile, n))
             before = matrix * layout.bytes + start // memory.row_tile * layout.tile_bytes

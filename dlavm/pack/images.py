@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import ExitStack
+from dataclasses import astuple, dataclass
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -12,16 +13,25 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from dlavm.pack.losses import Loss
 from dlavm.support.errors import DlavmError
 
 DONE = "done.jsonl"
 SYNC_AT = 256 << 20  # bytes that a machine that stops may cost
 
 
+@dataclass(frozen=True)
+class Done:
+    """A constant of which all bytes are written, and what became of its tensors."""
+
+    size: int
+    losses: tuple[Loss, ...] = ()
+
+
 class Images:
     """`count` files of `size` bytes in a folder; a context manager that closes them.
 
-    `done` has the bytes of every constant that an earlier process finished and the disk holds. Raises DlavmError where
+    `done` has every constant that an earlier process finished and the disk holds. Raises DlavmError where
     the disk does not take what is written.
     """
 
@@ -32,7 +42,7 @@ class Images:
         self.done = self._finished_before()
         self._stack = ExitStack()
         self._files: list[FileIO] = []
-        self._pending: dict[str, int] = {}
+        self._pending: dict[str, Done] = {}
 
     def __enter__(self) -> Images:
         try:
@@ -63,10 +73,10 @@ class Images:
         except OSError as error:
             raise self._failed(error) from None
 
-    def finished(self, name: str, size: int) -> None:
+    def finished(self, name: str, done: Done) -> None:
         """All bytes of a constant are written."""
-        self._pending[name] = size
-        if sum(self._pending.values()) >= SYNC_AT:
+        self._pending[name] = done
+        if sum(one.size for one in self._pending.values()) >= SYNC_AT:
             self.flush()
 
     def flush(self) -> None:
@@ -80,17 +90,19 @@ class Images:
             raise self._failed(error) from None
         self._pending = {}
 
-    def _finished_before(self) -> dict[str, int]:
+    def _finished_before(self) -> dict[str, Done]:
         """What the journal notes, if every file is there and whole; a line that was cut off is no line."""
         whole = all(path.is_file() and path.stat().st_size == self._size for path in self.paths)
         if not whole or not self._journal.is_file():
             return {}
         lines = self._journal.read_text(encoding="utf-8").split("\n")[:-1]
-        return dict(json.loads(line) for line in lines)
+        entries = [json.loads(line) for line in lines]
+        return {name: Done(size, tuple(Loss(*loss) for loss in losses)) for name, size, losses in entries}
 
     def _failed(self, error: OSError) -> DlavmError:
         return DlavmError(f"weights {str(self._journal.parent)!r}: expected to write them, got {error.strerror!r}")
 
 
-def _line(entry: tuple[str, int]) -> str:
-    return json.dumps(entry) + "\n"
+def _line(entry: tuple[str, Done]) -> str:
+    name, done = entry
+    return json.dumps([name, done.size, [astuple(loss) for loss in done.losses]]) + "\n"

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlavm.formats import Format, Grid, convert, quantize
+from dlavm.pack.losses import Meter, Record
 from dlavm.pack.weights import checked, pack_index, round_half
 from dlavm.support.errors import DlavmError
 
@@ -20,12 +21,13 @@ FLOATS_AT_ONCE = 1 << 20  # numbers that are held as fp32
 @dataclass(frozen=True)
 class Tensor:
     """A tensor of `shape`; `get` reads some of its rows, `grid` the same as the checkpoint quantised them, None where
-    it did not."""
+    it did not, or not in a format of ours; `note` says what of its own quantisation cannot be kept."""
 
     name: str
     shape: tuple[int, ...]
     get: Callable[[slice], NDArray[Any]]
     grid: Callable[[slice], Grid | None] = lambda rows: None
+    note: str = ""
 
 
 def spans(rows: int, columns: int, at_once: int) -> Iterator[tuple[int, int]]:
@@ -83,12 +85,17 @@ class Halves:
 class Quantised:
     """Tensors one below the other on the grid of a format: the checkpoint's own grid where that has the same numbers,
     quantised to nearest otherwise. What a row becomes depends on its tensor alone, not on the rows asked for at once.
+    `record` is told at the end what became of each tensor that came quantised.
     """
 
-    def __init__(self, parts: Sequence[Tensor], format: Format) -> None:
-        self._format, self._stack = format, _Stack(parts)
+    def __init__(self, parts: Sequence[Tensor], format: Format, record: Record = lambda loss: None) -> None:
+        self._format, self._stack, self._record = format, _Stack(parts), record
         self._seen = {part.name: _Seen() for part in parts}
         self._keeps = {part.name: _keeps(part, format) for part in parts}
+        self._meters = {
+            part.name: Meter(part.name, part.grid(slice(0, 1)), part.note, format, self._keeps[part.name])
+            for part in parts
+        }
 
     def rows(self, start: int, stop: int) -> Grid:
         """Rows start .. stop - 1. Raises DlavmError for what the format cannot hold."""
@@ -98,17 +105,25 @@ class Quantised:
         return _joined(grids)
 
     def _grid(self, part: Tensor, start: int, stop: int) -> Grid:
-        rows = slice(start, stop)
+        rows, meter = slice(start, stop), self._meters[part.name]
         if self._keeps[part.name]:
-            return checked(_converted(part, rows, self._format), part.name)
+            grid = checked(_converted(part, rows, self._format), part.name)
+            if meter.measures:
+                meter.add(part.get(rows), grid)
+            return grid
         wide = np.asarray(part.get(rows), dtype=np.float32)
         grid = quantize(wide, self._format, part.name, whole=False)
         _look(self._seen[part.name], wide, grid.scale)
+        if meter.measures:
+            meter.add(wide, grid)
         return grid
 
     def finish(self) -> None:
         """Behind the last row. Raises DlavmError for a tensor of which every scale became zero."""
         _refuse_lost(self._seen, "weight", "a scale")
+        for meter in self._meters.values():
+            if meter.quantised:
+                self._record(meter.loss)
 
 
 def read_through(tensor: Tensor, kind: str, format: Format | None) -> None:

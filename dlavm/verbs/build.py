@@ -8,6 +8,7 @@ from typing import Any
 
 from dlavm.compile import Options, build
 from dlavm.pack.artifact import HOST
+from dlavm.pack.losses import CONVERTED, EXACT
 from dlavm.support.errors import DlavmError
 from dlavm.verbs.common import Subparsers, add_model, add_verb, model_of, print_json, size, target_of, text
 
@@ -69,6 +70,16 @@ def summary(report: dict[str, Any]) -> str:
         ("activations", f"{size(peak)} at the peak{over}"),
         ("time", f"{report['compile_s']:.2f} s to compile, {report['pack_s']:.2f} s to pack, "
                  f"{size(report['peak_rss_bytes'])} of memory"),
+        *[("quantised", _kept(row)) for row in report["quantised"]],
         *([("host", f"{host}: C++ driver and example, see README.md there")] if host and host.is_dir() else []),
     ]  # fmt: skip
     return "\n".join(f"{name + ':':13} {value}" for name, value in lines)
+
+
+def _kept(row: dict[str, Any]) -> str:
+    """What became of some tensors that came quantised."""
+    tensors = f"{row['tensors']} tensors" if row["tensors"] > 1 else "1 tensor"
+    if row["how"] in (EXACT, CONVERTED):
+        return f"{tensors} taken exactly, {row['from']}" + (f" as {row['to']}" if row["how"] == CONVERTED else "")
+    lost = f"{row['how']} to {row['to']} with a relative RMS error of {100 * row['relative_rms']:.2g} %"
+    return f"{tensors} {lost} ({row['from']})"

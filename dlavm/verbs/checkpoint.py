@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from dlavm.frontend.permutations import columns_of, restored
 from dlavm.graph import Graph, Node
 from dlavm.graph.parts import split
 from dlavm.pack.artifact import TOKENIZER, Artifact
@@ -40,10 +41,11 @@ def write_checkpoint(artifact: Artifact, out: Path) -> None:
 
 def _tensors(artifact: Artifact, graph: Graph) -> dict[str, NDArray[np.float32]]:
     """Numbers by checkpoint name. A tied head is written apart, since the embedding is fp16 and the head quantised."""
-    weights = read_weights(artifact)
+    weights, columns = read_weights(artifact), columns_of(graph)
+    weights |= {name: restored(weights[name], weights[index]) for name, index in columns.items()}
     head = _head(graph)["w"].name
     tensors: dict[str, NDArray[np.float32]] = {}
-    for param in graph.params:
+    for param in (param for param in graph.params if param.type.dtype != "i32"):
         tensors |= {HEAD: weights[head]} if param.name == head else split(param, weights[param.name])
     return tensors
 

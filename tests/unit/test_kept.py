@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dlavm.pack.images import DONE, SYNC_AT, Images
+from dlavm.pack.images import DONE, SYNC_AT, Done, Images
+from dlavm.pack.losses import Loss
 from dlavm.support.errors import DlavmError
 from dlavm.support.kept import kept_directory, stamp
 
 RNG = np.random.default_rng(3)
+LOSS = Loss("w", "int8g32", "int4g128", "requantised", 0.25, 3.0)
 
 
 def leave(final: Path, key: str, name: str) -> None:
@@ -70,7 +72,7 @@ def pack(folder: Path, names: str) -> Images:
     with Images(folder, 2, 192) as images:
         for name in names:
             images.write("abc".index(name) * 64, DATA[name])
-            images.finished(name, 128)
+            images.finished(name, Done(128, (LOSS,)))
         images.flush()
     return images
 
@@ -85,7 +87,7 @@ def test_images_go_on(tmp_path: Path) -> None:
     whole = pack(tmp_path / "one", "abc")
     pack(tmp_path / "two", "ab")
     rest = pack(tmp_path / "two", "c")
-    assert rest.done == {"a": 128, "b": 128} and contents(rest) == contents(whole)
+    assert rest.done == dict.fromkeys("ab", Done(128, (LOSS,))) and contents(rest) == contents(whole)
 
 
 @pytest.mark.parametrize("damage", ["missing", "short", "torn", "empty"])
@@ -101,13 +103,13 @@ def test_images_that_are_not_whole_begin_anew(tmp_path: Path, damage: str) -> No
     else:
         (tmp_path / DONE).write_text("")
     again = pack(tmp_path, "abc")
-    assert again.done == ({"a": 128} if damage == "torn" else {})
-    assert pack(tmp_path, "").done == {"a": 128, "b": 128, "c": 128}
+    assert again.done == ({"a": Done(128, (LOSS,))} if damage == "torn" else {})
+    assert pack(tmp_path, "").done == dict.fromkeys("abc", Done(128, (LOSS,)))
 
 
 def test_only_what_is_on_disk_is_noted(tmp_path: Path) -> None:
     with Images(tmp_path, 2, 192) as images:
-        images.finished("a", 128)
+        images.finished("a", Done(128))
         assert Images(tmp_path, 2, 192).done == {}
-        images.finished("b", SYNC_AT)
-        assert Images(tmp_path, 2, 192).done == {"a": 128, "b": SYNC_AT}
+        images.finished("b", Done(SYNC_AT))
+        assert Images(tmp_path, 2, 192).done == {"a": Done(128), "b": Done(SYNC_AT)}

@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "rtl": {"target", "support"},
     "runtime": {"sim", "rtl", "target", "task", "sym", "pack", "wire", "support"},
     "serve": {"runtime", "wire", "support"},
-    "check": COMPILER | {"compile"},
+    "check": COMPILER | {"quant", "compile"},
     "view": COMPILER | {"report"},
     "verbs": COMPILER | {"quant", "compile", "check", "view", "describe", "sim", "rtl", "runtime", "serve", "wire"},
     "cli": {"verbs", "support"},
