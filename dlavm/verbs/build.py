@@ -70,13 +70,13 @@ def summary(report: dict[str, Any]) -> str:
         ("activations", f"{size(peak)} at the peak{over}"),
         ("time", f"{report['compile_s']:.2f} s to compile, {report['pack_s']:.2f} s to pack, "
                  f"{size(report['peak_rss_bytes'])} of memory"),
-        *[("quantised", _kept(row)) for row in report["quantised"]],
+        *[("quantised", kept(row)) for row in report["quantised"]],
         *([("host", f"{host}: C++ driver and example, see README.md there")] if host and host.is_dir() else []),
     ]  # fmt: skip
     return "\n".join(f"{name + ':':13} {value}" for name, value in lines)
 
 
-def _kept(row: dict[str, Any]) -> str:
+def kept(row: dict[str, Any]) -> str:
     """What became of some tensors that came quantised."""
     tensors = f"{row['tensors']} tensors" if row["tensors"] > 1 else "1 tensor"
     if row["how"] in (EXACT, CONVERTED):

@@ -25,7 +25,7 @@ from tests.unit.test_gguf_model import paired, tensors
 from tests.unit.test_quantized import AWQ, FP8, GPTQ, compressed
 
 Command = Callable[..., Any]
-PROMPT = [3, 17, 40, 1, 9, 22, 8]
+PROMPT = [3, 17, 38, 1, 9, 22, 8]
 G128 = {"group_size": 128}
 CASES: dict[str, tuple[Maker, dict[str, Any], str, tuple[str, ...]]] = {
     "gptq": (lambda n, k, s: gptq(n, k, seed=s), GPTQ, "int4g32z", ("v2", "v3")),
@@ -106,8 +106,8 @@ def gguf_model(path: Path, kind: str) -> Path:
         else:
             elements = gguf.GGML_QUANT_SIZES[number][0]
             blocks = random_blocks(number, rows * 256 // elements, place).reshape(rows, -1)
-            stored[name] = (paired(blocks, {256: 4, 128: 2}[rows]) if ".attn_q." in name or ".attn_k." in name else blocks,
-                            number)  # fmt: skip
+            heads = {"attn_q": 4, "attn_k": 2}.get(name.split(".")[-2], 0)
+            stored[name] = (paired(blocks, heads) if heads else blocks, number)
     return write_gguf(path, "llama", {**sizes, "attention.key_length": 64, "attention.value_length": 64}, stored)
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlavm.formats import FORMATS, Format, Grid, convert, format_of, quantize
+from dlavm.formats import FORMATS, Format, Grid, convert, format_of, quantize, substitute
+from dlavm.formats.substitute import holds
 from dlavm.support.errors import DlavmError
 
 NAMES = sorted(FORMATS)
@@ -87,7 +88,7 @@ def test_conversions_that_are_exact(name: str, other: str) -> None:
 
 
 REFUSED = [("int4g32", "int4g128"), ("int4g128z", "int4g128"), ("int8g128", "int4g128"), ("int4g128", "mxfp4"),
-           ("mxfp4", "mxfp6"), ("mxint8", "int8g32"), ("fp8g128", "mxfp8")]  # fmt: skip
+           ("mxfp4", "mxfp6"), ("mxint8", "int4g32"), ("fp8g128", "mxfp8")]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "other"), REFUSED)
@@ -112,3 +113,49 @@ def test_rows_are_views() -> None:
     some = grid.rows(2, 5)
     np.testing.assert_array_equal(some.values(), grid.values()[2:5])
     assert np.shares_memory(some.codes, grid.codes) and some.shape == (3, 200)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("other", NAMES)
+def test_a_format_that_holds_another_holds_all_of_its_grids(name: str, other: str) -> None:
+    """Of any codes and zero points; `convert` is what makes it so."""
+    format, rng = FORMATS[name], np.random.default_rng(1)
+    codes = rng.integers(0, 1 << format.element.bits, (4, 200)).astype(np.uint8)
+    shape = 4, format.groups(200)
+    scale = np.full(shape, 120, np.uint8) if format.scale == "e8m0" else rng.standard_normal(shape).astype(np.float16)
+    zero = rng.integers(0, 1 << format.element.bits, shape).astype(np.uint8) if format.zero else None
+    grid = Grid(format, codes, scale, zero)
+    converted = convert(grid, FORMATS[other])
+    if holds(format, FORMATS[other]):
+        assert converted is not None
+    if converted is not None:
+        np.testing.assert_array_equal(converted.values(), grid.values())
+
+
+V1, V2 = ("int4g128", "int4g128z"), tuple(name for name in NAMES if name.startswith("int"))
+
+
+@pytest.mark.parametrize(
+    ("name", "available", "wanted"),
+    [
+        ("int4g32", V2, "int4g32"), ("int4g32", V1, "int4g128"), ("int4g64z", V1, "int4g128z"),
+        ("int8g32", V1, "int4g128"), ("fp8g128", V2, "int8g128"), ("mxfp4", V2, "int8g32"), ("mxfp8", V2, "int8g32"),
+        ("int4g128", ("int4g32", "int8g128", "mxfp4"), "int4g32"), ("int4g128z", ("int4g128", "int8g128"), "int8g128"),
+        ("int4g64", ("int4g128", "int8g32"), "int8g32"), ("int4g32", ("mxfp4",), "mxfp4"),
+    ],
+)  # fmt: skip
+def test_what_takes_the_place_of_a_format(name: str, available: tuple[str, ...], wanted: str) -> None:
+    found = substitute(FORMATS[name], available)
+    assert found is not None and found.name == wanted
+    assert substitute(FORMATS[name], ()) is None
+
+
+@pytest.mark.parametrize("name", ["mxfp4", "mxfp6", "mxint8"])
+def test_mx_as_integers(name: str) -> None:
+    """Exact as long as the powers of two are numbers of fp16."""
+    grid = quantize(weights(), FORMATS[name])
+    converted = convert(grid, FORMATS["int8g32"])
+    assert converted is not None
+    np.testing.assert_array_equal(converted.values(), grid.values())
+    tiny = Grid(grid.format, grid.codes, np.full_like(grid.scale, 100))
+    assert convert(tiny, FORMATS["int8g32"]) is None
