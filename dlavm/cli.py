@@ -18,7 +18,7 @@ from dlavm.support import env
 from dlavm.support.errors import DlavmError
 from dlavm.verbs import BROKEN_PIPE, INTERRUPTED
 
-VERBS = ("build", "check", "run", "chat", "verify", "bench", "dump", "diff", "plan", "targets", "doctor",
+VERBS = ("build", "check", "run", "chat", "verify", "bench", "dump", "diff", "plan", "quantize", "targets", "doctor",
          "device-server")  # fmt: skip
 
 

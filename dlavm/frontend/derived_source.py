@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from dlavm.formats import Grid
 from dlavm.frontend.model import ALL, DTYPES, WeightSource
-from dlavm.graph.derived import derived
+from dlavm.graph.derived import Derived, derived
 
 BLOCK_BYTES = 1 << 25  # read at once of a matrix that is transposed
 
@@ -20,33 +21,42 @@ class DerivedSource:
     """A `WeightSource` that has the tensors of another and all that can be made of them.
 
     What is asked for is read in parts, and no more of it than is needed. `names` are those of the other, but for what
-    the globs `hidden` match: buffers that a checkpoint holds and no model reads.
+    the globs `hidden` match: buffers that a checkpoint holds and no model reads. Where the other has NAME|T itself, as
+    quantised checkpoints of our own do, it is taken from there.
     """
 
     def __init__(self, inner: WeightSource, hidden: Sequence[str] = ()) -> None:
         self.place = inner.place
         self._inner, self._hidden = inner, tuple(hidden)
+        self._turned = frozenset(name for name in inner.names() if name.endswith("|T"))
 
     def names(self) -> list[str]:
-        return [n for n in self._inner.names() if not any(fnmatch.fnmatchcase(n, glob) for glob in self._hidden)]
+        names = (name.removesuffix("|T") for name in self._inner.names())
+        return [n for n in names if not any(fnmatch.fnmatchcase(n, glob) for glob in self._hidden)]
+
+    def _made(self, name: str) -> Derived:
+        """How a tensor is made of the other's."""
+        made = derived(name)
+        turned = f"{made.base}|T"
+        return replace(made, base=turned, transposed=False) if made.transposed and turned in self._turned else made
 
     def shape(self, name: str) -> tuple[int, ...]:
-        made = derived(name)
+        made = self._made(name)
         return made.shape(tuple(self._inner.shape(made.base)))
 
     def dtype(self, name: str) -> str:
-        made = derived(name)
+        made = self._made(name)
         stored = self._inner.dtype(made.base)
         return "F32" if made.plus_one or (made.transposed and stored not in DTYPES) else stored
 
     def note(self, name: str) -> str:
-        made = derived(name)
+        made = self._made(name)
         if made.transposed and self._inner.grid(made.base, slice(0, 1)) is not None:
             return "quantised along the other axis"
         return self._inner.note(made.base)
 
     def get(self, name: str, rows: slice = ALL) -> NDArray[Any]:
-        made = derived(name)
+        made = self._made(name)
         if made.base == name:
             return self._inner.get(name, rows)
         wanted = range(self.shape(name)[0])[rows]
@@ -55,7 +65,7 @@ class DerivedSource:
         return np.asarray(values, np.float32) + np.float32(1) if made.plus_one else values
 
     def grid(self, name: str, rows: slice = ALL) -> Grid | None:
-        made = derived(name)
+        made = self._made(name)
         if made.transposed or made.plus_one:
             return None
         if made.rows is None:

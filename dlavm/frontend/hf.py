@@ -63,7 +63,8 @@ def model_of(
     def build(ctx: int, chunk: int) -> Graph:
         return decoder_graph(decoder, name, ctx, chunk, meta)
 
-    return Model(name, build, derived, tokenizer, meta, notes=notes, permutations=permutations_of(source))
+    orders = permutations_of(source)
+    return Model(name, build, derived, tokenizer, meta, notes=notes, permutations=orders, fields=raw)
 
 
 def shape_of(path: Path, raw: dict[str, Any]) -> Shape:

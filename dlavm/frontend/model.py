@@ -56,7 +56,8 @@ class Model:
     `weights` is None when the model file names none, or when only shapes are wanted (`shapes_only`); `tokenizer` is
     the directory that holds tokenizer.json, or by name the text of it and of what belongs to it; `config` goes into
     the graph's `meta` (bos_token_id, eos_token_ids, max_position_embeddings, sizes); `notes` say what of the input is
-    not used, and why; `permutations` are those of `with_permutations`, where the weights need some.
+    not used, and why; `permutations` are those of `with_permutations`, where the weights need some; `fields` are those
+    of a Hugging Face config.json that describes the model, None where there is none.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Model:
     shapes_only: bool = False
     notes: tuple[str, ...] = ()
     permutations: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, Any] | None = None
 
     def needed_weights(self) -> WeightSource:
         """The weights. Raises DlavmError where there are none."""

@@ -14,6 +14,7 @@ from typing import Any
 from dlavm.frontend import hf
 from dlavm.frontend.derived_source import DerivedSource
 from dlavm.frontend.hf_tokenizer import tokenizer_of
+from dlavm.frontend.jsonfile import read_json
 from dlavm.frontend.model import Model
 from dlavm.frontend.quantized import open_checkpoint, permutations_of
 from dlavm.graph import Graph
@@ -55,14 +56,16 @@ def load(path: Path, weights: Path | None = None, shape: str | None = None, bare
     config: dict[str, JsonValue] = {"max_position_embeddings": limit} if isinstance(limit, int) else {}
     if directory is None:
         return Model(name, build, config=config)
+    fields = None
     if (directory / "config.json").is_file():
         config |= hf.special_tokens(directory)
+        fields = read_json(directory / "config.json")
     tokenizer, notes = tokenizer_of(directory)
     if bare:
-        return Model(name, build, None, tokenizer, config, notes=notes)
+        return Model(name, build, None, tokenizer, config, notes=notes, fields=fields)
     source = open_checkpoint(directory)
     orders = permutations_of(source)
-    return Model(name, build, DerivedSource(source), tokenizer, config, notes=notes, permutations=orders)
+    return Model(name, build, DerivedSource(source), tokenizer, config, notes=notes, permutations=orders, fields=fields)
 
 
 def _chosen(path: Path, module: ModuleType, shape: str | None) -> tuple[str, tuple[Any, ...]]:

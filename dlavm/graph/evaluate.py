@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from dlavm.graph.constants import constant_values
-from dlavm.graph.ir import AttrValue, Graph, Value
+from dlavm.graph.ir import AttrValue, Graph, Node, Value
 from dlavm.graph.opdef import Array
 from dlavm.graph.ops import OPS
 from dlavm.graph.parts import joined
@@ -44,12 +44,17 @@ def evaluate(
         operands: dict[str, Array] = {}
         for name, value in node.operands:
             operands[name] = _param(value, params, env) if value.role == "param" else live[value.name]
-        attrs = {name: _concrete(attr, env) for name, attr in node.attrs.items()}
-        live[node.name] = OPS[node.op].reference(operands, attrs, env["kv_len"])
+        live[node.name] = apply(node, operands, env)
         for value in node.inputs:
             if last_use[value.name] is node and not graph.is_output(value):
                 live.pop(value.name, None)
     return {label: live[value.name] for label, value in graph.outputs.items()}
+
+
+def apply(node: Node, operands: Mapping[str, Array], env: Mapping[str, int]) -> Array:
+    """The result of one node, float32; `env` has the values of the graph's variables. Caches are changed in place."""
+    attrs = {name: _concrete(attr, env) for name, attr in node.attrs.items()}
+    return OPS[node.op].reference(operands, attrs, env["kv_len"])
 
 
 def _environment(graph: Graph, inputs: Mapping[str, Array | int]) -> dict[str, int]:

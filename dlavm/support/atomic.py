@@ -30,14 +30,14 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
     final = Path(os.path.realpath(path))
     if final.parent.is_dir():
         with _turn(final.parent):  # in the midst of another writer's two renames nothing, or half, stands there
-            _refuse_foreign(final)
+            refuse_foreign(final)
             _clear_stale(final)
     with sibling(final, "new") as fresh:
         try:
             yield fresh
             _sync_tree(fresh)
             with _turn(final.parent):
-                _refuse_foreign(final)
+                refuse_foreign(final)
                 _swap(fresh, final)
         except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -55,7 +55,8 @@ def sha256_file(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _refuse_foreign(final: Path) -> None:
+def refuse_foreign(final: Path) -> None:
+    """Raises DlavmError for what `atomic_directory` would not replace."""
     if not os.path.lexists(final):
         return
     if not final.is_dir():

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlavm.compile import Compiled, Options, compile_graph, constants
+from dlavm.compile import Compiled, Options, _constants, compile_graph
 from dlavm.describe import ENTRY, stream_name
 from dlavm.frontend import Model
 from dlavm.graph import Graph
-from dlavm.pack.emit import Constant, _linear_pieces, _pieces
+from dlavm.pack.emit import _linear_bytes, _striped
 from dlavm.pack.weights import to_half
 from dlavm.sim.device import Device
 from dlavm.sym import evaluate
@@ -44,25 +44,14 @@ class GraphRun:
         self._graph, self._spec, self._params = graph, spec, params
         self._compiled: Compiled = compile_graph(graph, spec, options or Options())
         self._device: Device = engine(spec)
-        weights: Any = SimpleNamespace(get=lambda name, rows: params[name][rows], grid=lambda name, rows: None)
-        for constant in constants(self._compiled, Model("random", lambda ctx, chunk: graph, weights)):
-            self._write(constant)
-        # Something to see, also in a cache that the graph only reads.
-        rng = np.random.default_rng(2)
-        for name, layout in self._compiled.lowered.kv.items():
-            content = rng.standard_normal(layout.bytes // 2).astype(np.float16)
-            self._device.mem_write(self._compiled.memory.bases[name], content.tobytes())
+        source = SimpleNamespace(get=params.__getitem__)
+        for constant in _constants(self._compiled, Model("random", lambda ctx, chunk: graph, source)):  # type: ignore[arg-type]
+            in_weights = self._region("weights", constant.address)
+            data = linear(_striped(constant, spec.space("weights")), spec.space("weights")) if in_weights else None
+            self._device.mem_write(constant.address, (data if in_weights else _linear_bytes(constant)).tobytes())
 
-    def _write(self, constant: Constant) -> None:
-        memory = self._spec.space("weights")
-        extents = [r for r in self._compiled.memory.regions if r.role == "weights"]
-        if not any(r.base <= constant.address < r.base + r.bytes for r in extents):
-            for start, data in _linear_pieces(constant, 16):
-                self._device.mem_write(constant.address + start, data.tobytes())
-            return
-        for start, channels in _pieces(constant, memory):
-            address = constant.address + start * memory.channels
-            self._device.mem_write(address, linear(channels, memory).tobytes())
+    def _region(self, role: str, address: int) -> bool:
+        return any(r.role == role and r.base <= address < r.base + r.bytes for r in self._compiled.memory.regions)
 
     def run(self, step: Step) -> dict[str, bytes]:
         self._write_inputs(step)

@@ -31,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "memory": {"task", "target", "sym", "support"},
     "codegen": {"task", "memory", "target", "sym", "support"},
     "pack": {"formats", "target", "support"},
+    "quantize": {"formats", "graph", "frontend", "support"},
     "quant": {"formats", "graph", "frontend", "passes", "target", "support"},
     "describe": COMPILER,
     "report": COMPILER,
@@ -41,7 +42,8 @@ ALLOWED: dict[str, set[str]] = {
     "serve": {"runtime", "wire", "support"},
     "check": COMPILER | {"quant", "compile"},
     "view": COMPILER | {"report"},
-    "verbs": COMPILER | {"quant", "compile", "check", "view", "describe", "sim", "rtl", "runtime", "serve", "wire"},
+    "verbs": COMPILER
+    | {"quantize", "quant", "compile", "check", "view", "describe", "sim", "rtl", "runtime", "serve", "wire"},
     "cli": {"verbs", "support"},
     "__main__": {"cli"},
 }

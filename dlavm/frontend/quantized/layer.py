@@ -20,6 +20,7 @@ BLOCK = 1 << 20  # scales that are looked at together
 ROUGH = 2.0**-7  # a scale that fp16 changes by more than this part of it is not kept
 NAN_CODES = {"e4m3": (127, 255)}
 NAN_SCALE = 255  # of E8M0
+EXPONENT_FORMATS = {format.element.name: name for name, format in FORMATS.items() if format.scale == "e8m0"}
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Layer:
         return f"scales rounded to fp16, by up to {100 * worst:.2g} %" if worst < ROUGH else None
 
     def _fit_exponents(self) -> Fit:
-        name = {"e2m1": "mxfp4", "e4m3": "mxfp8"}.get(self.element)
+        name = EXPONENT_FORMATS.get(self.element)
         if name is None or not self._has_exponents():
             return Fit(None, f"no format of {self.element} with {self.scales(slice(0, 1)).dtype} scales")
         for rows in self._blocks():

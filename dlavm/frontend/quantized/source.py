@@ -12,7 +12,7 @@ from dlavm.formats import Grid
 from dlavm.frontend.families.fields import Fields
 from dlavm.frontend.jsonfile import read_json
 from dlavm.frontend.model import ALL, WeightSource
-from dlavm.frontend.quantized import awq, compressed, gptq, mxfp4
+from dlavm.frontend.quantized import awq, compressed, gptq, mxfp4, own
 from dlavm.frontend.quantized.layer import Layer
 from dlavm.frontend.quantized.scaled import fp8_layers
 from dlavm.frontend.quantized.tensors import Tensors
@@ -26,6 +26,7 @@ METHODS: Mapping[str, Callable[[Tensors, Fields], list[Layer]]] = {
     "fp8": fp8_layers,
     "fbgemm_fp8": fp8_layers,
     "mxfp4": mxfp4.layers,
+    "dlavm": own.layers,
 }
 FIELD = "quantization_config"
 
