@@ -50,14 +50,16 @@ lint: $(VENV)/.stamp-test  ## ruff, mypy, clang-format, generated files up to da
 	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
 	$(BIN)/python -m dlavm.target.gen --check
 	$(BIN)/python -m dlavm.wire.gen --check
+	$(BIN)/python scripts/families.py --check
 
 format: $(VENV)/.stamp-test  ## lay out the C++ and sort the Python imports
 	$(BIN)/clang-format -i $(CXX_FILES)
 	$(BIN)/ruff check --fix --select I .
 
-gen: $(VENV)/.stamp-test  ## write the generated files anew from targets/ and dlavm/wire/
+gen: $(VENV)/.stamp-test  ## write the generated files anew from targets/, dlavm/wire/ and the families of the tests
 	$(BIN)/python -m dlavm.target.gen
 	$(BIN)/python -m dlavm.wire.gen
+	$(BIN)/python scripts/families.py
 
 wheel: $(VENV)/.stamp-core  ## a wheel in dist/
 	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation -w dist .

@@ -21,6 +21,8 @@ from dlavm.graph import Graph
 from dlavm.graph.ir import JsonValue
 from dlavm.support.errors import DlavmError
 
+NOT_KEPT = ("_name_or_path", "dtype", "torch_dtype", "transformers_version", "quantization_config")
+
 
 def load(directory: Path, weights: Path | None = None, bare: bool = False) -> Model:
     """The model in a checkpoint directory; `weights` names another directory to take the tensors from. A `bare` model
@@ -58,6 +60,7 @@ def model_of(
         "family": shape.family,
         "max_position_embeddings": decoder.max_positions,
         **token_ids(path, raw),
+        "config": {name: value for name, value in raw.items() if name not in NOT_KEPT},
     }
 
     def build(ctx: int, chunk: int) -> Graph:

@@ -108,7 +108,7 @@ def assembled(tensors: Mapping[str, Array]) -> dict[str, Array]:
 def _whole(base: str, parts: list[tuple[Derived, Array]]) -> Array:
     first, values = parts[0]
     if first.rows is None:
-        return values.T if first.transposed else values
+        return np.ascontiguousarray(values.T) if first.transposed else values
     size, period = first.rows.end - first.rows.start, first.rows.period
     blocks, width = len(values) // size, values.shape[1:]
     whole = np.empty((blocks, period, *width), values.dtype)

@@ -32,15 +32,16 @@ def attention(w: Weights, shape: Any, x: torch.Tensor) -> torch.Tensor:
     fused = linear(x, w["self_attention.query_key_value.weight"], w["self_attention.query_key_value.bias"])
     parts = fused.split([heads * d, groups * d, groups * d], dim=-1)
     q, k, v = (part.reshape(len(x), -1, d).transpose(0, 1) for part in parts)  # (heads, token, d)
-    k, v = (part.repeat_interleave(heads // groups, dim=0) for part in (rotate(k), v))
-    mixed = scaled_dot_product_attention(rotate(q)[None], k[None], v[None], is_causal=True)[0]
+    base = 10000.0 * getattr(shape, "rope_ratio", 1.0)
+    k, v = (part.repeat_interleave(heads // groups, dim=0) for part in (rotate(k, base), v))
+    mixed = scaled_dot_product_attention(rotate(q, base)[None], k[None], v[None], is_causal=True)[0]
     return linear(mixed.transpose(0, 1).reshape(len(x), -1), w["self_attention.dense.weight"])
 
 
-def rotate(x: torch.Tensor) -> torch.Tensor:
-    """Adjacent pairs of the first half of a head, as complex numbers, turned by position * 10000^(-2j / (d/2))."""
+def rotate(x: torch.Tensor, base: float) -> torch.Tensor:
+    """Adjacent pairs of the first half of a head, as complex numbers, turned by position * base^(-2j / (d/2))."""
     half = x.shape[-1] // 2
-    frequencies = 10000.0 ** (-torch.arange(0, half, 2, dtype=torch.float64) / half)
+    frequencies = base ** (-torch.arange(0, half, 2, dtype=torch.float64) / half)
     angles = torch.arange(x.shape[1], dtype=torch.float64)[:, None] * frequencies
     pairs = torch.view_as_complex(x[..., :half].reshape(*x.shape[:-1], half // 2, 2).contiguous())
     turned = torch.view_as_real(pairs * torch.polar(torch.ones_like(angles), angles)).flatten(-2)

@@ -109,7 +109,8 @@ class Shape:
 
     def graph(self, name: str, ctx: int, chunk: int, meta: Mapping[str, JsonValue] | None = None) -> Graph:
         """Raises DlavmError where sizes do not fit each other, naming the place in the model."""
-        return decoder_graph(self.decoder, name, ctx, chunk, {"family": self.family, **(meta or {})})
+        about: dict[str, JsonValue] = {"family": self.family, "config": {"model_type": self.family, **self.fields}}
+        return decoder_graph(self.decoder, name, ctx, chunk, {**about, **(meta or {})})
 
 
 def shape(family: str, **fields: Any) -> Shape:
