@@ -219,7 +219,7 @@ def build(model: Model, spec: TargetSpec, options: Options, out: Path | None) ->
         "activation_peak_bytes": memory.activation_peak_bytes,
         "activation_lower_bound_bytes": memory.activation_lower_bound_bytes, "kv_bytes": memory.kv_bytes,
         "compile_s": compile_s, "pack_s": time.perf_counter() - started - compile_s,
-        "peak_rss_bytes": peak_rss(), "quantised": summary(losses),
+        "peak_rss_bytes": peak_rss(), "quantised": summary(losses), "notes": list(model.notes),
     }
 
 

@@ -54,7 +54,8 @@ def format_notes(graph: Graph, weights: WeightSource) -> list[str]:
     found: dict[tuple[str, str], list[str]] = {}
     for param in graph.params:
         for name in (tensor.name for tensor in param.tensors if param.type.dtype in FORMATS):
-            own, note = _dtype(weights, name), weights.note(name)
+            own = _dtype(weights, name)
+            note = weights.note(name) if own else ""
             if own in FORMATS and own != param.type.dtype:
                 found.setdefault((f"{own} in the checkpoint", param.type.dtype), []).append(name)
             if note:

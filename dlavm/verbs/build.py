@@ -71,6 +71,7 @@ def summary(report: dict[str, Any]) -> str:
         ("time", f"{report['compile_s']:.2f} s to compile, {report['pack_s']:.2f} s to pack, "
                  f"{size(report['peak_rss_bytes'])} of memory"),
         *[("quantised", kept(row)) for row in report["quantised"]],
+        *[("note", note) for note in report["notes"]],
         *([("host", f"{host}: C++ driver and example, see README.md there")] if host and host.is_dir() else []),
     ]  # fmt: skip
     return "\n".join(f"{name + ':':13} {value}" for name, value in lines)

@@ -12,7 +12,7 @@ Command = Callable[..., Any]
 
 KEYS = {
     "artifact", "target", "board", "target_hash", "program_bytes", "weights_bytes", "activation_peak_bytes",
-    "activation_lower_bound_bytes", "kv_bytes", "compile_s", "pack_s", "peak_rss_bytes", "quantised",
+    "activation_lower_bound_bytes", "kv_bytes", "compile_s", "pack_s", "peak_rss_bytes", "quantised", "notes",
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,3 +157,26 @@ def test_check_names_what_a_target_lacks(dlavm: Command, tmp_path: Path) -> None
     report, _ = built(quantised, "v1", tmp_path / "out")
     (row,) = report["quantised"]
     assert (row["from"], row["to"], row["how"]) == ("int4g32", "int4g128", "requantised") and row["relative_rms"] > 0.01
+
+
+def test_a_gguf_file_speaks(dlavm: Command, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tokenizer comes out of the file, and the accelerator says what the float model says."""
+    monkeypatch.syspath_prepend(str(repository / "scripts"))
+    make_gguf = importlib.import_module("make_gguf")
+    path = tmp_path / "stories.gguf"
+    make_gguf.convert(repository / "models" / "stories", path)
+    outcome = dlavm("build", path, "--target", "v3", "--board", "nano", "--ctx", 64, "-o", tmp_path / "out")
+    assert "57 tensors taken exactly, int4g32" in outcome.out and "note" not in outcome.out
+    words = ("--prompt", "Once upon a time", "--raw", "--greedy", "--max-tokens", 12, "--json")
+    ours = dlavm("run", tmp_path / "out", *words).json
+    theirs = dlavm("run", path, "--float", "--engine", "reference", "--ctx", 64, *words).json
+    assert ours["tokens"] == theirs["tokens"] and ours["text"] == theirs["text"]
+    assert ours["prompt_tokens"] == theirs["prompt_tokens"] == 5 and ours["text"].strip()
+
+
+def test_a_gguf_file_without_words(dlavm: Command, tmp_path: Path) -> None:
+    path = gguf_model(tmp_path / "model.gguf", "Q8_0")
+    outcome = dlavm("build", path, "--target", "v3", "--board", "nano", "--ctx", 32, "-o", tmp_path / "out")
+    assert "note:         without a tokenizer, so that it takes and gives ids only: " in outcome.out
+    assert dlavm("run", tmp_path / "out", "--prompt-ids", "1,2", "--max-tokens", 2).code == 0
+    assert dlavm("run", tmp_path / "out", "--prompt", "a", "--max-tokens", 2).code == 2

@@ -18,6 +18,9 @@ from dlavm.compile import Options
 from dlavm.frontend import Model, load_model
 from dlavm.graph import Builder, Graph
 from dlavm.target import TargetSpec, load_target
+from tests.unit.gguf_files import SIZES
+from tests.unit.gguf_files import write as write_gguf
+from tests.unit.test_gguf_model import tensors
 
 NANO = load_target("v3", "nano")
 
@@ -169,3 +172,11 @@ def test_the_verb_prints_problems_of_a_kind_together(
     assert lines[-1] == f"{len(report['problems'])} problems on v3, nano"
     assert report["notes"] == [{"where": "mask", "what": "no output depends on input mask"}]
     assert all(set(problem) == {"where", "what", "hint"} for problem in report["problems"])
+
+
+def test_a_quantised_tensor_that_is_missing_is_a_problem(tmp_path: Path) -> None:
+    """And no note of its format is asked for."""
+    stored = tensors()
+    del stored["blk.1.ffn_up.weight"]
+    found = check(load_model(write_gguf(tmp_path / "a.gguf", "llama", SIZES, stored)), NANO, Options(ctx=16, chunk=4))
+    assert [problem["where"] for problem in found.problems] == ["model.layers.1.mlp.up_proj.weight"]

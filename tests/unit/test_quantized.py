@@ -287,3 +287,24 @@ def test_numbers_that_are_not_finite(tmp_path: Path) -> None:
         for read in (source.get, source.grid):
             with pytest.raises(DlavmError, match="model.safetensors: .*up_proj.weight expected finite"):
                 read(name)
+
+
+def test_the_file_of_the_first_tools(tmp_path: Path) -> None:
+    made = gptq(8, 64)
+    write(tmp_path, {f"{NAME}.{end}": tensor for end, tensor in made.tensors.items()}, None)
+    (tmp_path / "quantize_config.json").write_text('{"bits": 4, "group_size": 32, "desc_act": true}')
+    source = open_checkpoint(tmp_path)
+    assert source.dtype(f"{NAME}.weight") == "int4g32z"
+    np.testing.assert_array_equal(source.get(f"{NAME}.weight"), made.values)
+    (tmp_path / "quantize_config.json").write_text('{"bits": 2, "group_size": 32}')
+    with pytest.raises(DlavmError, match=r"quantize_config.json: bits expected 4 or 8, got 2"):
+        open_checkpoint(tmp_path)
+
+
+def test_scales_of_activations_are_not_used(tmp_path: Path) -> None:
+    name = "model.layers.0.self_attn"
+    made = fp8(40, 96, (1,), (40, 96), "weight_scale", np.float32)
+    tensors = {f"{name}.k_proj.{end}": tensor for end, tensor in made.tensors.items()}
+    for other in ("k_proj.input_scale", "k_scale", "v_scale"):
+        tensors[f"{name}.{other}"] = np.ones(1, np.float32)
+    assert open_checkpoint(write(tmp_path, tensors, FP8)).names() == [f"{name}.k_proj.weight"]

@@ -165,9 +165,9 @@ class Layer:
 
     def _ordered_codes(self, rows: slice) -> Codes:
         codes = self.codes(rows)
-        if np.isin(codes, NAN_CODES.get(self.element, ())).any():
+        if self.element in NAN_CODES and np.isin(codes, NAN_CODES[self.element]).any():
             raise self._error("finite values, got NaN")
-        return codes if self.order is None else codes[:, self.order]
+        return codes if self.order is None else np.take(codes, self.order, axis=1)
 
     def _spread(self, per_group: NDArray[Any]) -> NDArray[Any]:
         """[rows, groups] -> [rows, k]."""

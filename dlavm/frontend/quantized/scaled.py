@@ -16,6 +16,7 @@ EIGHT_BITS = {"F8_E4M3": "e4m3", "I8": "int8"}
 EXPONENTS = ("U8", "F8_E8M0")
 OTHERS = ("input_scale", "input_zero_point", "output_scale", "output_zero_point", "weight_global_scale",
           "input_global_scale", "activation_scale")  # fmt: skip
+CACHES = ("k_scale", "v_scale", "q_scale", "prob_output_scale")  # beside the projections of an attention
 INT8_MIDDLE = np.uint8(128)
 Block = tuple[int, int]  # rows and columns that share a scale
 
@@ -35,8 +36,9 @@ def fp8_layers(tensors: Tensors, fields: Fields) -> list[Layer]:
 
 
 def ignore_others(tensors: Tensors, prefix: str) -> None:
-    """What concerns activations alone is not used: ours are quantised by the hardware's own rules."""
-    tensors.ignore(*(f"{prefix}.{name}" for name in OTHERS))
+    """What concerns activations and caches alone is not used: ours are quantised by the hardware's own rules."""
+    block = prefix.rpartition(".")[0]
+    tensors.ignore(*(f"{prefix}.{name}" for name in OTHERS), *(f"{block}.{name}" for name in CACHES))
 
 
 def block_size(fields: Fields, name: str) -> Block | None:

@@ -28,7 +28,7 @@ METHODS: Mapping[str, Callable[[Tensors, Fields], list[Layer]]] = {
     "mxfp4": mxfp4.layers,
     "dlavm": own.layers,
 }
-FIELD = "quantization_config"
+FIELD, GPTQ_FILE = "quantization_config", "quantize_config.json"
 
 
 def open_checkpoint(directory: Path) -> WeightSource:
@@ -36,9 +36,8 @@ def open_checkpoint(directory: Path) -> WeightSource:
 
     Raises DlavmError naming file and field or tensor for what cannot be read.
     """
-    path = directory / "config.json"
     source = SafetensorsSource(directory)
-    fields = Fields(str(path), read_json(path)).within(FIELD) if path.is_file() else None
+    fields = _quantization(directory)
     if fields is None:
         return source
     method = fields.text("quant_method", "")
@@ -51,6 +50,13 @@ def open_checkpoint(directory: Path) -> WeightSource:
 def permutations_of(source: WeightSource | None) -> Mapping[str, str]:
     """Those of `QuantizedSource`, of another none."""
     return source.permutations if isinstance(source, QuantizedSource) else {}
+
+
+def _quantization(directory: Path) -> Fields | None:
+    """What config.json says of it, or, of the first tools for GPTQ, a file of its own."""
+    path, own = directory / "config.json", directory / GPTQ_FILE
+    fields = Fields(str(path), read_json(path)).within(FIELD) if path.is_file() else None
+    return fields or (Fields(str(own), {"quant_method": "gptq", **read_json(own)}) if own.is_file() else None)
 
 
 class QuantizedSource:
