@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,7 +79,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class OnnxGraph:
-    """A graph; `nodes` are sorted so that operands come first."""
+    """A graph; `nodes` are sorted so that operands come first. `files` are those that its tensors are views of."""
 
     place: str
     nodes: tuple[OnnxNode, ...]
@@ -86,3 +87,9 @@ class OnnxGraph:
     outputs: tuple[OnnxInput, ...]
     tensors: Mapping[str, Tensor]
     opsets: Mapping[str, int]
+    files: tuple[mmap.mmap, ...] = ()
+
+    def release(self) -> None:
+        """Gives back the pages that were read, which count as resident memory; read again when they are needed."""
+        for file in self.files:
+            file.madvise(mmap.MADV_DONTNEED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def read_graph(path: Path) -> OnnxGraph:
     files = _Files(path, data)
     tensors = {t.name: files.tensor(t, stripped.data.get(i)) for i, t in enumerate(model.graph.initializer)}
     model = _checked(path, model)
-    return _graph(path, model.graph, tensors, opsets)
+    return replace(_graph(path, model.graph, tensors, opsets), files=tuple(files.maps.values()))
 
 
 def _mapped(path: Path) -> Any:

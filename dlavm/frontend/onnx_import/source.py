@@ -15,6 +15,7 @@ from dlavm.frontend.onnx_import.ir import Array, OnnxNode
 from dlavm.frontend.onnx_import.meaning.matrix import nbits_codes
 from dlavm.support.errors import DlavmError
 
+MAPPED = 1 << 28  # bytes of the file that may be resident
 TYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F32"}
 
 
@@ -69,6 +70,7 @@ class OnnxSource:
         self.place = constants.graph.place
         self._constants = constants
         self._entries: dict[str, Entry] = {}
+        self._read = 0
         self._grids: dict[str, tuple[_Codes, str, str]] = {}
 
     def add(self, name: str, entry: Entry) -> None:
@@ -104,6 +106,7 @@ class OnnxSource:
         if isinstance(entry, Vector):
             return np.asarray(entry.values[rows], np.float32)
         values = self._matrix(entry, rows) if isinstance(entry, Matrix) else self._blocks(name, entry, rows)
+        self._released(values.nbytes)
         if not np.isfinite(values).all():
             raise DlavmError(f"weights {self.place}: {name} expected finite values, got NaN or infinity")
         return values
@@ -115,6 +118,12 @@ class OnnxSource:
         found, format, _ = self._grid(name, entry)
         index = np.arange(entry.shape[0])[rows] if entry.chosen is None else entry.chosen[rows]
         return _grid_of(found, FORMATS[format], index)
+
+    def _released(self, read: int) -> None:
+        self._read += read
+        if self._read > MAPPED:
+            self._constants.graph.release()
+            self._read = 0
 
     def _matrix(self, entry: Matrix, rows: slice) -> Array:
         """Only the rows are read of what is stored as it is, or transposed."""

@@ -49,8 +49,6 @@ class Trace:
         self.caches: dict[int, str] = {}  # the input of an atom of kind past
         self.values: dict[str, Any] = dict(inputs.values(probe))
         self.values[inputs.ids.name] = self._ids()
-        for name, heads, size in inputs.caches:
-            self.values[name] = self._cache(name, heads, size)
 
     def _ids(self) -> Flow:
         atom = self.space.atom("ids", self.probe.tokens, 1, self.probe.first, "ids")
@@ -70,6 +68,9 @@ class Trace:
             if needed & set(node.outputs) and not all(name in self.constants for name in node.outputs if name):
                 chosen.append(node)
                 needed.update(node.needs)
+        for name, heads, size in self.inputs.caches:
+            if name in needed and name not in self.values:  # far behind, each of them is large
+                self.values[name] = self._cache(name, heads, size)
         last = {name: node for node in reversed(chosen) for name in node.needs}
         for node in reversed(chosen):
             self.node(node, self.values)
