@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from tokenizers import pre_tokenizers
 
 from dlavm.compile import Options, build
 from dlavm.frontend import load_model
+from dlavm.frontend.decoder import Decoder, Fused, decoder_graph
+from dlavm.frontend.hf import shape_of
 from dlavm.pack.artifact import Artifact
 from dlavm.runtime.session import open_session
 from dlavm.support.errors import DlavmError
@@ -30,6 +35,7 @@ pytest.importorskip("transformers")
 TOKENS, DECODED = 24, 3
 PROMPT = [int(token) for token in np.random.default_rng(11).integers(0, VOCAB, 21)]
 Checkpoint = Callable[[str], tuple[Path, families.Logits]]
+Change = Callable[[Decoder], Decoder]
 BY_NAME = {case.name: case for case in CASES}
 
 
@@ -100,6 +106,87 @@ def test_generations_give_the_same_bits(name: str, checkpoint: Checkpoint, tmp_p
         with open_session(compiled(checkpoint(name)[0], target, tmp_path / target), "sim") as session:
             found[target] = session.prefill(PROMPT, logits_all=True).logits.tobytes()
     assert set(found.values()) == {found["v3"]}
+
+
+def attention(**changes: Any) -> Change:
+    """The same changes to the attention of all layers."""
+
+    def change(decoder: Decoder) -> Decoder:
+        layers = (replace(layer, attention=replace(layer.attention, **changes)) for layer in decoder.layers)
+        return replace(decoder, layers=tuple(layers))
+
+    return change
+
+
+def turning(**changes: Any) -> Change:
+    """The same changes to the rotary embeddings of all layers."""
+
+    def change(decoder: Decoder) -> Decoder:
+        turned = [replace(layer.attention.rotary, **changes) for layer in decoder.layers]
+        pairs = zip(decoder.layers, turned, strict=True)
+        layers = (replace(m, attention=replace(m.attention, rotary=rotary)) for m, rotary in pairs)
+        return replace(decoder, layers=tuple(layers))
+
+    return change
+
+
+def experts(**changes: Any) -> Change:
+    def change(decoder: Decoder) -> Decoder:
+        return replace(decoder, layers=tuple(replace(m, mlp=replace(m.mlp, **changes)) for m in decoder.layers))
+
+    return change
+
+
+def whole(**changes: Any) -> Change:
+    return lambda decoder: replace(decoder, **changes)
+
+
+MATTERS: list[tuple[str, Change]] = [
+    ("llama", turning(interleaved=True)),
+    ("llama-linear", turning(scaling=None)),
+    ("llama-3.1", turning(scaling=None)),
+    ("llama-yarn", turning(scaling=None)),
+    ("codellama", turning(theta=1e4)),
+    ("mistral", attention(window=0)),
+    ("mixtral", experts(top_k=1)),
+    ("qwen2-window", attention(window=11)),
+    ("qwen3-moe-plain", experts(renormalize=True)),
+    ("phi", turning(theta=1e3)),
+    ("phi3-long", turning(scaling=None)),
+    ("gemma", whole(embedding_scale=1.0)),
+    ("gemma2", attention(softcap=0.0)),
+    ("gemma2", whole(logit_softcap=0.0)),
+    ("gemma3", turning(theta=1e4, scaling=None)),
+    ("gpt2-scaled", attention(scale=0.1)),
+    ("gpt-bigcode-heads", whole(qkv=Fused())),
+    ("gptj", turning(interleaved=False)),
+    ("codegen", whole(qkv=Fused(4, "qkv"))),
+    ("falcon-40b", whole(qkv=Fused(1))),
+    ("falcon-rw", attention(alibi_scale=1.0)),
+    ("mpt", attention(alibi=7.0)),
+    ("granite", whole(residual_scale=1.0)),
+    ("glm", turning(interleaved=False)),
+    ("chatglm3", turning(theta=1e4)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "change"), MATTERS)
+def test_what_a_case_shows_makes_a_difference(name: str, change: Change, checkpoint: Checkpoint) -> None:
+    """Otherwise agreement with transformers would say nothing of it."""
+    directory, _ = checkpoint(name)
+    path = directory / "config.json"
+    decoder = change(shape_of(path, json.loads(path.read_text())).decoder)
+    model = replace(load_model(directory), build=lambda ctx, chunk: decoder_graph(decoder, "changed", ctx, chunk, {}))
+    others, right = model_session(model, Options(ctx=64, chunk=16)).logits(PROMPT), logits(directory)
+    assert np.abs(others - right).max() > 5e-3 * np.abs(right).max()
+
+
+def test_longrope_goes_by_the_context(checkpoint: Checkpoint) -> None:
+    """Beyond the original context of 64 the long factors hold, as in transformers for a prompt of more."""
+    directory, model = checkpoint("phi3-long")
+    ids = [int(token) for token in np.random.default_rng(3).integers(0, VOCAB, 70)]
+    ours, theirs = model_session(load_model(directory), Options(ctx=80, chunk=16)).logits(ids), model(ids)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-3 * float(np.abs(theirs).max()))
 
 
 DUMPED = ("gemma2", "gpt2", "gpt-bigcode-heads", "codegen", "falcon-40b", "phi3", "qwen3-moe", "granite")
@@ -185,3 +272,20 @@ def test_sizes_that_disagree_with_the_tensors_are_refused(
     (other / "config.json").write_text(json.dumps({**fields, "layer_types": None, **changes}))
     with pytest.raises(DlavmError, match=message):
         load_model(other).graph(16, 4)
+
+
+def test_texts_need_a_tokenizer(checkpoint: Checkpoint, dlavm: Callable[..., Any], tmp_path: Path) -> None:
+    """Ids do not; vocab.json and merges.txt are enough for one."""
+    other = rewritten(checkpoint("gpt2")[0], tmp_path / "other", str)
+    options = ("--target", "v3", "--board", "nano", "--ctx", 64)
+    assert dlavm("build", other, *options, "-o", tmp_path / "ids").code == 0
+    run = ("--greedy", "--max-tokens", 3, "--json")
+    assert len(dlavm("run", tmp_path / "ids", "--prompt-ids", "5,300,7", *run).json["tokens"]) == 3
+    outcome = dlavm("run", tmp_path / "ids", "--prompt", "ab", *run)
+    assert outcome.code == 2 and "tokenizer" in outcome.err
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    (other / "vocab.json").write_text(json.dumps({piece: i for i, piece in enumerate([*letters, "ab", "abc"])}))
+    (other / "merges.txt").write_text("#version: 0.2\na b\nab c\n")
+    assert dlavm("build", other, *options, "-o", tmp_path / "texts").code == 0
+    report = dlavm("run", tmp_path / "texts", "--prompt", "abcab", *run).json
+    assert report["prompt_tokens"] == 2 and len(report["tokens"]) == 3
