@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
@@ -240,6 +240,7 @@ def attempt(data: bytes, path: Path) -> None:
     assert "\n" not in message
 
 
+@settings(max_examples=examples(30))
 @given(st.lists(st.tuples(st.integers(0, len(HEAD) - 1), st.integers(0, 255)), min_size=1, max_size=6))
 def test_changed_bytes(tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]]) -> None:
     data = bytearray(HEAD)
@@ -248,6 +249,7 @@ def test_changed_bytes(tmp_path_factory: pytest.TempPathFactory, changes: list[t
     attempt(bytes(data), tmp_path_factory.getbasetemp() / "changed.onnx")
 
 
+@settings(max_examples=examples(12))
 @given(st.data())
 def test_changed_graphs(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
     """Changes that keep the message sound: of types, extents, attributes, operands."""
@@ -288,15 +290,14 @@ def change(graph: onnx.GraphProto, draw: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-def test_changed_files_take_little_memory(seed: int, tmp_path: Path) -> None:
+def test_changed_files_take_little_memory(tmp_path: Path) -> None:
     """In a process that may have 3 GiB: what a claimed size asks for is not allocated."""
     script = tmp_path / "attempts.py"
     script.write_text(
         "import random, sys\nfrom pathlib import Path\nimport onnx\n"
         "from tests.unit.test_onnx_files import DATA, attempt, change\n"
         "from hypothesis import strategies as st\n"
-        f"random.seed({seed})\n"
+        "random.seed(1)\n"
         "class Draw:\n"
         "    def __call__(self, strategy):\n"
         "        import warnings\n"
