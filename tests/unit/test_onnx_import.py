@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from tests.unit.onnx_models import VOCAB, Writer
 from tests.unit.onnx_steps import meaning, ours, theirs
@@ -65,3 +67,28 @@ def steps(form: str) -> tuple[int, ...]:
     if FORMS[form].get("attention") == "gqa":
         return 8, *[1] * 12
     return CHUNKS if FORMS[form].get("cached") else ()
+
+
+def branched(writer: Writer) -> onnx.ModelProto:
+    """A merged decoder of optimum: use_cache_branch says whether keys and values stand behind cached ones."""
+    model = writer.model()
+    for node in model.graph.node:
+        if node.op_type != "Concat" or not node.output[0].startswith("present"):
+            continue
+        (past, new), out = node.input, node.output[0]
+        ways = []
+        for name, inner in (("then", helper.make_node("Concat", [past, new], [f"then.{out}"], axis=2)),
+                            ("else", helper.make_node("Identity", [new], [f"else.{out}"]))):  # fmt: skip
+            value = helper.make_tensor_value_info(f"{name}.{out}", TensorProto.FLOAT, [None] * 4)
+            ways.append(helper.make_graph([inner], name, [], [value]))
+        choice = {"then_branch": ways[0], "else_branch": ways[1]}
+        node.CopyFrom(helper.make_node("If", ["use_cache_branch"], [out], name=node.name, **choice))
+    model.graph.input.append(helper.make_tensor_value_info("use_cache_branch", TensorProto.BOOL, [1]))
+    return model
+
+
+def test_a_merged_decoder_is_the_one_with_caches(tmp_path: Path) -> None:
+    plain = Writer(cached=True).save(tmp_path / "plain.onnx")
+    merged = tmp_path / "merged.onnx"
+    merged.write_bytes(branched(Writer(cached=True)).SerializeToString())
+    np.testing.assert_array_equal(ours(merged, IDS, CHUNKS), ours(plain, IDS, CHUNKS))
