@@ -181,12 +181,12 @@ def _mistakes() -> dict[str, bytes]:
 
 
 OPEN: dict[str, Any] = {
-    "magic": DEVICE.magic, "version": 1, "secret": "", "numbers": [1, 7, 2, 32, 32, 8, 8, 4, 8192, 4096],
+    "magic": DEVICE.magic, "version": 1, "secret": "", "numbers": [2, 7, 2, 32, 32, 8, 8, 4, 8192, 4096, 0xFFFFFFFF],
     "opcode_mask": [(1 << 64) - 1, 0, 0, 0], "memories": [0, 1 << 20, 2, 16, 1 << 21, 1 << 20, 1, 32],
 }  # fmt: skip
 BAD_OPENS: dict[str, dict[str, Any]] = {
     "magic": {"magic": 1}, "version 0": {"version": 0}, "later version": {"version": 9}, "secret": {"secret": "other"},
-    "few numbers": {"numbers": [1] * 9}, "no mask": {"opcode_mask": []}, "half a memory": {"memories": [0, 1, 2]},
+    "few numbers": {"numbers": [2] * 10}, "no mask": {"opcode_mask": []}, "half a memory": {"memories": [0, 1, 2]},
     "five memories": {"memories": [0] * 20}, "no channels": {"memories": [0, 4096, 0, 16]},
     "no port": {"memories": [0, 4096, 1, 0]}, "odd capacity": {"memories": [0, 4097, 2, 16]},
     "many channels": {"memories": [0, 4096, 1 << 32, 16]}, "channels": {"memories": [0, 4096, (1 << 32) - 1, 1 << 31]},
@@ -259,5 +259,5 @@ def service_words(model_id: str) -> list[bytes]:
 
 
 def device_words() -> list[bytes]:
-    numbers = struct.pack("<10I", *OPEN["numbers"])
+    numbers = struct.pack("<11I", *OPEN["numbers"])
     return [struct.pack("<I", DEVICE.magic), SECRET.encode(), numbers, struct.pack("<Q", 1 << 20), b"\xff" * 8]

@@ -149,8 +149,8 @@ def test_a_quantised_checkpoint_keeps_its_grids(tmp_path: Path) -> None:
     weights = read_weights(artifact)
     for name in Quantised.FORMATS:
         assert (weights[name] == made.needed_weights().get(name)).all()
-    with pytest.raises(DlavmError, match="format of up0 expected one of int4g128, int4g128z, got 'int4g64z'"):
-        compile_model(made, load_target("v1"), Options(ctx=32, chunk=4))
+    elsewhere = compile_model(made, load_target("v1"), Options(ctx=32, chunk=4)).graph.params
+    assert {p.type.dtype for p in elsewhere} <= {"f16", *formats_of("v1")}
     forced = built(made, load_target("v1", "nano"), "int4g128", tmp_path / "forced")
     assert forced.manifest.quant == "int4g128"
     own = quantize(np.float32(made.needed_weights().get("up1")), FORMATS["int4g128"])
@@ -199,7 +199,7 @@ def test_verify_of_a_small_model(target: str, name: str, dlavm: Command, tmp_pat
     built_ = dlavm("build", "models/llama.py:llama_tiny", "--target", target, "--board", "nano", "--weights", "random",
                    "--quant", name, "--ctx", "48", "--chunk", "16", "-o", out)
     assert built_.code == 0, built_.err
-    verified = dlavm("verify", out, "--json")
+    verified = dlavm("verify", out, "--prompts", "1,19", "--tokens", "3", "--json")
     assert verified.code == 0, verified.err
     with open_session(Artifact.open(out)) as session:
         assert np.isfinite(session.prefill(IDS).logits).all()

@@ -360,8 +360,8 @@ class TestUntrustedBytes:
         [
             ({"magic": 7}, "magic"),
             ({"version": 0}, "version"),
-            ({"numbers": [1] * 9}, "expected 10 numbers"),
-            ({"numbers": [2] + [0] * 9}, "expected ABI version 1, got 2"),
+            ({"numbers": [1] * 10}, "expected 11 numbers"),
+            ({"numbers": [3] + [0] * 10}, "expected ABI version 2, got 3"),
             ({"opcode_mask": [1] * 5}, "4 words"),
             ({"memories": [1] * 5}, "4 numbers a memory"),
             ({"memories": [0, 4096, 1, 16] * 5}, "4 numbers a memory"),
