@@ -132,12 +132,15 @@ Export = Callable[[str, str], Path]
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Export:
     """The file of a family, exported one way."""
-    pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers")
 
     @cache
     def model(name: str) -> Any:
         (case,) = (case for case in families.CASES if case.name == name)
-        return families.write(case, tmp_path_factory.mktemp(name))
+        directory = tmp_path_factory.mktemp(name)
+        families.write(case, directory)
+        read = transformers.AutoModelForCausalLM.from_pretrained(directory, attn_implementation=case.attention)
+        return read.float().eval()
 
     def made(name: str, way: str) -> Path:
         path = tmp_path_factory.mktemp(name) / "model.onnx"
