@@ -77,7 +77,7 @@ def _clear_stale(final: Path) -> None:
     A lock guards against a live process whose number means nothing here, as from within a container. An old
     artifact that had stepped aside comes back if its place is empty.
     """
-    pattern = re.compile(re.escape(f".{final.name}.") + r"(\w+)-(\d+)-[a-z0-9_]+")
+    pattern = re.compile(re.escape(f".{final.name}.") + r"(new|old|packing)-(\d+)-[a-z0-9_]+")
     names = os.listdir(final.parent) if final.parent.is_dir() else []
     for found in filter(None, map(pattern.fullmatch, sorted(names))):
         stale = final.parent / found[0]

@@ -160,10 +160,11 @@ CASES = (
 
 def write(case: Case, directory: Path) -> Logits:
     """The checkpoint in `directory`; the model in float32, which gives the logits of every one of some tokens."""
-    return _write_transformers(case, directory) if case.config else _write_chatglm(case, directory)
+    return logits_of(write_transformers(case, directory)) if case.config else _write_chatglm(case, directory)
 
 
-def _write_transformers(case: Case, directory: Path) -> Logits:
+def write_transformers(case: Case, directory: Path) -> Any:
+    """The checkpoint of a family that transformers has, and the model itself."""
     import torch
     import transformers
 
@@ -173,7 +174,7 @@ def _write_transformers(case: Case, directory: Path) -> Logits:
         model = getattr(transformers, kind).from_config(config).float().eval()
         randomize(model, torch.Generator().manual_seed(case.seed))
         model.save_pretrained(directory)
-    return logits_of(model)
+    return model
 
 
 def logits_of(model: Any) -> Logits:

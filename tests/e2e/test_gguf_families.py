@@ -131,7 +131,7 @@ def logits_of(model: Any) -> NDArray[np.float32]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_are_those_of_transformers(name: str, tmp_path: Path) -> None:
-    model = families.write(case_of(name), tmp_path / "hf")
+    model = families.write_transformers(case_of(name), tmp_path / "hf")
     path = convert(model, tmp_path / "model.gguf")
     session = model_session(load_model(path), Options(ctx=64, chunk=16))
     ours = np.concatenate([session.logits(PROMPT[start : start + 15]) for start in (0, 15)])
@@ -146,7 +146,7 @@ def test_logits_are_those_of_transformers(name: str, tmp_path: Path) -> None:
 def test_transformers_reads_the_same_tensors(name: str, tmp_path: Path) -> None:
     """That the converter above does as llama.cpp's: another reader of its files finds the model again."""
     pytest.importorskip("accelerate")
-    model = families.write(case_of(name), tmp_path / "hf")
+    model = families.write_transformers(case_of(name), tmp_path / "hf")
     convert(model, tmp_path / "model.gguf")
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="model.gguf", dtype=torch.float32)
     theirs = again.state_dict()

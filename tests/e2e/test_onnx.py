@@ -132,15 +132,12 @@ Export = Callable[[str, str], Path]
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Export:
     """The file of a family, exported one way."""
-    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("transformers")
 
     @cache
     def model(name: str) -> Any:
         (case,) = (case for case in families.CASES if case.name == name)
-        directory = tmp_path_factory.mktemp(name)
-        families.write(case, directory)
-        read = transformers.AutoModelForCausalLM.from_pretrained(directory, attn_implementation=case.attention)
-        return read.float().eval()
+        return families.write_transformers(case, tmp_path_factory.mktemp(name))
 
     def made(name: str, way: str) -> Path:
         path = tmp_path_factory.mktemp(name) / "model.onnx"
