@@ -10,6 +10,7 @@ from dlavm.compile import Options, compile_graph, pipeline
 from dlavm.frontend import WEIGHTS_HINT, Model, weight_problems
 from dlavm.graph import Graph
 from dlavm.graph.analysis import components, unused
+from dlavm.graph.interface import interface_problems
 from dlavm.lower import lowering_problems
 from dlavm.memory import assign
 from dlavm.passes import run
@@ -52,11 +53,14 @@ def check(model: Model, spec: TargetSpec, options: Options) -> Findings:
     The values of weights are not read: a NaN is found by `build`."""
     found = Findings(model.name, notes=[{"where": model.name, "what": note} for note in model.notes])
     options = _possible(model, spec, options, found)
-    graph = found.attempt(lambda: model.graph_alone(*options.sizes(model, spec)), GRAPH)
+    sizes = options.sizes(model, spec)
+    graph = found.attempt(lambda: model.graph_alone(*sizes), GRAPH)
     if graph is None:
         return found
+    for what in interface_problems(graph, *sizes):
+        found.add(model.name, what, "mend the model")
     found.notes += [{"where": where, "what": what} for where, what in _notes(graph)]
-    _check_weights(model, graph, found)
+    found.attempt(lambda: _check_weights(model, graph, found), GRAPH)
     passed = found.attempt(lambda: run(pipeline(options, spec, model.weights), graph), GRAPH)
     if passed is not None:
         if model.weights is not None:

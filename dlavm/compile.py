@@ -19,6 +19,7 @@ from dlavm.formats import FORMATS
 from dlavm.frontend import Model, WeightSource
 from dlavm.graph import Graph, Value, print_graph
 from dlavm.graph.constants import constant_array
+from dlavm.graph.interface import interface_problems
 from dlavm.lower import Lowered, lower
 from dlavm.memory import MemoryMap, alignments, assign
 from dlavm.memory.csv import to_csv
@@ -134,11 +135,15 @@ def _assembly(spec: TargetSpec, code: Code) -> str:
     return print_program(code.program, spec) if code.program else disassemble(spec, code.words)
 
 
-def compile_model(model: Model, spec: TargetSpec, options: Options) -> Compiled:
-    """Compiles without touching weights or files. Raises DlavmError naming op or tensor, expectation and finding."""
+def compile_model(model: Model, spec: TargetSpec, options: Options, for_sessions: bool = False) -> Compiled:
+    """Compiles without touching weights or files. Raises DlavmError naming op or tensor, expectation and finding;
+    `for_sessions`: for a graph that none can drive too."""
     ctx, chunk = options.sizes(model, spec)
     passes = pipeline(options, spec, model.weights)
-    graph, batch = run(passes, model.graph(ctx, chunk)), None
+    written = model.graph(ctx, chunk)
+    for what in interface_problems(written, ctx, chunk) if for_sessions else ():
+        raise DlavmError(f"model {model.name}: {what}")
+    graph, batch = run(passes, written), None
     if chunk > 1 and spec.has(*BATCH_NEEDS):
         batch = run(passes, model.graph(ctx, min(chunk, MAX_BATCH)), f"{BATCH}-")
     return compile_graph(graph, spec, options, batch)
@@ -182,7 +187,7 @@ def _place(
 ) -> tuple[MemoryMap, dict[str, CompiledEntry]]:
     """Addresses of all buffers and streams, and the code for the program and `more` entries."""
     every = {arg.name: (arg.lo, arg.hi) for arg in program.args}
-    bounds = {DECODE: every | ONE_TOKEN, ENTRY: every} if is_flat(spec) else {ENTRY: every}
+    bounds = {DECODE: every | ONE_TOKEN, ENTRY: every} if is_flat(spec) and "token" in every else {ENTRY: every}
     programs = {name: simplify(restrict(program, b)) if b != every else program for name, b in bounds.items()}
     programs |= more
     bounds |= {name: {arg.name: (arg.lo, arg.hi) for arg in one.args} for name, one in more.items()}
@@ -205,7 +210,7 @@ def build(model: Model, spec: TargetSpec, options: Options, out: Path | None) ->
     if out is not None:
         model.needed_weights()
     started = time.perf_counter()
-    compiled = compile_model(model, spec, options)
+    compiled = compile_model(model, spec, options, for_sessions=True)
     manifest = _described(compiled, model, options)
     compile_s = time.perf_counter() - started
     losses: list[Loss] = []

@@ -29,7 +29,6 @@ from dlavm.pack.manifest import (
     TensorInfo,
 )
 from dlavm.pack.manifest import Program as ProgramInfo
-from dlavm.support.errors import DlavmError
 from dlavm.sym import Expr, substitute, wrap
 from dlavm.target import TargetSpec
 from dlavm.target.spec import ADDRESS_UNIT
@@ -77,11 +76,9 @@ def stream_name(entry: str) -> str:
 
 
 def model_info(graph: Graph) -> ModelInfo:
-    """The shape of the model, read off its graph. Raises DlavmError for a graph without logits or attention."""
-    if "logits" not in graph.outputs or not graph.kv:
-        raise DlavmError(f"model {graph.name}: expected an output 'logits' and a KV cache, got outputs "
-                         f"{sorted(graph.outputs)} and {len(graph.kv)} caches")
+    """The shape of the model, read off a graph that has what sessions want (`interface_problems`)."""
     attention = [n for n in graph.nodes if n.op == "attention"]
+    embedding = next(n for n in graph.nodes if n.op == "embedding")
     kv_heads, ctx, head_dim = (int(x) for x in graph.kv[0].type.shape)
     meta = dict(graph.meta)
     eos = meta.pop("eos_token_ids", None) or []
@@ -90,7 +87,7 @@ def model_info(graph: Graph) -> ModelInfo:
     return ModelInfo(
         family=str(meta.get("family", "custom")),
         vocab_size=int(graph.outputs["logits"].type.shape[-1]),
-        hidden_size=int(graph.nodes[0].output.type.shape[-1]),
+        hidden_size=int(embedding.output.type.shape[-1]),
         layers=len(attention),
         heads=int(attention[0]["q"].type.shape[1]),
         kv_heads=kv_heads, head_dim=head_dim, ctx=ctx, chunk=graph.variables["token"].hi,
@@ -169,7 +166,7 @@ def host_context(manifest: Manifest, spec: TargetSpec, codes: Mapping[str, Code]
     model, entry = manifest.model, manifest.entries[ENTRY]
     code = codes[ENTRY]
     streams = {p.file for p in manifest.programs.values()}
-    single = sorted((e for e in manifest.entries.values() if "kv_len" in e.args), key=lambda e: e.most_tokens)
+    single = sorted((e for e in manifest.entries.values() if e.is_single), key=lambda e: e.most_tokens)
     table = entry.tables.get("ids")
     following = entry.outputs.get("next")
     return HostContext(
@@ -191,7 +188,8 @@ def _host_stream(entry: Entry, program: ProgramInfo, code: Code) -> HostStream:
     bounds = {name: entry.bounds[name] for name in entry.args}
     crc = zlib.crc32(np.array(code.words, dtype="<u4").tobytes())
     patches = tuple(HostPatch(expression(expr), offsets) for expr, offsets in code.patches.items())
-    return HostStream(entry.program, program.file, program.address, program.words, crc, bounds, patches)
+    place = program.file, program.address, program.words
+    return HostStream(entry.program, *place, crc, entry.most_tokens, bounds, patches)
 
 
 def _host_port(port: Port) -> HostPort:

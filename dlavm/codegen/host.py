@@ -44,14 +44,15 @@ class HostPatch:
 
 @dataclass(frozen=True)
 class HostStream:
-    """An instruction stream of a step; `crc32` tells it from another one of the same length. `bounds` of its arguments,
-    in register order, are inclusive."""
+    """An instruction stream of a step; `crc32` tells it from another one of the same length. `tokens` are those of a
+    step at most; `bounds` of its arguments, in register order, are inclusive."""
 
     name: str
     path: str
     address: int
     words: int
     crc32: int
+    tokens: int
     bounds: Mapping[str, tuple[int, ...]]
     patches: tuple[HostPatch, ...] = ()
 

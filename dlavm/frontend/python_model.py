@@ -52,8 +52,7 @@ def load(path: Path, weights: Path | None = None, shape: str | None = None, bare
 
     directory = weights or _weights_directory(path, module)
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)
-    limit = getattr(arguments[0] if arguments else None, "max_position_embeddings", getattr(module, "MAX_CTX", None))
-    config: dict[str, JsonValue] = {"max_position_embeddings": limit} if isinstance(limit, int) else {}
+    config = _limit(path, module, *arguments)
     if directory is None:
         return Model(name, build, config=config)
     fields = None
@@ -79,6 +78,17 @@ def _chosen(path: Path, module: ModuleType, shape: str | None) -> tuple[str, tup
     if name not in shapes:
         raise DlavmError(f"{path}: shape expected one of {list(shapes)!r}, got {name!r}")
     return name, (shapes[name],)
+
+
+def _limit(path: Path, module: ModuleType, *shape: Any) -> dict[str, JsonValue]:
+    """The longest context, of the shape or else of the file, as it stands in a config.json."""
+    limits = [getattr(module, "MAX_CTX", None), *(getattr(one, "max_position_embeddings", None) for one in shape)]
+    limit = next((one for one in reversed(limits) if one is not None), None)
+    if limit is None:
+        return {}
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+        raise DlavmError(f"{path}: MAX_CTX or max_position_embeddings expected a positive integer, got {limit!r}")
+    return {"max_position_embeddings": limit}
 
 
 def _weights_directory(path: Path, module: ModuleType) -> Path | None:

@@ -140,7 +140,10 @@ class Builder:
     def _source(self, role: str, name: str, shape: tuple[IntoExpr, ...], dtype: str, source: str) -> Value:
         if name in self._names:
             raise DlavmError(f"model {self.name}: expected unique names, got {name!r} twice")
-        value = Value(self._claim(name), Type.of(shape, dtype), role, source)
+        type_ = Type.of(shape, dtype)
+        if any(extent.lo < 1 or (role != "input" and not extent.is_const) for extent in type_.shape):
+            raise DlavmError(f"{role} {name}: extents expected positive integers, got {type_}")
+        value = Value(self._claim(name), type_, role, source)
         self._sources[role].append(value)
         return value
 

@@ -32,7 +32,7 @@ def stored(values: Array) -> dict[str, object]:
 
 
 GENERATORS: dict[str, tuple[Callable[..., Array], dict[str, Attr]]] = {
-    "rotary": (rotary_table, {"ctx": Attr("int"), "dim": Attr("int"), "theta": Attr("float")}),
+    "rotary": (rotary_table, {"ctx": Attr("int"), "dim": Attr("int"), "theta": Attr("positive")}),
     "scaled_rotary": (
         scaled_rotary_table,
         {"ctx": Attr("int"), "frequencies": Attr("str"), "scale": Attr("float")},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,13 +15,16 @@ from dlavm.support.errors import DlavmError
 from dlavm.sym import Expr, wrap
 
 Array = NDArray[Any]
+LARGEST = float(np.finfo(np.float32).max)
+SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
+NUMBERS = {"float": "a number that float32 holds", "positive": "a number above 0 that float32 holds"}
 
 
 @dataclass(frozen=True)
 class Attr:
     """An attribute: its kind, the default (None: required) and, of a str, the choices; `accepts` tells further ones."""
 
-    kind: str  # str, bool, int, float, expr, shape
+    kind: str  # str, bool, int, float, positive (a float above 0), expr, shape
     default: AttrValue | None = None
     choices: tuple[str, ...] = ()
     accepts: Callable[[str], bool] = field(default=lambda text: False)
@@ -34,7 +36,7 @@ class Attr:
             return value if known else None  # type: ignore[return-value]  # it is a str
         if self.kind == "bool":
             return value if isinstance(value, bool) else None
-        if self.kind in ("int", "float"):
+        if self.kind == "int" or self.kind in NUMBERS:
             return self._number(value)
         try:
             if self.kind == "expr":
@@ -49,10 +51,14 @@ class Attr:
         if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
             return None
         if self.kind == "int":
-            return int(value) if float(value).is_integer() else None
-        return float(value) if math.isfinite(value) else None
+            whole = isinstance(value, int | np.integer) or float(value).is_integer()
+            return int(value) if whole else None
+        lowest = -LARGEST if self.kind == "float" else SMALLEST
+        return float(value) if lowest <= value <= LARGEST else None
 
     def __str__(self) -> str:
+        if self.kind in NUMBERS:
+            return NUMBERS[self.kind]
         return f"one of {self.choices!r}" if self.choices else f"a value of kind {self.kind}"
 
 

@@ -46,6 +46,9 @@ class _Verifier:
             raise DlavmError(f"{place}: dtype expected one of {DTYPES!r}, got {value.type.dtype!r}")
         if value.parts:
             self._parts(value, place)
+        least = 1 if role in ("param", "constant", "kv") else 0
+        if any(extent.lo < least for extent in value.type.shape):
+            raise DlavmError(f"{place}: extents expected at least {least}, got {value.type}")
         unknown = [v.name for v in free_vars(*value.type.shape) if v not in self.variables]
         if unknown:
             raise DlavmError(f"{place}: shape expected only the graph's variables, got {unknown!r}")

@@ -184,9 +184,13 @@ class Context:
         return base
 
     def host_rows(self, node: Node) -> Rows:
-        """Rows of the node's table that the host gathers: fp16 (token, dim)."""
+        """Rows of the node's table that the host gathers: fp16 (token, dim). Raises DlavmError for a second table."""
         tokens, dim = node.output.type.shape
         name, stride = f"{node.name}.rows", row_bytes(int(dim))
+        known = self.inputs.get(node["ids"].name)
+        if known:
+            raise DlavmError(f"{node}: expected one embedding of {node['ids'].name}, whose rows the host of "
+                             f"{self.spec.name} takes, got those of {known.table} and of {node['table'].name}")
         base = self.storage(name, "input", tokens.hi * stride, str(node.output.type))
         rows = Rows(base, tokens, stride // ADDRESS_UNIT, 1, 0, int(dim))
         self.inputs[node["ids"].name] = HostInput(name, rows, node["table"].name)

@@ -137,6 +137,11 @@ class Entry:
     tables: Mapping[str, Table] = field(default_factory=dict)
 
     @property
+    def is_single(self) -> bool:
+        """Whether a step is one of one sequence; entries of several find their caches in memory."""
+        return "kv_base" in self.args
+
+    @property
     def most_tokens(self) -> int:
         """Tokens of a step at most: one where that is no argument."""
         return self.bounds.get("token", (1, 1))[1]

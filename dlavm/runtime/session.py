@@ -21,6 +21,7 @@ from dlavm.target.spec import ADDRESS_UNIT
 
 ENTRY = "step"
 ARGS = ("token", "kv_len", "head_rows", "kv_base")
+FIXED = {"token": 1, "kv_len": 0, "head_rows": 0, "kv_base": 0}  # what can have one value is no argument
 DTYPES: dict[str, np.dtype[Any]] = {"f16": np.dtype("<f2"), "u32": np.dtype("<u4")}
 
 
@@ -245,7 +246,7 @@ def _admits(entry: Entry, values: Mapping[str, int]) -> bool:
 
 def _controls(artifact: Artifact, device: Device) -> list[tuple[Entry, Control]]:
     """Every way into the model for one sequence, those for fewer tokens first."""
-    single = [entry for entry in artifact.manifest.entries.values() if "kv_len" in entry.args]
+    single = [entry for entry in artifact.manifest.entries.values() if entry.is_single]
     entries = sorted(single, key=lambda e: (e.most_tokens, e.program))
     return [(entry, open_control(device, artifact, entry)) for entry in entries]
 
@@ -267,9 +268,10 @@ def _step_entry(artifact: Artifact) -> Entry:
         raise DlavmError(f"{where}: args: expected some of {', '.join(ARGS)}, got {min(unknown)!r}")
     ranges = {"token": manifest.model.chunk, "kv_len": manifest.model.ctx - 1, "head_rows": manifest.model.chunk,
               "kv_base": (manifest.sequences.count - 1) * manifest.sequences.stride // ADDRESS_UNIT}
-    for name, (_, high) in entry.bounds.items():
-        if high < ranges[name]:
-            raise DlavmError(f"{where}: bounds.{name}: expected to reach {ranges[name]}, got {high}")
+    for name, reach in ranges.items():
+        high = entry.bounds[name][1] if name in entry.bounds else FIXED[name]
+        if high < reach:
+            raise DlavmError(f"{where}: bounds.{name}: expected to reach {reach}, got {high}")
     source = ("f16", manifest.model.hidden_size) if "ids" in entry.tables else ("u32", 1)
     for name, ports, dtype, columns in (("ids", entry.inputs, *source),
                                         ("logits", entry.outputs, "f16", manifest.model.vocab_size)):

@@ -71,6 +71,23 @@ def test_every_length_from_one_to_the_context(target: str, stories_py: Path, tmp
             session.step([1], 1)
 
 
+@pytest.mark.parametrize(("ctx", "chunk"), [(9, 1), (1, 1), (2, 2)])
+@pytest.mark.parametrize("target", CONTROLS)
+def test_arguments_that_can_have_one_value(
+    target: str, ctx: int, chunk: int, stories: Path, stories_py: Path, tmp_path: Path
+) -> None:
+    """They are constants of the program: `token` in steps of one token, `kv_len` too in a context of one position."""
+    options = ("--target", target, "--board", "nano", "--ctx", str(ctx), "--chunk", str(chunk))
+    artifact = built(stories_py, tmp_path / "a", *options)
+    ids = IDS[:ctx]
+    with open_session(Artifact.open(stories)) as session:
+        wanted = session.prefill(ids, logits_all=True).logits.tobytes()
+    with open_session(artifact) as session:
+        assert session.prefill(ids, logits_all=True).logits.tobytes() == wanted
+        with pytest.raises(Exception, match="expected at most 0 tokens"):
+            session.step([1], 1)
+
+
 @pytest.mark.parametrize("target", ["v1", "v2"])
 def test_verify(target: str, stories_py: Path, tmp_path: Path) -> None:
     """Every byte between reference and simulator, and against the float model of the numbers in the artifact."""

@@ -111,10 +111,13 @@ def listed(ids: Sequence[int]) -> str:
     return ",".join(map(str, ids))
 
 
-@pytest.mark.parametrize("target", ["v1", "v2"])
-def test_every_generation_has_a_driver(target: str, dlavm: Command, stories_py: Path, tmp_path: Path) -> None:
-    """Registers written in loops, words patched in a stream: the tokens are those of the Python session."""
-    outcome = dlavm("build", stories_py, "--target", target, "--chunk", 7, "-o", tmp_path / "a")
+@pytest.mark.parametrize(("target", "chunk"), [("v1", 7), ("v2", 7), ("v3", 1)])
+def test_every_generation_has_a_driver(
+    target: str, chunk: int, dlavm: Command, stories_py: Path, tmp_path: Path
+) -> None:
+    """Registers written in loops, words patched in a stream, arguments without `token`: the tokens are those of the
+    Python session."""
+    outcome = dlavm("build", stories_py, "--target", target, "--chunk", chunk, "-o", tmp_path / "a")
     assert outcome.code == 0, outcome.err
     program = build_host(tmp_path / "a" / "host", tmp_path / "build", "generate")
     ids = [0, 430, 263, *range(5, 30)]

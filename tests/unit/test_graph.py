@@ -127,6 +127,7 @@ def test_verifier_refuses_altered_graphs() -> None:
         (replace(graph, nodes=(unfinished,)), r"attributes among \[\], got 'eps'"),
         (replace(graph, nodes=(Node("nop", (), {}, (other,)),)), r"nop at x: op expected one of"),
         (replace(graph, inputs=graph.params), r"role expected 'input', got 'param'"),
+        (replace(graph, params=(replace(graph.params[0], type=Type.of((0, 4), "f16")),)), r"extents expected at least"),
         (replace(graph, variables={}), r"shape expected only the graph's variables, got \['token'\]"),
     ]
     for broken, message in bad:

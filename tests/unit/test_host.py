@@ -67,7 +67,7 @@ def patched(context: HostContext) -> HostContext:
     values = (kv_len * 4 + 7, minimum(token - 3, 1), (token + 31) // 32 - kv_len % 3, select(lt(kv_len, 9), token, 0))
     patches = tuple(HostPatch(expression(value), (place, 7 - place)) for place, value in enumerate(values))
     stream = replace(context.streams[0], patches=patches)
-    short = replace(stream, name="decode", bounds={**stream.bounds, "token": (1, 1)})
+    short = replace(stream, name="decode", tokens=1, bounds={**stream.bounds, "token": (1, 1)})
     table = HostTable("weights/ids.bin", 300)
     rows = HostPort(IDS, CHUNK, 64, 128)
     spec = load_target("v2", "nano")

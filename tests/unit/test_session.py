@@ -210,6 +210,7 @@ BOUNDS = {"token": (1, 16), "kv_len": (0, 63), "head_rows": (0, 16), "kv_base": 
     [
         ({"args": ("token", "kv_len", "seq"), "bounds": {"token": (1, 16), "kv_len": (0, 63), "seq": (0, 1)}}, "'seq'"),
         ({"bounds": {**BOUNDS, "token": (1, 8)}}, "bounds.token: expected to reach 16"),
+        ({"args": ("kv_base",), "bounds": {"kv_base": (0, 512)}}, "bounds.token: expected to reach 16, got 1"),
         ({"bounds": {**BOUNDS, "kv_len": (0, 62)}}, "bounds.kv_len"),
         ({"bounds": {**BOUNDS, "kv_base": (0, 511)}}, "bounds.kv_base: expected to reach 512"),
         ({"inputs": {}}, "ids"),
