@@ -8,13 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec
 from dlavm.target.isa import Instr
 
 
 class EngineOrder:
     def __init__(self, spec: TargetSpec, emit: Callable[[Instr], None]) -> None:
+        """Raises DlavmError for a target with too few semaphores."""
         self._engines = spec.enums["engine"]
+        pairs = len(self._engines) ** 2
+        if spec.limits["semaphores"] < pairs:
+            raise DlavmError(f"target {spec.name}: limits.semaphores expected at least {pairs}, one for every two "
+                             f"engines, got {spec.limits['semaphores']}")
         self._kv_formats = {spec.enums["weight_format"][n] for n in ("kv_k", "kv_v")}
         self._emit = emit
         self._current: str | None = None

@@ -104,7 +104,7 @@ class Context:
         token, kv_len, head_rows = (graph.variables[n] for n in ("token", "kv_len", "head_rows"))
         args = [v for v in ((token, head_rows) if batch else (token, kv_len, head_rows)) if v.op == "var"]
         fits = () if batch else (le(kv_len + token, int(str(graph.meta["ctx"]))),)
-        self.tasks = TaskBuilder(graph.name, args=args, assumptions=(le(head_rows, token), *fits))
+        self.tasks = TaskBuilder(graph.name, args, (le(head_rows, token), *fits), spec.commands)
         # From the caches of the first sequence to those of the step's, in address units.
         has_base = bool(graph.kv) and not batch
         self.kv_base = self.tasks.arg("kv_base", 0, self._last_kv_base()) if has_base else wrap(0)

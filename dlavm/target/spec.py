@@ -9,14 +9,15 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from dlavm.support.described import check_keys, check_type, read_yaml
 from dlavm.support.errors import DlavmError
 from dlavm.support.paths import data_root
+from dlavm.target import schema
+from dlavm.target.schema import ADDRESS_UNIT as ADDRESS_UNIT  # for others, beside the spec
+from dlavm.target.schema import WORD_KINDS
 
-ADDRESS_UNIT = 16  # bytes; addresses and strides in commands count these
+ISA_FILES = ("enums", "registers", "control", "commands")
 PACKED = ("enum", "flag", "u")  # kinds that share payload word 0
-WORD_KINDS = {"addr": 32, "stride": 32, "f32": 32, "word": 32}
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,9 @@ class Board:
     accumulators: int
 
     def memory(self, name: str) -> Memory:
-        """The memory of that name, or the board's first one where it has only that."""
+        """The memory of that name, or the only one of the board. Raises DlavmError where several have other names."""
+        if name not in self.memories and len(self.memories) > 1:
+            raise DlavmError(f"board {self.name}: memory expected one of {', '.join(self.memories)}, got {name!r}")
         return self.memories.get(name) or next(iter(self.memories.values()))
 
 
@@ -181,6 +184,7 @@ def load_target(name: str, board: str = "vcu128", root: Path | None = None) -> T
 
 def load_board(name: str, root: Path | None = None) -> Board:
     raw = _read(root or data_root() / "targets", f"boards/{name}.yaml", f"board {name!r}", list_boards())
+    schema.check_board(f"targets/boards/{name}.yaml", raw)
     memories = {n: Memory(n, **{k: v for k, v in m.items()}) for n, m in raw["memories"].items()}
     return Board(name, raw["doc"], raw["clock_mhz"], memories, raw["matrix"]["lanes"], raw["vector"]["lanes"],
                  raw["buffers"]["activation_elements"], raw["buffers"]["accumulators"])
@@ -190,6 +194,7 @@ def load_board(name: str, root: Path | None = None) -> Board:
 def _load_target(name: str, board_name: str, root: Path) -> TargetSpec:
     board = load_board(board_name, root)
     raw = expand(name, root)
+    schema.check_target(f"targets/{name}.yaml", raw)
     isa = load_isa(root).of(raw["capabilities"])
     commands = {n: isa.command(n) for n in raw["commands"]}
     registers = {n: isa.register(n) for n in raw["registers"]}
@@ -201,16 +206,23 @@ def _load_target(name: str, board_name: str, root: Path) -> TargetSpec:
         "enums": isa.raw_enums,
         "registers": {n: isa.raw_registers[n] for n in registers},
     }
-    return TargetSpec(name, raw["doc"], board, frozenset(raw["capabilities"]), raw["encoding"]["header_words"],
+    spec = TargetSpec(name, raw["doc"], board, frozenset(raw["capabilities"]), raw["encoding"]["header_words"],
                       raw["limits"], raw["roles"], commands, isa.enums, registers, expanded)
+    for role in spec.roles:
+        spec.space(role)
+    return spec
 
 
-def expand(name: str, root: Path) -> dict[str, Any]:
-    """A target file with its `extends` chain applied: lists take {add, remove}, mappings are merged key by key."""
+def expand(name: str, root: Path, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A target file with its `extends` chain applied: lists take {add, remove}, mappings are merged key by key.
+    `above`: the files that extend it. Raises DlavmError for what is no delta."""
     raw = _read(root, f"{name}.yaml", f"target {name!r}", list_targets())
+    check_type(f"targets/{name}.yaml", raw, dict)
     if "extends" not in raw:
         return raw
-    base = expand(raw["extends"], root)
+    if name in above:
+        raise DlavmError(f"targets/{name}.yaml: extends: expected an end, got {' -> '.join([*above, name])}")
+    base = expand(str(raw["extends"]), root, (*above, name))
     for key, delta in raw.items():
         if key != "extends":
             base[key] = _merge(base.get(key), delta, f"targets/{name}.yaml: {key}")
@@ -219,11 +231,13 @@ def expand(name: str, root: Path) -> dict[str, Any]:
 
 def _merge(base: Any, delta: Any, where: str) -> Any:
     if isinstance(base, list):
+        check_keys(where, delta, {}, {"add": list, "remove": list})
         unknown = [x for x in delta.get("remove", []) if x not in base]
         if unknown:
             raise DlavmError(f"{where}: remove names {unknown}, which the base does not have")
         return [x for x in base if x not in delta.get("remove", [])] + delta.get("add", [])
     if isinstance(base, dict):
+        check_type(where, delta, dict)
         return {**base, **delta.get("add", delta)}
     return delta
 
@@ -304,19 +318,25 @@ def _possible(enum: Mapping[str, Any], capabilities: set[str]) -> Mapping[str, A
 
 @lru_cache(maxsize=8)
 def load_isa(root: Path) -> IsaTables:
-    engine = _read(root, "isa/commands.yaml", "isa/commands.yaml", [])
-    control = _read(root, "isa/control.yaml", "isa/control.yaml", [])
-    return IsaTables({**control["commands"], **engine["commands"]}, engine["groups"],
-                     _read(root, "isa/enums.yaml", "isa/enums.yaml", []),
-                     _read(root, "isa/registers.yaml", "isa/registers.yaml", [])["registers"])
+    enums, registers, control, engine = (_read(root, f"isa/{n}.yaml", "", []) for n in ISA_FILES)
+    schema.check_enums("targets/isa/enums.yaml", enums)
+    schema.check_registers("targets/isa/registers.yaml", registers)
+    for name, table in (("control", control), ("commands", engine)):
+        schema.check_commands(f"targets/isa/{name}.yaml", table, enums)
+    commands = {**control["commands"], **engine["commands"]}
+    schema.check_opcodes("targets/isa", commands)
+    return IsaTables(commands, engine.get("groups", {}), enums, registers["registers"])
 
 
-def _read(root: Path, relative: str, what: str, known: list[str]) -> dict[str, Any]:
+def _read(root: Path, relative: str, what: str, known: list[str]) -> Any:
+    """A fresh object: callers change it."""
     path = root / relative
-    if not path.is_file():
+    if not path.is_file() or ".." in path.relative_to(root).parts:
         raise DlavmError(f"unknown {what}; known: {', '.join(known)}" if known else f"missing file {path}")
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(path.read_text(), Loader=loader)  # a fresh object: callers change it
+    try:
+        return read_yaml(path.read_text(encoding="utf-8"), f"targets/{relative}")
+    except UnicodeDecodeError as error:
+        raise DlavmError(f"targets/{relative}: expected text in UTF-8, got {error.object[error.start]:#04x}") from None
 
 
 def _without_docs(node: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 
 from dlavm.support.errors import DlavmError
@@ -34,8 +34,12 @@ class TaskBuilder:
     Names of variables are hints: one that is already visible gets a number behind it.
     """
 
-    def __init__(self, name: str = "program", args: Iterable[Expr] = (), assumptions: Iterable[Expr] = ()) -> None:
-        self.name = name
+    def __init__(
+        self, name: str = "program", args: Iterable[Expr] = (), assumptions: Iterable[Expr] = (),
+        commands: Collection[str] | None = None,
+    ) -> None:  # fmt: skip
+        """`commands`: those that may be launched; None for any."""
+        self.name, self._commands = name, commands
         self.args: list[Expr] = []
         self.buffers: dict[str, Buffer] = {}
         self.assumptions = tuple(assumptions)
@@ -114,6 +118,10 @@ class TaskBuilder:
     # -- statements ------------------------------------------------------------------------------------------------
 
     def launch(self, op: str, /, **fields: IntoExpr) -> None:
+        """Raises DlavmError for a command that the target does not have."""
+        if self._commands is not None and op not in self._commands:
+            place = f"{self._where}: " if self._where else ""
+            raise DlavmError(f"{place}command expected one of {', '.join(self._commands)}, got {op!r}")
         self.emit(Launch(op, fields, self._where))
 
     def let(self, name: str, value: IntoExpr) -> Expr:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-import yaml
-
+from dlavm.support.described import check_distinct, check_keys, check_range, read_yaml
 from dlavm.support.errors import DlavmError
 from dlavm.wire.protocol import SIDES, EnumType, Field, MessageType, Protocol
 from dlavm.wire.types import WIRE_TYPES
@@ -25,19 +24,6 @@ FIELD_KEYS = {"name": str, "type": str, "doc": str}
 VALUE_KEYS = {"number": int, "doc": str}
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that comes twice, where YAML lets the last one win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Hashable] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(problem=f"the key {key.value!r} comes twice",
-                                                        problem_mark=key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def load_protocol(name: str) -> Protocol:
     """The protocol of dlavm/wire/NAME.yaml."""
     return parse_protocol((files("dlavm.wire") / f"{name}.yaml").read_text(encoding="utf-8"), f"{name}.yaml")
@@ -45,18 +31,15 @@ def load_protocol(name: str) -> Protocol:
 
 def parse_protocol(text: str, source: str) -> Protocol:
     """The protocol that `text` describes. Raises DlavmError naming the place in `source`."""
-    try:
-        body = yaml.load(text, _Loader)
-    except yaml.YAMLError as problem:
-        raise DlavmError(f"{source}: expected YAML, got {' '.join(str(problem).split())}") from None
-    _keys(source, body, PROTOCOL_KEYS)
+    body = read_yaml(text, source)
+    check_keys(source, body, PROTOCOL_KEYS)
     for key, most in (("magic", U32), ("version", U16), ("max_message", U32)):
-        _in_range(f"{source}: {key}", body[key], 1, most)
+        check_range(f"{source}: {key}", body[key], 1, most)
     _name(f"{source}: namespace", body["namespace"])
     enums = {label: _enum(f"{source}: enums.{label}", label, values) for label, values in body["enums"].items()}
     messages = {label: _message(f"{source}: {label}", label, entry, enums, body["max_message"])
                 for label, entry in body["messages"].items()}
-    _distinct(f"{source}: messages", {label: m.number for label, m in messages.items()})
+    check_distinct(f"{source}: messages", {label: m.number for label, m in messages.items()})
     heading = {key: body[key] for key in PROTOCOL_KEYS if key not in ("doc", "enums", "messages")}
     return Protocol(**heading, doc=body["doc"].strip(), enum_types=enums, messages=messages)
 
@@ -67,17 +50,17 @@ def _enum(place: str, name: str, values: Any) -> EnumType:
         raise DlavmError(f"{place}: expected labels, got {values!r}")
     for label, value in values.items():
         _name(f"{place}.{label}", label)
-        _keys(f"{place}.{label}", value, VALUE_KEYS)
-        _in_range(f"{place}.{label}: number", value["number"], 0, U16)
+        check_keys(f"{place}.{label}", value, VALUE_KEYS)
+        check_range(f"{place}.{label}: number", value["number"], 0, U16)
     numbers = {label: value["number"] for label, value in values.items()}
-    _distinct(place, numbers)
+    check_distinct(place, numbers)
     return EnumType(name, numbers, {label: value["doc"] for label, value in values.items()})
 
 
 def _message(place: str, name: str, entry: Any, enums: Mapping[str, EnumType], max_message: int) -> MessageType:
     _name(place, name)
-    _keys(place, entry, MESSAGE_KEYS)
-    _in_range(f"{place}: number", entry["number"], 1, U16)
+    check_keys(place, entry, MESSAGE_KEYS)
+    check_range(f"{place}: number", entry["number"], 1, U16)
     if entry["from"] not in SENDERS:
         raise DlavmError(f"{place}: from: expected one of {', '.join(SENDERS)}, got {entry['from']!r}")
     fields = tuple(_field(f"{place}: field {i}", item, enums) for i, item in enumerate(entry["fields"]))
@@ -91,7 +74,7 @@ def _message(place: str, name: str, entry: Any, enums: Mapping[str, EnumType], m
 
 
 def _field(place: str, entry: Any, enums: Mapping[str, EnumType]) -> Field:
-    _keys(place, entry, FIELD_KEYS, optional={"enum": str})
+    check_keys(place, entry, FIELD_KEYS, optional={"enum": str})
     _name(place, entry["name"])
     if entry["type"] not in WIRE_TYPES:
         raise DlavmError(f"{place}: type: expected one of {', '.join(WIRE_TYPES)}, got {entry['type']!r}")
@@ -108,27 +91,3 @@ def _field(place: str, entry: Any, enums: Mapping[str, EnumType]) -> Field:
 def _name(place: str, name: Any) -> None:
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise DlavmError(f"{place}: expected a name of small letters, digits and _, got {name!r}")
-
-
-def _keys(place: str, entry: Any, needed: Mapping[str, type], optional: Mapping[str, type] | None = None) -> None:
-    """Every needed key and no unknown one, each with a value of its type."""
-    known = {**needed, **(optional or {})}
-    if not isinstance(entry, dict) or not set(needed) <= set(entry) <= set(known):
-        got = ", ".join(map(str, entry)) if isinstance(entry, dict) else repr(entry)
-        raise DlavmError(f"{place}: expected the keys {', '.join(needed)}, got {got}")
-    for key, value in entry.items():
-        if type(value) is not known[key]:
-            raise DlavmError(f"{place}: {key}: expected {known[key].__name__}, got {value!r}")
-
-
-def _in_range(place: str, value: int, least: int, most: int) -> None:
-    if not least <= value <= most:
-        raise DlavmError(f"{place}: expected {least}..{most}, got {value}")
-
-
-def _distinct(place: str, numbers: Mapping[str, int]) -> None:
-    seen: dict[int, str] = {}
-    for name, number in numbers.items():
-        if number in seen:
-            raise DlavmError(f"{place}.{name}: expected a number of its own, got {number} as {seen[number]} has")
-        seen[number] = name
