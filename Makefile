@@ -56,7 +56,9 @@ format: $(VENV)/.stamp-test  ## lay out the C++ and sort the Python imports
 	$(BIN)/clang-format -i $(CXX_FILES)
 	$(BIN)/ruff check --fix --select I .
 
-gen: $(VENV)/.stamp-test  ## write the generated files anew from targets/, dlavm/wire/ and the families of the tests
+gen:  ## write the generated files anew from targets/, dlavm/wire/ and the families of the tests
+	@# Not on the stamp itself: C++ that uses a new command does not compile before its header is written.
+	test -e $(VENV)/.stamp-test || $(MAKE) $(VENV)/.stamp-test
 	$(BIN)/python -m dlavm.target.gen
 	$(BIN)/python -m dlavm.wire.gen
 	$(BIN)/python scripts/families.py

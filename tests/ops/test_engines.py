@@ -2,6 +2,7 @@
 byte after every command."""
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from dlavm.sim.native import NativeDevice
 from dlavm.sim.reference import ReferenceDevice
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec, load_target
-from tests.ops.programs import PROGRAM, USED, Case, random_case
+from tests.ops.programs import MAKERS, PROGRAM, USED, Case, random_case
 
 
 def start(device: Any, spec: TargetSpec, case: Case) -> None:
@@ -48,6 +49,15 @@ def test_random_programs(board: str, seed: int) -> None:
     spec = load_target("v3", board)
     with NativeDevice(spec) as native:
         assert compare_stepwise(spec, native, random_case(spec, seed, commands=12)) > 12
+
+
+def test_a_maker_and_a_meaning_for_each_engine_command() -> None:
+    spec = load_target("v3", "nano")
+    engine = {c.name for c in spec.commands.values() if c.engine}
+    assert {make.__name__.upper() for make in MAKERS} == engine - {"LOAD_TABLE"}  # which every program begins with
+    beyond = replace(spec, commands={**spec.commands, "WARP": replace(spec.commands["COPY"], name="WARP", opcode=0x7F)})
+    with pytest.raises(DlavmError, match="expected a meaning of every command of v3, got none of WARP"):
+        ReferenceDevice(beyond)
 
 
 @pytest.mark.parametrize("simd", ["portable", "avx2", "avx512"])

@@ -11,11 +11,13 @@ from dlavm.sim.device import DeviceError
 from dlavm.sim.native import NativeDevice
 from dlavm.sim.reference import ReferenceDevice
 from dlavm.target import load_target
+from dlavm.target.spec import ADDRESS_UNIT
 from tests.ops.programs import PROGRAM, Case, random_case
 from tests.ops.test_engines import start
 
 NANO = load_target("v3", "nano")
 REGISTERS = {name: register.offset for name, register in NANO.registers.items()}
+STREAM = NANO.board.memories["ddr"].base
 BOUND = 400  # commands: a damaged count must not keep a test running
 
 
@@ -33,9 +35,18 @@ def damaged(seed: int) -> Case:
 
 
 def outcome(device: Any, case: Case) -> tuple[str, int, int, int]:
-    """Error name, and what the registers ERROR, ERROR_PC and STATUS say."""
+    """Error name, and what the registers ERROR, ERROR_PC and STATUS say.
+
+    The stream lies in a memory of its own: rows that overlap, as damaged ones may, are written in any order
+    (numerics.md section 11), and must not change it.
+    """
     device.csr_write(REGISTERS["CONTROL"], 2)
     start(device, NANO, case)
+    device.csr_write(REGISTERS["CONTROL"], 2)
+    device.mem_write(STREAM, np.array(case.words, dtype="<u4"))
+    device.csr_write(REGISTERS["PROGRAM"], STREAM // ADDRESS_UNIT)
+    device.csr_write(REGISTERS["PROGRAM_WORDS"], len(case.words))
+    device.csr_write(REGISTERS["CONTROL"], 1)
     code = "none"
     try:
         device.run(BOUND)

@@ -17,6 +17,7 @@ from dlavm.sim.reference.memory import AddressError, FlatMemory
 from dlavm.sim.reference.numerics import F32
 from dlavm.sim.reference.store import StoreEngine
 from dlavm.sim.reference.vector import VectorEngine
+from dlavm.support.errors import DlavmError
 from dlavm.target.isa import EncodingError, Instr, SReg, decode_header, decode_payload
 from dlavm.target.spec import ADDRESS_UNIT, TargetSpec
 from dlavm.target.tables import SEGMENTS
@@ -37,6 +38,7 @@ class StoppedError(Exception):
 
 class ReferenceDevice:
     def __init__(self, spec: TargetSpec) -> None:
+        """Raises DlavmError for a target with a command that has no meaning here."""
         self._spec = spec
         self._pc = 0
         self._memory = FlatMemory(spec)
@@ -51,6 +53,9 @@ class ReferenceDevice:
             "KV_APPEND": self._store.kv_append, "GATHER": self._store.gather, "COPY": self._store.copy,
             "LOAD_TABLE": self._load_table,
         }
+        lacking = [c.name for c in spec.commands.values() if c.engine and c.name not in self._engine_ops]
+        if lacking:
+            raise DlavmError(f"reference: expected a meaning of every command of {spec.name}, got none of {lacking[0]}")
         self._registers = {r.offset + 4 * i: 0 for r in spec.registers.values() for i in range(r.count)}
         self._tables = self._empty_tables()
         self._fn = {v: k for k, v in spec.enums["scalar_fn"].items()}
