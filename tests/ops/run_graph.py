@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dlavm.compile import Compiled, Options, _constants, compile_graph
+from dlavm.compile import Compiled, Options, compile_graph, constants
 from dlavm.describe import ENTRY, stream_name
 from dlavm.frontend import Model
+from dlavm.frontend.model import ALL
 from dlavm.graph import Graph
-from dlavm.pack.emit import _linear_bytes, _striped
+from dlavm.pack.emit import Constant, pieces
 from dlavm.pack.weights import to_half
 from dlavm.sim.device import Device
 from dlavm.sym import evaluate
@@ -35,6 +35,33 @@ class Step:
     head_rows: int
 
 
+class ArrayWeights:
+    """Arrays as a checkpoint."""
+
+    place = "arrays"
+
+    def __init__(self, arrays: Params) -> None:
+        self._arrays = arrays
+
+    def names(self) -> list[str]:
+        return sorted(self._arrays)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._arrays[name].shape
+
+    def dtype(self, name: str) -> str:
+        return "F16"
+
+    def get(self, name: str, rows: slice = ALL) -> NDArray[Any]:
+        return self._arrays[name][rows]
+
+    def grid(self, name: str, rows: slice = ALL) -> None:
+        return None
+
+    def note(self, name: str) -> str:
+        return ""
+
+
 class GraphRun:
     """A graph on a device. `run` gives the bytes of every output and of every cache behind a step."""
 
@@ -44,14 +71,20 @@ class GraphRun:
         self._graph, self._spec, self._params = graph, spec, params
         self._compiled: Compiled = compile_graph(graph, spec, options or Options())
         self._device: Device = engine(spec)
-        source = SimpleNamespace(get=params.__getitem__)
-        for constant in _constants(self._compiled, Model("random", lambda ctx, chunk: graph, source)):  # type: ignore[arg-type]
-            in_weights = self._region("weights", constant.address)
-            data = linear(_striped(constant, spec.space("weights")), spec.space("weights")) if in_weights else None
-            self._device.mem_write(constant.address, (data if in_weights else _linear_bytes(constant)).tobytes())
+        for constant in constants(self._compiled, Model("arrays", lambda ctx, chunk: graph, ArrayWeights(params))):
+            self._write(constant)
+        # Something to see, also in a cache that the graph only reads.
+        rng = np.random.default_rng(2)
+        for name, layout in self._compiled.lowered.kv.items():
+            content = rng.standard_normal(layout.bytes // 2).astype(np.float16)
+            self._device.mem_write(self._compiled.memory.bases[name], content.tobytes())
 
-    def _region(self, role: str, address: int) -> bool:
-        return any(r.role == role and r.base <= address < r.base + r.bytes for r in self._compiled.memory.regions)
+    def _write(self, constant: Constant) -> None:
+        region = next(r for r in self._compiled.memory.regions if r.base <= constant.address < r.base + r.bytes)
+        memory = self._spec.space(region.role)
+        for start, channels in pieces(constant, memory):
+            address = constant.address + start * memory.channels
+            self._device.mem_write(address, linear(channels, memory).tobytes())
 
     def run(self, step: Step) -> dict[str, bytes]:
         self._write_inputs(step)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,49 +12,26 @@ from numpy.typing import NDArray
 
 from dlavm.compile import Options, build
 from dlavm.frontend import Model
-from dlavm.frontend.model import ALL
 from dlavm.pack.artifact import Artifact
 from dlavm.runtime.engine import upload
 from dlavm.runtime.session import Session
 from dlavm.sim.native import NativeDevice
 from dlavm.sim.reference import ReferenceDevice
 from dlavm.target import TargetSpec, load_target
+from tests.ops.run_graph import ArrayWeights
 from tests.unit.test_lower import small_graph
 
 CTX, CHUNK = 64, 40
 
 
-class RandomWeights:
+def random_weights() -> ArrayWeights:
     """Weights of `small_graph`, the same for every board."""
-
-    place = "random"
-
-    def __init__(self) -> None:
-        graph = small_graph(hidden=256, ffn=160)
-        rng = np.random.default_rng(5)
-        self._arrays = {p.source: (rng.standard_normal([int(x) for x in p.type.shape]) / 8).astype(np.float16)
-                        for p in graph.params}
-
-    def names(self) -> list[str]:
-        return sorted(self._arrays)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self._arrays[name].shape
-
-    def dtype(self, name: str) -> str:
-        return "F16"
-
-    def get(self, name: str, rows: slice = ALL) -> NDArray[Any]:
-        return self._arrays[name][rows]
-
-    def grid(self, name: str, rows: slice = ALL) -> None:
-        return None
-
-    def note(self, name: str) -> str:
-        return ""
+    rng = np.random.default_rng(5)
+    return ArrayWeights({p.source: (rng.standard_normal([int(x) for x in p.type.shape]) / 8).astype(np.float16)
+                         for p in small_graph(hidden=256, ffn=160).params})
 
 
-MODEL = Model("small", lambda ctx, chunk: small_graph(hidden=256, ffn=160, ctx=ctx, chunk=chunk), RandomWeights())
+MODEL = Model("small", lambda ctx, chunk: small_graph(hidden=256, ffn=160, ctx=ctx, chunk=chunk), random_weights())
 
 
 def board(name: str, elements: int | None = None, accumulators: int | None = None) -> TargetSpec:
