@@ -18,11 +18,15 @@ import numpy as np
 from bench_table import replace_block, table
 
 from dlavm.compile import Options as BuildOptions
+from dlavm.compile import build
 from dlavm.frontend import Model, load_model
+from dlavm.pack.artifact import Artifact
 from dlavm.quantize import Options, quantize_model
 from dlavm.runtime.sampling import Sampler
+from dlavm.runtime.session import Session, open_session
 from dlavm.runtime.tokens import Tokenizer
-from dlavm.verbs.floats import FloatSession, model_session, model_tokenizer
+from dlavm.target import load_target
+from dlavm.verbs.floats import model_session, model_tokenizer
 from dlavm.verbs.perplexity import documents, perplexity
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,24 +73,23 @@ def arguments() -> argparse.Namespace:
 
 
 def written_samples(model: Model, path: Path, length: int) -> list[list[int]]:
-    """Windows over documents that the model writes, each begun with a bos token; the same each time."""
+    """Windows of documents that the model writes in the simulator, each begun with a bos token; the same each time."""
     if not path.exists():
-        session = model_session(model, BuildOptions(ctx=length, chunk=1))
-        bos = int(model.config["bos_token_id"] or 0)  # type: ignore[call-overload]
-        stop = set(model.config["eos_token_ids"] or ())  # type: ignore[arg-type]
-        samples = [write(session, bos, stop, length, seed) for seed in range(SAMPLES)]
-        path.write_text(json.dumps(samples))
+        artifact = path.with_name("artifact")
+        build(model, load_target("v3", "nano"), BuildOptions(ctx=length, chunk=1), artifact)
+        with open_session(Artifact.open(artifact), "sim") as session:
+            path.write_text(json.dumps([write(model, session, length, seed) for seed in range(SAMPLES)]))
     return list(json.loads(path.read_text()))
 
 
-def write(session: FloatSession, bos: int, stop: set[int], length: int, seed: int) -> list[int]:
+def write(model: Model, session: Session, length: int, seed: int) -> list[int]:
     """One window: documents one behind the other."""
+    bos, stop = int(str(model.config["bos_token_id"])), model.config["eos_token_ids"]
     sampler, ids = Sampler(temperature=1.0, seed=seed), [bos]
     session.reset()
     while len(ids) < length:
-        logits = session.logits([ids[-1]])[-1]
-        token = int(sampler.sample(logits.astype(np.float16)))
-        ids.append(bos if token in stop else token)
+        token = sampler.sample(session.prefill([ids[-1]]).logits[-1])
+        ids.append(bos if token in (stop or ()) else token)  # type: ignore[operator]
     return ids
 
 

@@ -68,10 +68,16 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def _fields(model: Model, graph: Graph, content: Content) -> dict[str, Any]:
-    """Those of the source's config.json. A tied head that is quantised is tied no more."""
+    """Those of the source's config.json. A tied head that is quantised is tied no more, nor do the fields of a part
+    say so, such as `text_config` of a model that reads images too."""
     tied = [p for p in graph.params if p.source not in ("", p.name) and p.name in content.formats]
     fields = dict(model.fields or {})
-    return {**fields, "tie_word_embeddings": False} if tied and fields else fields
+    if not tied or not fields:
+        return fields
+    for name, part in fields.items():
+        if isinstance(part, Mapping) and "tie_word_embeddings" in part:
+            fields[name] = {**part, "tie_word_embeddings": False}
+    return {**fields, "tie_word_embeddings": False}
 
 
 def _copy_tokenizer(tokenizer: Path | Mapping[str, str] | None, folder: Path) -> None:
