@@ -11,6 +11,10 @@ PIP     := $(BIN)/pip install --quiet --disable-pip-version-check
 PYTEST  := $(BIN)/python -m pytest -q
 STORIES := output/stories
 MINUTES ?= 10
+EXAMPLES ?= 10000
+# Expressions; text of graphs and tasks; passes; order of nodes; memory plans; generated code; tilings; engines.
+SWEEP   ?= $(addprefix tests/,prop/test_sym_prop.py prop/test_graph_text_prop.py prop/test_task_prop.py \
+           prop/test_passes_prop.py unit/test_passes_order.py unit/test_codegen.py ops/test_random_graphs.py ops/test_engines.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all sweep test-rtl bench lint format gen wheel clean
@@ -29,8 +33,8 @@ test: lint  ## lint, then every test that is not marked slow
 test-all: lint  ## lint, then every test
 	$(PYTEST) -n $(JOBS) tests
 
-sweep: $(VENV)/.stamp-test  ## 10,000 examples of each property of expressions, task programs and generated code
-	TEST_EXAMPLES=10000 $(PYTEST) -n $(JOBS) tests/prop/test_sym_prop.py tests/prop/test_task_prop.py tests/unit/test_codegen.py
+sweep: $(VENV)/.stamp-test  ## 10,000 examples of each property that SWEEP names; some hours
+	TEST_EXAMPLES=$(EXAMPLES) $(PYTEST) -n $(JOBS) -m "not slow" $(SWEEP)
 
 test-rtl: $(VENV)/.stamp-test  ## the RTL alone: blocks with cocotb, whole programs on the Verilated core
 	$(PYTEST) -n $(JOBS) tests/rtl

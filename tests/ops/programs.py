@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,11 +36,18 @@ def random_halves(rng: Rng, count: int) -> NDArray[np.uint16]:
     return np.where(wild, rng.integers(0, 1 << 16, count).astype(np.uint16), values)
 
 
+@cache
+def pool() -> NDArray[np.uint16]:
+    """Where the cases take what their programs find in memory: making it anew for each would be most of the time."""
+    return random_halves(np.random.default_rng(0), 4 * TABLE)
+
+
 def random_case(spec: TargetSpec, seed: int, commands: int) -> Case:
     """A program of `commands` engine commands with fences between them, and the memory that it starts on."""
     rng = np.random.default_rng(seed)
     memory = np.zeros(USED, dtype=np.uint8)
-    memory[:TABLE] = random_halves(rng, TABLE // 2).view(np.uint8)
+    first = rng.integers(0, pool().size - TABLE // 2)
+    memory[:TABLE] = pool()[first:first + TABLE // 2].view(np.uint8)
     memory[INDEX:INDEX + INDICES.nbytes] = INDICES.view(np.uint8)
     functions = rng.permutation(sorted(ACTIVATIONS))[:spec.limits["act_slots"]]
     program = []

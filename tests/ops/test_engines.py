@@ -2,16 +2,21 @@
 byte after every command."""
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dlavm.sim.native import NativeDevice
 from dlavm.sim.reference import ReferenceDevice
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec, load_target
+from tests.conftest import examples
 from tests.ops.programs import MAKERS, PROGRAM, USED, Case, random_case
 
 
@@ -43,12 +48,21 @@ def compare_stepwise(spec: TargetSpec, native: Any, case: Case) -> int:
     return commands
 
 
-@pytest.mark.parametrize("board", ["nano", "vcu128"])
-@pytest.mark.parametrize("seed", range(12))
-def test_random_programs(board: str, seed: int) -> None:
+BOARDS = ("nano", "vcu128", "u280")
+
+
+@pytest.fixture(scope="module")
+def simulators() -> Iterator[dict[str, NativeDevice]]:
+    """By board; what a case leaves in a device must not matter to the next one."""
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(NativeDevice(load_target("v3", name))) for name in BOARDS}
+
+
+@settings(max_examples=examples(36))
+@given(board=st.sampled_from(BOARDS), seed=st.integers(0, (1 << 63) - 1), commands=st.integers(1, 8))
+def test_random_programs(simulators: dict[str, NativeDevice], board: str, seed: int, commands: int) -> None:
     spec = load_target("v3", board)
-    with NativeDevice(spec) as native:
-        assert compare_stepwise(spec, native, random_case(spec, seed, commands=12)) > 12
+    assert compare_stepwise(spec, simulators[board], random_case(spec, seed, commands)) > commands
 
 
 def test_a_maker_and_a_meaning_for_each_engine_command() -> None:

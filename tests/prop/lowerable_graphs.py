@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,12 @@ FUNCTIONS = ("silu", "tanh", "relu")
 
 
 @st.composite
-def lowerable_graphs(draw: st.DrawFn, scopes: int = 3, nodes: int = 5) -> Graph:
+def lowerable_graphs(
+    draw: st.DrawFn, scopes: int = 3, nodes: int = 5, formats: Sequence[str] = ("int4g128",)
+) -> Graph:
     """Values of (token, dim) that read each other, in up to `scopes` scopes of up to `nodes` steps each; the last
-    rows of one go through a head. Behind the passes that lowering needs, without code that nobody needs."""
+    rows of one go through a head. Behind the passes that lowering needs, without code that nobody needs; weights in
+    one of `formats`."""
     b = Builder("random", ctx=CTX, chunk=CHUNK)
     made = _Maker(draw, b)
     for layer in range(draw(st.integers(1, scopes))):
@@ -33,7 +36,7 @@ def lowerable_graphs(draw: st.DrawFn, scopes: int = 3, nodes: int = 5) -> Graph:
     if draw(st.booleans()):
         outputs["early"] = b.copy(draw(st.sampled_from(made.values)))
     graph = b.finish(**outputs)
-    for pass_ in (Dce(), QuantizeWeights(), MaterialiseViews()):
+    for pass_ in (Dce(), QuantizeWeights(draw(st.sampled_from(formats))), MaterialiseViews()):
         graph = pass_(graph)
     return graph
 
