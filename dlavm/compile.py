@@ -50,7 +50,8 @@ from dlavm.support.kept import stamp
 from dlavm.support.memory import peak_rss
 from dlavm.support.stages import write_stage
 from dlavm.target import TargetSpec
-from dlavm.target.isa import disassemble
+from dlavm.target.isa import WORD_MASK, disassemble
+from dlavm.target.schema import ADDRESS_UNIT
 from dlavm.target.tables import table_bytes
 from dlavm.task import Buffer, Program, Rolled, print_program, restrict, roll, share_in_place, simplify, verify
 
@@ -192,16 +193,21 @@ def _place(
     programs |= more
     bounds |= {name: {arg.name: (arg.lo, arg.hi) for arg in one.args} for name, one in more.items()}
     lengths = {name: _length(one, spec) for name, one in programs.items()}
-    streams = [Buffer(stream_name(name), "program", 4 * n, f"u32[{n}]") for name, n in lengths.items() if n]
-    memory = assign(program, spec, streams, list(more.values()))
-    bases = dict(zip(more, memory.others, strict=True))
-    codes = {name: generate(one, spec, bases.get(name, memory.bases)) for name, one in programs.items()}
-    return memory, {name: CompiledEntry(bounds[name], code) for name, code in codes.items()}
+    while True:
+        streams = [Buffer(stream_name(name), "program", 4 * n, f"u32[{n}]") for name, n in lengths.items() if n]
+        memory = assign(program, spec, streams, list(more.values()))
+        bases = dict(zip(more, memory.others, strict=True))
+        codes = {name: generate(one, spec, bases.get(name, memory.bases)) for name, one in programs.items()}
+        if all(len(code.words) <= lengths[name] for name, code in codes.items()):
+            return memory, {name: CompiledEntry(bounds[name], code) for name, code in codes.items()}
+        lengths = {name: max(lengths[name], len(code.words)) for name, code in codes.items()}
 
 
 def _length(program: Program, spec: TargetSpec) -> int:
-    """Words of the stream. Addresses never make it longer than it is with all bases apart from zero."""
-    return len(generate(program, spec, {b.name: 16 * (i + 1) for i, b in enumerate(program.buffers)}).words)
+    """Words of the stream, as a first guess: two addresses that happen to be equal share a register, so a stream may
+    be longer with other bases. These lie so far apart that hardly any are equal."""
+    apart = ADDRESS_UNIT * (WORD_MASK // (len(program.buffers) + 2))
+    return len(generate(program, spec, {b.name: (i + 1) * apart for i, b in enumerate(program.buffers)}).words)
 
 
 def build(model: Model, spec: TargetSpec, options: Options, out: Path | None) -> dict[str, Any]:

@@ -118,6 +118,8 @@ class GraphRun:
             for offset in offsets:
                 words[offset] = evaluate(expr, args)
         address = self._compiled.memory.bases[stream_name(ENTRY)]
+        room = next(r for r in self._compiled.memory.regions if r.role == "program")
+        assert address + 4 * len(words) <= room.base + room.bytes
         self._device.mem_write(address, np.array(words, "<u4").tobytes())
         self._device.csr_write(registers["PROGRAM"], address // 16)
         self._device.csr_write(registers["PROGRAM_WORDS"], len(words))
