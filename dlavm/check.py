@@ -12,7 +12,7 @@ from dlavm.graph import Graph
 from dlavm.graph.analysis import components, unused
 from dlavm.graph.interface import interface_problems
 from dlavm.lower import lowering_problems
-from dlavm.memory import assign
+from dlavm.memory import assign, check_capacity
 from dlavm.passes import run
 from dlavm.quant import format_notes
 from dlavm.support.errors import DlavmError, Problems
@@ -108,6 +108,6 @@ def _check_target(graph: Graph, spec: TargetSpec, options: Options, found: Findi
     for where, what in problems:
         found.add(where, what, f"see `dlavm targets` for what {spec.name} can do")
     if problems:
-        found.attempt(lambda: assign(tasks, spec), BOARD)  # what was lowered may be too large already
+        found.attempt(lambda: check_capacity(assign(tasks, spec), spec), BOARD)  # what was lowered may be too large
     else:
-        found.attempt(lambda: compile_graph(graph, spec, options), BOARD)
+        found.attempt(lambda: check_capacity(compile_graph(graph, spec, options).memory, spec), BOARD)

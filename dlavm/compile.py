@@ -21,7 +21,7 @@ from dlavm.graph import Graph, Value, print_graph
 from dlavm.graph.constants import constant_array
 from dlavm.graph.interface import interface_problems
 from dlavm.lower import Lowered, lower
-from dlavm.memory import MemoryMap, alignments, assign
+from dlavm.memory import MemoryMap, alignments, assign, check_capacity
 from dlavm.memory.csv import to_csv
 from dlavm.pack.artifact import HOST, Producer
 from dlavm.pack.emit import Constant, Extent, dense_rows, images_of, write_artifact
@@ -137,8 +137,8 @@ def _assembly(spec: TargetSpec, code: Code) -> str:
 
 
 def compile_model(model: Model, spec: TargetSpec, options: Options, for_sessions: bool = False) -> Compiled:
-    """Compiles without touching weights or files. Raises DlavmError naming op or tensor, expectation and finding;
-    `for_sessions`: for a graph that none can drive too."""
+    """Compiles without touching weights or files. Raises DlavmError naming op or tensor, expectation and finding, and
+    for a board that is too small unless only shapes are wanted; `for_sessions`: for a graph that none can drive too."""
     ctx, chunk = options.sizes(model, spec)
     passes = pipeline(options, spec, model.weights)
     written = model.graph(ctx, chunk)
@@ -147,7 +147,10 @@ def compile_model(model: Model, spec: TargetSpec, options: Options, for_sessions
     graph, batch = run(passes, written), None
     if chunk > 1 and spec.has(*BATCH_NEEDS):
         batch = run(passes, model.graph(ctx, min(chunk, MAX_BATCH)), f"{BATCH}-")
-    return compile_graph(graph, spec, options, batch)
+    compiled = compile_graph(graph, spec, options, batch)
+    if not model.shapes_only:
+        check_capacity(compiled.memory, spec)
+    return compiled
 
 
 def compile_graph(graph: Graph, spec: TargetSpec, options: Options, batch: Graph | None = None) -> Compiled:
@@ -230,8 +233,17 @@ def build(model: Model, spec: TargetSpec, options: Options, out: Path | None) ->
         "activation_peak_bytes": memory.activation_peak_bytes,
         "activation_lower_bound_bytes": memory.activation_lower_bound_bytes, "kv_bytes": memory.kv_bytes,
         "compile_s": compile_s, "pack_s": time.perf_counter() - started - compile_s,
-        "peak_rss_bytes": peak_rss(), "quantised": summary(losses), "notes": list(model.notes),
+        "peak_rss_bytes": peak_rss(), "quantised": summary(losses), "notes": [*model.notes, *_shortage(compiled)],
     }
+
+
+def _shortage(compiled: Compiled) -> list[str]:
+    """What shapes without weights, which are compiled for any board, would lack on theirs."""
+    try:
+        check_capacity(compiled.memory, compiled.spec)
+    except DlavmError as error:
+        return [str(error)]
+    return []
 
 
 def _described(compiled: Compiled, model: Model, options: Options) -> Manifest:

@@ -72,7 +72,8 @@ def assign(
     tensor begins at the same offset in each channel; the weights end where each channel's share is whole pages. The
     caches come last, so that those of further sequences can follow.
 
-    Raises DlavmError for a name that occurs twice, a role that the target has no space for, and a space too small.
+    Raises DlavmError for a name that occurs twice, and a role that the target has no space for. Whether the board is
+    large enough is `check_capacity`'s question.
     """
     buffers = _by_role([*program.buffers, *extra, *_further([*program.buffers, *extra], also)])
     spaces = {role: _space(spec, role) for role in buffers}
@@ -97,8 +98,6 @@ def assign(
         unit = PAGE * memory.channels if role == "weights" else 1
         ends[memory.name] = memory.base + _up(start + size - memory.base, lcm(unit, memory.beat_row))
         regions.append(Region(memory.name, role, start, ends[memory.name] - start))
-    for memory in memories.values():
-        _check_capacity(memory, [r for r in regions if r.space == memory.name], spec)
     regions.sort(key=lambda r: r.base)
     further = tuple(_bases(other, bases, made, first_activation) for other, made in zip(also, others, strict=True))
     return MemoryMap(bases, tuple(regions), tuple(intervals), activations, further)
@@ -187,16 +186,19 @@ def _up(value: int, unit: int) -> int:
     return -(-value // unit) * unit
 
 
-def _check_capacity(memory: Memory, regions: list[Region], spec: TargetSpec) -> None:
-    need = sum(r.bytes for r in regions)
-    if need <= memory.capacity:
-        return
-    split = ", ".join(f"{r.role} {r.bytes}" for r in regions)
-    kv = sum(r.bytes for r in regions if r.role == "kv")
-    hint = "; choose a board with more memory or a smaller model"
-    if kv and (need - kv <= memory.capacity or kv == max(r.bytes for r in regions)):
-        hint = f"; the KV cache alone takes {kv} bytes: choose a smaller --ctx"
-    raise DlavmError(
-        f"memory {memory.name} of board {spec.board.name}: expected at most {memory.capacity} bytes, "
-        f"got {need} ({split}){hint}"
-    )
+def check_capacity(made: MemoryMap, spec: TargetSpec) -> None:
+    """Raises DlavmError for a memory of the board that the regions do not fit, with the bytes of each."""
+    for name in dict.fromkeys(region.space for region in made.regions):
+        memory, regions = spec.board.memory(name), [r for r in made.regions if r.space == name]
+        need = sum(r.bytes for r in regions)
+        if need <= memory.capacity:
+            continue
+        split = ", ".join(f"{r.role} {r.bytes}" for r in regions)
+        kv = sum(r.bytes for r in regions if r.role == "kv")
+        hint = "; choose a board with more memory or a smaller model"
+        if kv and (need - kv <= memory.capacity or kv == max(r.bytes for r in regions)):
+            hint = f"; the KV cache alone takes {kv} bytes: choose a smaller --ctx"
+        raise DlavmError(
+            f"memory {name} of board {spec.board.name}: expected at most {memory.capacity} bytes, "
+            f"got {need} ({split}){hint}"
+        )

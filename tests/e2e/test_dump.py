@@ -57,8 +57,12 @@ def test_the_graph_of_a_model_that_no_board_holds(dlavm: Command, stories_py: Pa
     model = stories_py.with_name("qwen2.py:qwen2_72b")
     folded = dlavm("dump", model, *options, "--stage", "graph", "--format", "dot", "--fold")
     assert "78 layers, each like layer 0" in folded.out
-    refused = dlavm("dump", model, *options, "--stage", "memory")
-    assert refused.code == 2 and "board nano: expected at most" in refused.err
+    assert dlavm("dump", model, *options, "--stage", "memory").code == 0
+    options += ("--target", "v3")
+    shape = dlavm("build", model, *options, "--json")
+    assert shape.code == 0 and "memory hbm of board nano: expected at most 134217728 bytes" in shape.json["notes"][0]
+    refused = dlavm("check", model, *options)
+    assert refused.code == 1 and "board nano: expected at most" in refused.out
 
 
 def test_the_graph_as_json(dlavm: Command, stories: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dlavm.memory import Interval, assign, liveness, plan, validate
+from dlavm.memory import Interval, assign, check_capacity, liveness, plan, validate
 from dlavm.memory.csv import parse_csv, read_csv
 from dlavm.support.errors import DlavmError
 from dlavm.target import load_target
@@ -239,7 +239,7 @@ def test_activations_are_planned() -> None:
 )
 def test_a_space_too_small(sizes: dict[str, int], message: str) -> None:
     with pytest.raises(DlavmError, match=message) as error:
-        assign(program(*(Buffer(role, role, size) for role, size in sizes.items())), V3)
+        check_capacity(assign(program(*(Buffer(role, role, size) for role, size in sizes.items())), V3), V3)
     assert "memory hbm of board nano: expected at most 134217728 bytes" in str(error.value)
 
 
