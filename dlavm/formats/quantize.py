@@ -77,8 +77,11 @@ def _codes(x: F32, format: Format) -> NDArray[np.uint8]:
     """The nearest codes of x, which counts values of the element."""
     element = format.element
     if element.float_type is None:
-        units = np.rint(np.ldexp(x, -element.unit_exponent))
-        return (np.clip(units, -element.middle, element.middle - 1) + element.middle).astype(np.uint8)
+        units = x * np.float32(2.0**-element.unit_exponent)
+        np.rint(units, out=units)
+        np.clip(units, -element.middle, element.middle - 1, out=units)
+        units += element.middle
+        return units.astype(np.uint8)
     largest = np.float32(np.ldexp(float(element.table.max()), element.unit_exponent))
     return np.clip(x, -largest, largest).astype(element.float_type).view(np.uint8)
 
