@@ -72,7 +72,7 @@ def check(model: Model, spec: TargetSpec, options: Options) -> Findings:
 def _possible(model: Model, spec: TargetSpec, options: Options, found: Findings) -> Options:
     """The options, or those that the model can have in place of what is a problem."""
     if found.attempt(lambda: pipeline(options, spec, model.weights), OPTIONS) is None:
-        options = replace(options, quant=Options().quant)
+        options = replace(options, quant=Options().quant, kv=Options().kv)
     count = len(found.problems)
     found.attempt(lambda: options.sizes(model, spec), OPTIONS)
     found.attempt(lambda: model.check_ctx(options.ctx or 0), OPTIONS)

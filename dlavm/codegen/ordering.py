@@ -12,6 +12,8 @@ from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec
 from dlavm.target.isa import Instr
 
+CACHE_FORMATS = ("kv_k", "kv_v", "kvq_k", "kvq_v")  # weights that the step itself writes
+
 
 class EngineOrder:
     def __init__(self, spec: TargetSpec, emit: Callable[[Instr], None]) -> None:
@@ -21,7 +23,8 @@ class EngineOrder:
         if spec.limits["semaphores"] < pairs:
             raise DlavmError(f"target {spec.name}: limits.semaphores expected at least {pairs}, one for every two "
                              f"engines, got {spec.limits['semaphores']}")
-        self._kv_formats = {spec.enums["weight_format"][n] for n in ("kv_k", "kv_v")}
+        self._kv_formats = {spec.enums["weight_format"][n] for n in CACHE_FORMATS
+                            if n in spec.enums["weight_format"]}
         self._emit = emit
         self._current: str | None = None
         self._load_waits = True  # load has not yet seen the latest append

@@ -24,6 +24,7 @@ from dlavm.passes import (
     MaterialiseViews,
     OrderForMemory,
     Pass,
+    QuantizeCache,
     QuantizeWeights,
 )
 from dlavm.target import load_target
@@ -33,7 +34,7 @@ NANO = load_target("v3", "nano")
 DIM, CTX = 8, 8  # half a row tile of the board nano
 PASSES: list[Pass] = [
     Canonicalise(), FoldConstants(), FoldScale(), Dce(), Cse(), LastTokens(), FuseEpilogue(), QuantizeWeights(),
-    MaterialiseViews(), FuseHorizontal(NANO.space("weights")), OrderForMemory(NANO),
+    MaterialiseViews(), FuseHorizontal(NANO.space("weights")), OrderForMemory(NANO), QuantizeCache("mxint8"),
 ]  # fmt: skip
 OPS = [
     "linear", "linear", "linear", "linear_bias", "linear_half", "rms_norm", "act", "scale", "add", "mul", "add_row",
