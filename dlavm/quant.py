@@ -37,9 +37,15 @@ def quantisation(option: str, spec: TargetSpec, weights: WeightSource | None = N
     return QuantizeWeights(DEFAULT, patterns, partial(_own_format, weights, available), available)
 
 
+def cache_formats(spec: TargetSpec) -> tuple[str, ...]:
+    """Those of KV caches that the target has."""
+    return tuple(name for name in KV_FORMATS if spec.has(f"kv_{name}"))
+
+
 def cache_format(option: str, spec: TargetSpec) -> QuantizeCache:
-    """The pass for --kv. Raises DlavmError for a format that does not exist or that the target does not have."""
-    available = tuple(name for name in KV_FORMATS if spec.has(f"kv_{name}"))
+    """The pass for --kv. Raises DlavmError for a format that does not exist or that the target does not have; on a
+    target without any, lowering names the ops that want one."""
+    available = cache_formats(spec) or tuple(KV_FORMATS)
     if option not in available:
         raise DlavmError(f"--kv: expected one of {', '.join(available)} for {spec.name}, got {option!r}")
     return QuantizeCache(option, available)

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec
 from dlavm.target.isa import Instr
-
-CACHE_FORMATS = ("kv_k", "kv_v", "kvq_k", "kvq_v")  # weights that the step itself writes
+from dlavm.target.layout import KV_PRODUCTS
 
 
 class EngineOrder:
@@ -23,8 +22,7 @@ class EngineOrder:
         if spec.limits["semaphores"] < pairs:
             raise DlavmError(f"target {spec.name}: limits.semaphores expected at least {pairs}, one for every two "
                              f"engines, got {spec.limits['semaphores']}")
-        self._kv_formats = {spec.enums["weight_format"][n] for n in CACHE_FORMATS
-                            if n in spec.enums["weight_format"]}
+        self._kv_formats = {number for name, number in spec.enums["weight_format"].items() if name in KV_PRODUCTS}
         self._emit = emit
         self._current: str | None = None
         self._load_waits = True  # load has not yet seen the latest append

@@ -14,10 +14,10 @@ from dlavm.lower.rules import rule
 from dlavm.support.errors import DlavmError
 from dlavm.sym import Expr, IntoExpr, minimum, wrap
 from dlavm.target.isa import f32_bits
-from dlavm.target.layout import BLOCK, MAX_TOKEN_TILE, KvLayout, attention_tile, row_bytes, score_columns
+from dlavm.target.layout import BLOCK, KV_FORMATS, MAX_TOKEN_TILE, KvLayout, attention_tile, row_bytes, score_columns
 from dlavm.target.spec import ADDRESS_UNIT
 
-PRODUCTS = {"fp16": ("kv_k", "kv_v"), "mxint8": ("kvq_k", "kvq_v")}  # with keys and values, by format of the cache
+CACHE = "|".join(f"kv_{name}" for name in KV_FORMATS)  # capabilities, of which the format of the cache takes one
 
 
 @rule("rope")
@@ -31,7 +31,7 @@ def lower_rope(c: Context, node: Node) -> None:
                        table_so=table.outer_stride)
 
 
-@rule("kv_append")
+@rule("kv_append", CACHE)
 def lower_kv_append(c: Context, node: Node) -> None:
     x = c.rows(node["x"])
     base, layout = c.cache(node["cache"], node)
@@ -42,12 +42,12 @@ def lower_kv_append(c: Context, node: Node) -> None:
                        cache=base + part.kv_base, cache_head=layout.head_bytes // ADDRESS_UNIT, pos=part.kv_len)
 
 
-@rule("attention")
+@rule("attention", CACHE)
 def lower_attention(c: Context, node: Node) -> None:
     _attention(c, node, 1)
 
 
-@rule("attention", "token_batch")
+@rule("attention", CACHE, "token_batch")
 def lower_attention_batch(c: Context, node: Node) -> None:
     _attention(c, node, MAX_TOKEN_TILE)
 
@@ -68,7 +68,7 @@ def _attention(c: Context, node: Node, batch: int) -> None:
     score_step = tile * group * score_row
     cache: dict[str, IntoExpr] = {"batch": layout.heads, "wgt_tile": layout.block_bytes // ADDRESS_UNIT,
                                   "wgt_b": layout.head_bytes // ADDRESS_UNIT}
-    formats = [c.spec.enums["weight_format"][name] for name in PRODUCTS[layout.format]]
+    formats = [c.spec.enums["weight_format"][name] for name in (layout.stored.keys, layout.stored.values)]
     bend, mask = _bend(c, node), _mask(c, node, q.inner, window)
     for part, first, count in _tiles(c, q.outer, tile):
         # Positions that the tile's first and last token see, without the blocks that no token of the tile sees.

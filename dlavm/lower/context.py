@@ -249,7 +249,7 @@ class Context:
         DlavmError for a format that the target does not have."""
         layout = self.kv.setdefault(value.source, _cache_layout(value))
         if not self.spec.has(f"kv_{layout.format}"):
-            have = ", ".join(name for name in KV_FORMATS if self.spec.has(f"kv_{name}")) or "none"
+            have = ", ".join(name for name in KV_FORMATS if self.spec.has(f"kv_{name}"))
             raise DlavmError(f"{node}: cache {value.source}: {self.spec.name} expected one of {have}, "
                              f"got {layout.format!r}")
         return self.storage(value.source, "kv", layout.bytes, str(value.type)), layout

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from dlavm.formats import FORMATS
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec
-from dlavm.target.layout import BLOCK, KV_FORMATS, PackedWeights, ceildiv
+from dlavm.target.layout import BLOCK, KV_FORMATS, KV_PRODUCTS, PackedWeights, ceildiv
 from dlavm.target.tables import SEGMENTS
 
 HALF, WORD = 2, 4  # bytes of an fp16; of an fp32, an index
@@ -94,12 +94,11 @@ def _linear(f: Fields) -> Iterable[Operand]:
 
 
 def _weight_bytes(f: Fields) -> int:
-    packed = FORMATS.get(weight_format(f["format"], f.spec))
-    if packed is not None:
-        return PackedWeights(f.spec.space("weights"), f["n"], f["k"], packed).bytes
-    cache, side = weight_format(f["format"], f.spec).split("_")
-    tokens, dim = (f["n"], f["k"]) if side == "k" else (f["k"], f["n"])
-    stored = KV_FORMATS["mxint8" if cache == "kvq" else "fp16"]
+    name = weight_format(f["format"], f.spec)
+    if name in FORMATS:
+        return PackedWeights(f.spec.space("weights"), f["n"], f["k"], FORMATS[name]).bytes
+    stored = KV_PRODUCTS[name]
+    tokens, dim = (f["n"], f["k"]) if name == stored.keys else (f["k"], f["n"])
     return ceildiv(tokens, BLOCK) * ceildiv(dim, BLOCK) * stored.unit_bytes
 
 

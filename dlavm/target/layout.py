@@ -114,11 +114,14 @@ class PackedWeights:
 @dataclass(frozen=True)
 class KvFormat:
     """How a cache holds 32 elements of a token: `row_bytes`, and `exponent_bytes` apart from them. A block of 32 tokens
-    is [dim / 32][32 tokens] rows, then as many exponents, and a multiple of `align` bytes."""
+    is [dim / 32][32 tokens] rows, then as many exponents, and a multiple of `align` bytes. `keys` and `values` are the
+    weight formats of its products."""
 
     row_bytes: int
     exponent_bytes: int
     align: int
+    keys: str
+    values: str
 
     @property
     def unit_bytes(self) -> int:
@@ -134,7 +137,8 @@ class KvFormat:
         return block_bytes // self.unit_bytes
 
 
-KV_FORMATS = {"fp16": KvFormat(64, 0, 64), "mxint8": KvFormat(32, 1, 64)}
+KV_FORMATS = {"fp16": KvFormat(64, 0, 64, "kv_k", "kv_v"), "mxint8": KvFormat(32, 1, 64, "kvq_k", "kvq_v")}
+KV_PRODUCTS = {name: form for form in KV_FORMATS.values() for name in (form.keys, form.values)}  # by weight format
 
 
 @dataclass(frozen=True)
@@ -152,9 +156,13 @@ class KvLayout:
         return ceildiv(self.dim, BLOCK)
 
     @property
+    def stored(self) -> KvFormat:
+        return KV_FORMATS[self.format]
+
+    @property
     def block_bytes(self) -> int:
         """Between blocks of 32 tokens of one head."""
-        return KV_FORMATS[self.format].block_bytes(self.units)
+        return self.stored.block_bytes(self.units)
 
     @property
     def head_bytes(self) -> int:
