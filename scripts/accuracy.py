@@ -1,10 +1,10 @@
-"""Perplexity of real checkpoints in every weight format. Writes doc/accuracy.md.
+"""Perplexity of the two bundled checkpoints in every weight format and with either KV cache. Writes doc/accuracy.md.
 
-python scripts/accuracy.py [--models stories,stories260K] [--formats A,B] [--tokens N] [--page] [--json]
+python scripts/accuracy.py [--models A,B] [--formats A,B] [--tokens N] [--shared DIR] [--fresh] [--dry-run]
 
-Each checkpoint is built for v3 once a format and its held-out text goes through the float model, through float32
-arithmetic on the quantised weights and through the simulator. `--page` writes the tables between the markers of the
-page. What needs ../shared/models is left out where that is not there.
+Each model is built for v3 once a format and a cache, and the first tokens of its held-out text go through the float
+model, through float32 arithmetic on the quantised weights, and through the simulator. What was measured is kept in
+output/accuracy, and a run goes on where the last one stopped; `--fresh` forgets it, as a changed compiler wants.
 """
 
 from __future__ import annotations
@@ -12,106 +12,150 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from bench_table import replace_block, table
+import numpy as np
+from accuracy_page import Row, block
+from bench_table import replace_block
+from numpy.typing import NDArray
 
+from dlavm.compile import Options, build
 from dlavm.formats import FORMATS
+from dlavm.frontend import Model, load_model
+from dlavm.pack.artifact import Artifact
+from dlavm.runtime.session import open_session
 from dlavm.support.progress import progress
+from dlavm.target import load_target
+from dlavm.target.layout import BLOCK, KV_FORMATS
+from dlavm.verbs.floats import FloatSession, model_session, quantised_session
+from dlavm.verbs.perplexity import perplexity, read_documents
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared" / "models"
 PAGE = ROOT / "doc" / "accuracy.md"
-HELDOUT = SHARED / "stories" / "heldout.txt"
-MODELS = {"stories": ROOT / "models" / "stories.py", "stories260K": SHARED / "stories260K"}
-MB = 1e6
+OUT = ROOT / "output" / "accuracy"
+BLOCK_NAME = "formats"
+CACHED = 64  # tokens in the cache where the bytes of a step are counted
+Texts = list[list[int]]
 
 
 @dataclass(frozen=True)
-class Row:
-    """One build: its perplexities, its size, what a token reads from memory."""
+class Subject:
+    """A checkpoint and a text that it was not trained on."""
 
-    model: str
-    format: str
-    kv: str
-    float: float
-    quantised: float
-    engine: float
-    weights_mb: float
-    token_mb: float
+    name: str
+    model: Model
+    heldout: Path
 
 
-def dlavm(*arguments: object) -> dict[str, object]:
-    """The object that a verb prints with --json."""
-    command = [sys.executable, "-m", "dlavm", *map(str, arguments), "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    if not done.stdout:
-        raise SystemExit(f"{' '.join(command)}: exit code {done.returncode}")
-    return json.loads(done.stdout)  # type: ignore[no-any-return]
+def subject(name: str, shared: Path) -> Subject:
+    """One of the models that the script knows. Exits where its files are not there."""
+    places = {"stories": ROOT / "models" / "stories.py", "stories260K": shared / "models" / "stories260K"}
+    heldout = shared / "models" / "stories" / "heldout.txt"
+    if name not in places:
+        raise SystemExit(f"--models: expected some of {', '.join(places)}, got {name!r}")
+    for path in (places[name], heldout):
+        if not path.exists():
+            raise SystemExit(f"{path}: not there; --shared names the directory with the models")
+    return Subject(name, load_model(places[name]), heldout)
 
 
-def measure(model: str, fmt: str, kv: str, work: Path, tokens: int | None) -> Row:
-    out = work / f"{model}-{fmt}-{kv}"
-    built = dlavm("build", MODELS[model], "--target", "v3", "--quant", fmt, "--kv", kv, "-o", out)
-    some = ("--ppl-tokens", tokens) if tokens else ()
-    ppl = dlavm("verify", out, "--engines", "sim", "--prompts", 1, "--tokens", 1, "--ppl", HELDOUT, *some,
-                "--model", MODELS[model])["ppl"]  # fmt: skip
-    rows = dlavm("bench", out, "-p", 1, "-n", 16)["rows"]
+class Results:
+    """What was measured so far, in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        found = json.loads(path.read_text()) if path.exists() else {"floats": {}, "rows": []}
+        self.floats: dict[str, float] = found["floats"]
+        self.rows = [Row(**row) for row in found["rows"]]
+
+    def keep(self) -> None:
+        rows = [asdict(row) for row in self.rows]
+        self.path.write_text(json.dumps({"floats": self.floats, "rows": rows}, indent=1))
+
+    def has(self, case: tuple[str, str, str]) -> bool:
+        return any((row.model, row.format, row.kv) == case for row in self.rows)
+
+
+def float_perplexity(session: FloatSession, label: str, texts: Texts) -> float:
+    def logits(ids: Sequence[int]) -> NDArray[np.floating[Any]]:
+        session.reset()
+        return session.logits(ids)
+
+    return perplexity(label, texts, logits)
+
+
+def measure(one: Subject, format: str, kv: str, limit: int | None) -> Row:
+    """Builds one artifact, reads what is needed of it, and removes it."""
+    out = OUT / f"{one.name}-{format}-{kv}"
+    build(one.model, load_target("v3"), Options(quant=format, kv=kv), out)
+    artifact = Artifact.open(out)
+    texts = read_documents(artifact, one.heldout, limit)
+    label = f"{one.name} {format} {kv}"
+    quantised = float_perplexity(quantised_session(artifact), f"{label}, float32", texts)
+    with open_session(artifact, "sim") as session:
+
+        def logits(ids: Sequence[int]) -> NDArray[np.floating[Any]]:
+            session.reset()
+            return session.prefill(ids, logits_all=True).logits
+
+        engine = perplexity(f"{label}, simulator", texts, logits)
+        session.reset()
+        session.prefill(texts[0][:1] * CACHED)
+        read = session.step(texts[0][:1], 1).counters.bytes_read
+    manifest = artifact.manifest
+    cache = sum(kv.heads * kv.block_bytes // BLOCK for kv in manifest.kv)
     shutil.rmtree(out)
-    assert isinstance(ppl, dict) and isinstance(rows, list)
-    token_bytes = next(row["bytes_per_token"] for row in rows if row["test"].startswith("tg"))
-    return Row(model, fmt, kv, ppl["float"], ppl["quantised"], ppl["engine"],
-               int(str(built["weights_bytes"])) / MB, token_bytes / MB)  # fmt: skip
+    return Row(one.name, format, kv, sum(len(ids) - 1 for ids in texts), len(texts), quantised, engine,
+               manifest.memory.weights_bytes, read, cache)  # fmt: skip
 
 
-def cases(models: list[str], formats: list[str]) -> Iterator[tuple[str, str, str]]:
-    """Every format with an fp16 cache; the default one with an MXINT8 cache too."""
-    for model in models:
-        yield from ((model, fmt, "fp16") for fmt in formats)
-        yield (model, formats[0], "mxint8")
+def original(one: Subject, limit: int | None) -> float:
+    """Perplexity of the checkpoint's own numbers in float32."""
+    out = OUT / one.name
+    build(one.model, load_target("v3"), Options(), out)  # for its tokenizer and its context
+    texts = read_documents(Artifact.open(out), one.heldout, limit)
+    shutil.rmtree(out)
+    return float_perplexity(model_session(one.model, Options(chunk=512)), f"{one.name}, float weights", texts)
 
 
-def page(rows: list[Row]) -> str:
-    """A table a model."""
-    parts = []
-    for model in dict.fromkeys(row.model for row in rows):
-        own = [row for row in rows if row.model == model]
-        lines = [
-            [row.format, row.kv, f"{row.quantised:.4f}", f"{row.quantised / row.float - 1:+.2%}", f"{row.engine:.4f}",
-             f"{row.engine / row.quantised - 1:+.4%}", f"{row.weights_mb:.2f}", f"{row.token_mb:.2f}"]
-            for row in own
-        ]  # fmt: skip
-        head = ["weights", "KV cache", "quantised", "against float", "simulator", "against quantised", "weights, MB",
-                "read a token, MB"]  # fmt: skip
-        parts.append(f"**{model}**: the float model has {own[0].float:.4f}.\n\n{table(head, lines)}")
-    return "\n\n".join(parts)
+def run(results: Results, subjects: Sequence[Subject], formats: Sequence[str], limit: int | None) -> None:
+    """Measures what `results` lacks."""
+    todo = [(one, format, kv) for one in subjects for kv in KV_FORMATS for format in formats
+            if not results.has((one.name, format, kv))]  # fmt: skip
+    with progress("formats and caches", len(todo)) as bar:
+        for one, format, kv in todo:
+            if one.name not in results.floats:
+                results.floats[one.name] = original(one, limit)
+            results.rows.append(measure(one, format, kv, limit))
+            results.keep()
+            bar.advance()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default=",".join(MODELS))
-    parser.add_argument("--formats", default=",".join(["int4g128", *(f for f in FORMATS if f != "int4g128")]))
-    parser.add_argument("--tokens", type=int, help="of the text, at most")
-    parser.add_argument("--page", action="store_true", help="write the tables into doc/accuracy.md")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--models", default="stories,stories260K", metavar="A,B")
+    parser.add_argument("--formats", default=",".join(FORMATS), metavar="A,B")
+    parser.add_argument("--tokens", type=int, default=4000, metavar="N", help="of the text (default %(default)s)")
+    parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", metavar="DIR",
+                        help="that has models/stories260K and the text (default: beside the checkout)")  # fmt: skip
+    parser.add_argument("--fresh", action="store_true", help="measure everything anew")
+    parser.add_argument("--dry-run", action="store_true", help="print the tables and leave the page alone")
     args = parser.parse_args()
-    models = [model for model in args.models.split(",") if MODELS[model].exists()]
-    if not HELDOUT.exists():
-        raise SystemExit(f"{HELDOUT}: not there")
-    work = ROOT / "build" / "accuracy"
-    todo = list(cases(models, args.formats.split(",")))
-    rows = []
-    with progress("perplexity", len(todo)) as bar:
-        for model, fmt, kv in todo:
-            rows.append(measure(model, fmt, kv, work, args.tokens))
-            bar.advance()
-    print(json.dumps([asdict(row) for row in rows]) if args.json else page(rows))
-    if args.page:
-        PAGE.write_text(replace_block(PAGE.read_text(), "formats", page(rows)))
+    OUT.mkdir(parents=True, exist_ok=True)
+    path = OUT / f"results-{args.tokens}.json"
+    if args.fresh:
+        path.unlink(missing_ok=True)
+    results, formats = Results(path), args.formats.split(",")
+    subjects = [subject(name, args.shared) for name in args.models.split(",")]
+    run(results, subjects, formats, args.tokens)
+    chosen = [row for row in results.rows if row.format in formats and row.model in results.floats]
+    text = block(results.floats, sorted(chosen, key=lambda row: formats.index(row.format)))
+    print(text)
+    if not args.dry_run:
+        PAGE.write_text(replace_block(PAGE.read_text(encoding="utf-8"), BLOCK_NAME, text), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -87,8 +87,8 @@ inline constexpr Port kLogits = {0x40000, 16, 300, 608};
 // u32 (head_rows,): the likeliest token after each of them, where the device chooses.
 inline constexpr std::optional<Port> kNext = Port{0x8000, 16, 1, 4};
 
-// A KV cache of the first sequence: [heads][blocks of 32 tokens]; a block is [units of 32 elements][32 tokens]
-// rows.
+// A KV cache of the first sequence: [heads][blocks of 32 tokens]; a block is [units of 32 elements]
+// [32 tokens] rows.
 struct Cache {
     std::uint64_t address;
     std::uint32_t heads;
