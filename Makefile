@@ -11,9 +11,10 @@ PIP     := $(BIN)/pip install --quiet --disable-pip-version-check
 PYTEST  := $(BIN)/python -m pytest -q
 STORIES := output/stories
 MINUTES ?= 10
+SHARED  ?= ../shared
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all sweep test-rtl bench lint format gen wheel clean
+.PHONY: help demo test test-all sweep test-rtl bench accuracy lint format gen wheel clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -37,6 +38,9 @@ test-rtl: $(VENV)/.stamp-test  ## the RTL alone: blocks with cocotb, whole progr
 
 bench: $(VENV)/.stamp-core  ## speed and memory of the bundled model, beside llama.cpp if installed; writes doc/benchmarks.md
 	$(BIN)/python scripts/benchmark.py
+
+accuracy: $(VENV)/.stamp-core  ## perplexity in every weight format and cache, of two models; writes doc/accuracy.md
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python scripts/accuracy.py --shared $(SHARED)
 
 fuzz: $(VENV)/.stamp-core  ## libFuzzer on the two servers, MINUTES=10 each; needs clang
 	$(BIN)/python scripts/fuzz.py --minutes $(MINUTES)

@@ -1,10 +1,11 @@
 """Perplexity of the two bundled checkpoints in every weight format and with either KV cache. Writes doc/accuracy.md.
 
-python scripts/accuracy.py [--models A,B] [--formats A,B] [--tokens N] [--shared DIR] [--fresh] [--dry-run]
+python scripts/accuracy.py [--models A,B] [--formats A,B] [--kv A,B] [--tokens N] [--shared DIR] [--fresh] [--dry-run]
 
-Each model is built for v3 once a format and a cache, and the first tokens of its held-out text go through the float
-model, through float32 arithmetic on the quantised weights, and through the simulator. What was measured is kept in
-output/accuracy, and a run goes on where the last one stopped; `--fresh` forgets it, as a changed compiler wants.
+Each model is built for v3 in every format, in those of --kv with an MXINT8 cache too, and the first tokens of its
+held-out text go through the float model, through float32 arithmetic on the quantised weights, and through the
+simulator. What was measured is kept in output/accuracy, and a run goes on where the last one stopped; `--fresh`
+forgets it, as a changed compiler wants.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from dlavm.pack.artifact import Artifact
 from dlavm.runtime.session import open_session
 from dlavm.support.progress import progress
 from dlavm.target import load_target
-from dlavm.target.layout import BLOCK, KV_FORMATS
+from dlavm.target.layout import BLOCK
 from dlavm.verbs.floats import FloatSession, model_session, quantised_session
 from dlavm.verbs.perplexity import perplexity, read_documents
 
@@ -38,6 +39,7 @@ PAGE = ROOT / "doc" / "accuracy.md"
 OUT = ROOT / "output" / "accuracy"
 BLOCK_NAME = "formats"
 CACHED = 64  # tokens in the cache where the bytes of a step are counted
+CACHED_FORMATS = ("int4g128", "int8g128", "mxfp4", "mxint8")
 Texts = list[list[int]]
 
 
@@ -76,7 +78,7 @@ class Results:
         self.path.write_text(json.dumps({"floats": self.floats, "rows": rows}, indent=1))
 
     def has(self, case: tuple[str, str, str]) -> bool:
-        return any((row.model, row.format, row.kv) == case for row in self.rows)
+        return any(row.case == case for row in self.rows)
 
 
 def float_perplexity(session: FloatSession, label: str, texts: Texts) -> float:
@@ -95,7 +97,7 @@ def measure(one: Subject, format: str, kv: str, limit: int | None) -> Row:
     texts = read_documents(artifact, one.heldout, limit)
     label = f"{one.name} {format} {kv}"
     quantised = float_perplexity(quantised_session(artifact), f"{label}, float32", texts)
-    with open_session(artifact, "sim") as session:
+    with open_session(artifact, "sim", threads=1) as session:
 
         def logits(ids: Sequence[int]) -> NDArray[np.floating[Any]]:
             session.reset()
@@ -121,10 +123,9 @@ def original(one: Subject, limit: int | None) -> float:
     return float_perplexity(model_session(one.model, Options(chunk=512)), f"{one.name}, float weights", texts)
 
 
-def run(results: Results, subjects: Sequence[Subject], formats: Sequence[str], limit: int | None) -> None:
-    """Measures what `results` lacks."""
-    todo = [(one, format, kv) for one in subjects for kv in KV_FORMATS for format in formats
-            if not results.has((one.name, format, kv))]  # fmt: skip
+def run(results: Results, subjects: Sequence[Subject], cases: Sequence[tuple[str, str]], limit: int | None) -> None:
+    """Measures those cases, format and cache, that `results` lacks."""
+    todo = [(one, *case) for case in cases for one in subjects if not results.has((one.name, *case))]
     with progress("formats and caches", len(todo)) as bar:
         for one, format, kv in todo:
             if one.name not in results.floats:
@@ -138,7 +139,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="stories,stories260K", metavar="A,B")
     parser.add_argument("--formats", default=",".join(FORMATS), metavar="A,B")
-    parser.add_argument("--tokens", type=int, default=4000, metavar="N", help="of the text (default %(default)s)")
+    parser.add_argument("--kv", default=",".join(CACHED_FORMATS), metavar="A,B",
+                        help="formats that have an MXINT8 cache too (default %(default)s)")  # fmt: skip
+    parser.add_argument("--tokens", type=int, default=2000, metavar="N", help="of the text (default %(default)s)")
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", metavar="DIR",
                         help="that has models/stories260K and the text (default: beside the checkout)")  # fmt: skip
     parser.add_argument("--fresh", action="store_true", help="measure everything anew")
@@ -148,11 +151,12 @@ def main() -> None:
     path = OUT / f"results-{args.tokens}.json"
     if args.fresh:
         path.unlink(missing_ok=True)
-    results, formats = Results(path), args.formats.split(",")
+    results, formats, cached = Results(path), args.formats.split(","), args.kv.split(",")
+    cases = [*((format, "fp16") for format in formats), *((format, "mxint8") for format in cached)]
     subjects = [subject(name, args.shared) for name in args.models.split(",")]
-    run(results, subjects, formats, args.tokens)
-    chosen = [row for row in results.rows if row.format in formats and row.model in results.floats]
-    text = block(results.floats, sorted(chosen, key=lambda row: formats.index(row.format)))
+    run(results, subjects, cases, args.tokens)
+    chosen = [row for one in subjects for case in cases for row in results.rows if row.case == (one.name, *case)]
+    text = block(results.floats, chosen)
     print(text)
     if not args.dry_run:
         PAGE.write_text(replace_block(PAGE.read_text(encoding="utf-8"), BLOCK_NAME, text), encoding="utf-8")

@@ -36,6 +36,10 @@ class Row:
     cache_bytes: int
 
     @property
+    def case(self) -> tuple[str, str, str]:
+        return self.model, self.format, self.kv
+
+    @property
     def engine_difference(self) -> float:
         """Of the simulator against float32, as a part of the latter."""
         return self.engine / self.quantised - 1
