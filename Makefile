@@ -15,9 +15,10 @@ EXAMPLES ?= 10000
 # Expressions; text of graphs and tasks; passes; order of nodes; memory plans; generated code; tilings; engines.
 SWEEP   ?= $(addprefix tests/,prop/test_sym_prop.py prop/test_graph_text_prop.py prop/test_task_prop.py \
            prop/test_passes_prop.py unit/test_passes_order.py unit/test_codegen.py ops/test_random_graphs.py ops/test_engines.py)
+SHARED  ?= ../shared
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all sweep test-rtl bench lint format gen wheel clean
+.PHONY: help demo test test-all sweep test-rtl bench accuracy lint format gen wheel clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -41,6 +42,9 @@ test-rtl: $(VENV)/.stamp-test  ## the RTL alone: blocks with cocotb, whole progr
 
 bench: $(VENV)/.stamp-core  ## speed and memory of the bundled model, beside llama.cpp if installed; writes doc/benchmarks.md
 	$(BIN)/python scripts/benchmark.py
+
+accuracy: $(VENV)/.stamp-core  ## perplexity in every weight format and cache, of two models; writes doc/accuracy.md
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python scripts/accuracy.py --shared $(SHARED)
 
 fuzz: $(VENV)/.stamp-core  ## libFuzzer on the two servers, MINUTES=10 each; needs clang
 	$(BIN)/python scripts/fuzz.py --minutes $(MINUTES)

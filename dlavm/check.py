@@ -14,7 +14,7 @@ from dlavm.graph.interface import interface_problems
 from dlavm.lower import lowering_problems
 from dlavm.memory import assign, check_capacity
 from dlavm.passes import run
-from dlavm.quant import format_notes
+from dlavm.quant import cache_format, cache_formats, format_notes, quantisation
 from dlavm.support.errors import DlavmError, Problems
 from dlavm.target import TargetSpec
 
@@ -71,8 +71,10 @@ def check(model: Model, spec: TargetSpec, options: Options) -> Findings:
 
 def _possible(model: Model, spec: TargetSpec, options: Options, found: Findings) -> Options:
     """The options, or those that the model can have in place of what is a problem."""
-    if found.attempt(lambda: pipeline(options, spec, model.weights), OPTIONS) is None:
+    if found.attempt(lambda: quantisation(options.quant, spec, model.weights), OPTIONS) is None:
         options = replace(options, quant=Options().quant)
+    if found.attempt(lambda: cache_format(options.kv, spec), OPTIONS) is None:
+        options = replace(options, kv=cache_formats(spec)[0])
     count = len(found.problems)
     found.attempt(lambda: options.sizes(model, spec), OPTIONS)
     found.attempt(lambda: model.check_ctx(options.ctx or 0), OPTIONS)

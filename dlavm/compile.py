@@ -42,7 +42,7 @@ from dlavm.passes import (
     Pass,
     run,
 )
-from dlavm.quant import AUTO, quantisation, used_formats
+from dlavm.quant import AUTO, DEFAULT_KV, cache_format, quantisation, used_formats
 from dlavm.report import render
 from dlavm.support.atomic import MANIFEST_NAME
 from dlavm.support.errors import DlavmError
@@ -69,11 +69,12 @@ DEFAULT_CTX = 2048  # where neither user nor model says
 class Options:
     """What the user may choose. `ctx`: cached positions (default: what the model was trained for, up to 2048 unless
     asked for more); `chunk`: tokens a step at most; `quant`: a format of weights, a JSON file of formats by tensor, or
-    auto; `rolls`: equal layers become a loop."""
+    auto; `kv`: the format of the KV cache; `rolls`: equal layers become a loop."""
 
     ctx: int | None = None
     chunk: int | None = None
     quant: str = AUTO
+    kv: str = DEFAULT_KV
     rolls: bool = True
 
     def sizes(self, model: Model, spec: TargetSpec | None = None) -> tuple[int, int]:
@@ -101,6 +102,7 @@ def pipeline(options: Options, spec: TargetSpec, weights: WeightSource | None = 
         LastTokens(),
         FuseEpilogue(),
         quantisation(options.quant, spec, weights),
+        cache_format(options.kv, spec),
         FuseHorizontal(spec.space("weights")),  # of the same format
         MaterialiseViews(),  # behind all that makes and merges views
         OrderForMemory(spec),

@@ -31,6 +31,7 @@ from dlavm.pack.manifest import (
 from dlavm.pack.manifest import Program as ProgramInfo
 from dlavm.sym import Expr, substitute, wrap
 from dlavm.target import TargetSpec
+from dlavm.target.layout import KV_FORMATS
 from dlavm.target.spec import ADDRESS_UNIT
 from dlavm.task import Program, base_of
 
@@ -58,7 +59,8 @@ def describe(graph: Graph, lowered: Lowered, program: Program, memory: MemoryMap
         model=model_info(graph), tensors=tensors(graph, lowered, program, memory), images=images,
         blobs=(*blobs, *streams), programs=programs,
         entries={name: _entry(graph, lowered, name, one, memory, sequences) for name, one in entries.items()},
-        kv=tuple(KvRegion(n, memory.bases[n], kv.heads, kv.head_bytes, kv.block_bytes) for n, kv in lowered.kv.items()),
+        kv=tuple(KvRegion(n, memory.bases[n], kv.heads, kv.head_bytes, kv.block_bytes, kv.format)
+                 for n, kv in lowered.kv.items()),
         sequences=sequences,
         memory=_memory_use(lowered, memory, spec, sum(p.words for p in programs.values())))
 
@@ -180,6 +182,7 @@ def host_context(manifest: Manifest, spec: TargetSpec, codes: Mapping[str, Code]
         table=HostTable(table.file, table.rows) if table else None, ids=_host_port(entry.inputs["ids"]),
         logits=_host_port(entry.outputs["logits"]), next=_host_port(following) if following else None,
         caches=tuple(HostCache(k.address, k.heads, k.head_bytes, k.block_bytes) for k in manifest.kv),
+        cache_format=KV_FORMATS[manifest.kv[0].format],
         sequences=manifest.sequences.count, sequence_stride=manifest.sequences.stride,
         model_id=manifest.model_id, tokenizer_id=manifest.files.get(TOKENIZER_FILE, ""))
 

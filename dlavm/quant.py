@@ -1,4 +1,4 @@
-"""The option --quant: which format each weight of a model gets."""
+"""The options --quant and --kv: which format each weight of a model gets, and the KV cache."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from dlavm.formats import FORMATS, substitute
 from dlavm.frontend import WeightSource
 from dlavm.frontend.jsonfile import read_json
 from dlavm.graph import Graph
-from dlavm.passes import QuantizeWeights
+from dlavm.passes import QuantizeCache, QuantizeWeights
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec
+from dlavm.target.layout import KV_FORMATS
 
 AUTO = "auto"
+DEFAULT_KV = "fp16"
 DEFAULT = "int4g128"  # of what no checkpoint and no option gives a format
 
 
@@ -33,6 +35,20 @@ def quantisation(option: str, spec: TargetSpec, weights: WeightSource | None = N
         return QuantizeWeights(option, available=available)
     patterns = () if option == AUTO else _patterns(Path(option))
     return QuantizeWeights(DEFAULT, patterns, partial(_own_format, weights, available), available)
+
+
+def cache_formats(spec: TargetSpec) -> tuple[str, ...]:
+    """Those of KV caches that the target has."""
+    return tuple(name for name in KV_FORMATS if spec.has(f"kv_{name}"))
+
+
+def cache_format(option: str, spec: TargetSpec) -> QuantizeCache:
+    """The pass for --kv. Raises DlavmError for a format that does not exist or that the target does not have; on a
+    target without any, lowering names the ops that want one."""
+    available = cache_formats(spec) or tuple(KV_FORMATS)
+    if option not in available:
+        raise DlavmError(f"--kv: expected one of {', '.join(available)} for {spec.name}, got {option!r}")
+    return QuantizeCache(option, available)
 
 
 def _own_format(weights: WeightSource | None, available: Collection[str], name: str) -> str | None:

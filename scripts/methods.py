@@ -57,12 +57,13 @@ def main() -> None:
     if args.dry_run:
         print(block)
     else:
-        PAGE.write_text(replace_block(PAGE.read_text(encoding="utf-8"), args.name, block), encoding="utf-8")
+        page = replace_block(PAGE.read_text(encoding="utf-8"), f"methods {args.name}", block)
+        PAGE.write_text(page, encoding="utf-8")
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", help="of the block in doc/accuracy.md")
+    parser.add_argument("name", help="of the model: doc/accuracy.md has a block `methods NAME`")
     parser.add_argument("checkpoint")
     parser.add_argument("heldout", help="a text that the model was not trained on")
     parser.add_argument("--formats", default=FORMATS)

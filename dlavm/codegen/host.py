@@ -16,7 +16,7 @@ from dlavm import __version__
 from dlavm.support.errors import DlavmError
 from dlavm.support.paths import data_root
 from dlavm.target import TargetSpec
-from dlavm.target.layout import BLOCK, KV_UNIT_BYTES
+from dlavm.target.layout import BLOCK, KvFormat
 from dlavm.target.spec import ADDRESS_UNIT
 
 ARGUMENTS = ("token", "kv_len", "head_rows", "kv_base")  # what the driver knows to pass
@@ -112,6 +112,7 @@ class HostContext:
     logits: HostPort
     next: HostPort | None
     caches: tuple[HostCache, ...]
+    cache_format: KvFormat  # of all caches
     sequences: int
     sequence_stride: int
     model_id: str
@@ -146,7 +147,7 @@ def _render(name: str, text: str, context: HostContext) -> str:
                                      undefined=jinja2.StrictUndefined)
     environment.filters.update(camel=_camel, hexadecimal=hex)
     return environment.from_string(text).render(
-        c=context, spec=context.spec, opcode_mask=_opcode_mask(context.spec), BLOCK=BLOCK, KV_UNIT_BYTES=KV_UNIT_BYTES,
+        c=context, spec=context.spec, opcode_mask=_opcode_mask(context.spec), BLOCK=BLOCK,
         ADDRESS_UNIT=ADDRESS_UNIT, version=__version__)
 
 

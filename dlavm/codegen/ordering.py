@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec
 from dlavm.target.isa import Instr
+from dlavm.target.layout import KV_PRODUCTS
 
 
 class EngineOrder:
@@ -21,7 +22,7 @@ class EngineOrder:
         if spec.limits["semaphores"] < pairs:
             raise DlavmError(f"target {spec.name}: limits.semaphores expected at least {pairs}, one for every two "
                              f"engines, got {spec.limits['semaphores']}")
-        self._kv_formats = {spec.enums["weight_format"][n] for n in ("kv_k", "kv_v")}
+        self._kv_formats = {number for name, number in spec.enums["weight_format"].items() if name in KV_PRODUCTS}
         self._emit = emit
         self._current: str | None = None
         self._load_waits = True  # load has not yet seen the latest append

@@ -1,4 +1,4 @@
-"""The float32 meaning of attention."""
+"""The float32 meaning of attention and of what its caches hold."""
 
 from __future__ import annotations
 
@@ -11,6 +11,23 @@ from numpy.typing import NDArray
 
 from dlavm.graph.activations import activation, softcap
 from dlavm.graph.opdef import Array
+
+CACHE_BITS = {"mxint8": 8}  # of the mantissas of a cache, by dtype; any other holds numbers as they are
+BLOCK = 32  # elements of a row that share an exponent
+
+
+def stored(x: Array, dtype: str) -> Array:
+    """What a cache of that dtype makes of rows [..., d]: doc/numerics.md section 2, in float32."""
+    if dtype not in CACHE_BITS:
+        return x
+    bits, dim = CACHE_BITS[dtype], x.shape[-1]
+    padded = np.zeros((*x.shape[:-1], -(-dim // BLOCK) * BLOCK), np.float32)
+    padded[..., :dim] = x
+    blocks = padded.reshape(*x.shape[:-1], -1, BLOCK)
+    unit = np.frexp(np.abs(blocks).max(axis=-1, keepdims=True))[1] - (bits - 1)
+    limit = (1 << (bits - 1)) - 1
+    rounded = np.ldexp(np.clip(np.rint(np.ldexp(blocks, -unit)), -limit, limit), unit)
+    return np.asarray(rounded.reshape(padded.shape)[..., :dim])
 
 
 def alibi_slopes(heads: int, most: float) -> NDArray[np.float64]:

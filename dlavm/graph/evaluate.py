@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from dlavm.graph.attention import stored
 from dlavm.graph.constants import constant_values
 from dlavm.graph.ir import AttrValue, Graph, Node, Value
 from dlavm.graph.opdef import Array
@@ -52,8 +53,11 @@ def evaluate(
 
 
 def apply(node: Node, operands: Mapping[str, Array], env: Mapping[str, int]) -> Array:
-    """The result of one node, float32; `env` has the values of the graph's variables. Caches are changed in place."""
+    """The result of one node, float32; `env` has the values of the graph's variables. Caches are changed in place, and
+    hold what their dtype makes of a number; other values are not rounded."""
     attrs = {name: _concrete(attr, env) for name, attr in node.attrs.items()}
+    if node.op == "kv_append":
+        operands = {**operands, "x": stored(operands["x"], node.output.type.dtype)}
     return OPS[node.op].reference(operands, attrs, env["kv_len"])
 
 

@@ -19,6 +19,7 @@ from dlavm.sym import Expr, mul, wrap
 
 OPS: dict[str, OpDef] = {}
 WEIGHTS = " ".join(("f16", "f32", *FORMATS))  # what the matrix engine can multiply with
+CACHES = "f16 f32 mxint8"  # what a KV cache may hold
 Operands = Mapping[str, Array]
 Attrs = Mapping[str, Any]
 
@@ -136,7 +137,7 @@ _op("rope", "x table", _rope_type, _rope,
 
 # kv_append: cache (kv_heads, ctx, d), x (T, kv_heads, d) -> the cache, a new SSA value of the same storage
 def _kv_append_type(c: Call) -> Type:
-    heads, _, d = c.rank("cache", 3)
+    heads, _, d = c.rank("cache", 3, CACHES)
     tokens = c.dim("x", 0)
     c.match("x", (tokens, heads, d))
     return c["cache"]
@@ -154,9 +155,9 @@ _op("kv_append", "cache x", _kv_append_type, _kv_append, "Write x[i] at position
 # attention: q (T, heads, d), k_cache and v_cache (kv_heads, ctx, d) -> (T, heads, d)
 def _attention_type(c: Call) -> Type:
     _, heads, d = c.rank("q", 3)
-    kv_heads, ctx, _ = c.rank("k_cache", 3)
-    c.match("k_cache", (kv_heads, ctx, d))
-    c.match("v_cache", (kv_heads, ctx, d))
+    kv_heads, ctx, _ = c.rank("k_cache", 3, CACHES)
+    c.match("k_cache", (kv_heads, ctx, d), CACHES)
+    c.match("v_cache", (kv_heads, ctx, d), c["k_cache"].dtype)
     c.require(int(heads) % int(kv_heads) == 0, f"heads expected a multiple of {kv_heads} kv heads", heads)
     for name in ("window", "softcap", "alibi"):
         c.require(c.attrs[name] >= 0, f"{name} expected at least 0", c.attrs[name])  # type: ignore[operator]

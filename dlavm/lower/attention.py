@@ -14,8 +14,10 @@ from dlavm.lower.rules import rule
 from dlavm.support.errors import DlavmError
 from dlavm.sym import Expr, IntoExpr, minimum, wrap
 from dlavm.target.isa import f32_bits
-from dlavm.target.layout import BLOCK, MAX_TOKEN_TILE, KvLayout, attention_tile, row_bytes, score_columns
+from dlavm.target.layout import BLOCK, KV_FORMATS, MAX_TOKEN_TILE, KvLayout, attention_tile, row_bytes, score_columns
 from dlavm.target.spec import ADDRESS_UNIT
+
+CACHE = "|".join(f"kv_{name}" for name in KV_FORMATS)  # capabilities, of which the format of the cache takes one
 
 
 @rule("rope")
@@ -29,30 +31,31 @@ def lower_rope(c: Context, node: Node) -> None:
                        table_so=table.outer_stride)
 
 
-@rule("kv_append", "kv_fp16")
+@rule("kv_append", CACHE)
 def lower_kv_append(c: Context, node: Node) -> None:
     x = c.rows(node["x"])
-    base, layout = c.cache(node["cache"])
+    base, layout = c.cache(node["cache"], node)
+    form = c.spec.enums["kv_format"][layout.format]
     for part in c.sequences(x.outer):
         rows = x.at(part.first, part.count)
-        c.tasks.launch("KV_APPEND", **rows.fields("src"), **rows.counts(), dim=x.dim, cache=base + part.kv_base,
-                       cache_head=layout.head_bytes // ADDRESS_UNIT, pos=part.kv_len)
+        c.tasks.launch("KV_APPEND", format=form, **rows.fields("src"), **rows.counts(), dim=x.dim,
+                       cache=base + part.kv_base, cache_head=layout.head_bytes // ADDRESS_UNIT, pos=part.kv_len)
 
 
-@rule("attention", "kv_fp16")
+@rule("attention", CACHE)
 def lower_attention(c: Context, node: Node) -> None:
     _attention(c, node, 1)
 
 
-@rule("attention", "kv_fp16", "token_batch")
+@rule("attention", CACHE, "token_batch")
 def lower_attention_batch(c: Context, node: Node) -> None:
     _attention(c, node, MAX_TOKEN_TILE)
 
 
 def _attention(c: Context, node: Node, batch: int) -> None:
     q, out = c.rows(node["q"]), c.place(node.output)
-    keys, layout = c.cache(node["k_cache"])
-    values, _ = c.cache(node["v_cache"])
+    keys, layout = c.cache(node["k_cache"], node)
+    values, _ = c.cache(node["v_cache"], node)
     group, window = q.inner // layout.heads, _window(node, layout)
     tile = min(batch, _token_tile(c, node, q, group))
     columns = score_columns(layout.ctx, window, tile)
@@ -65,7 +68,8 @@ def _attention(c: Context, node: Node, batch: int) -> None:
     score_step = tile * group * score_row
     cache: dict[str, IntoExpr] = {"batch": layout.heads, "wgt_tile": layout.block_bytes // ADDRESS_UNIT,
                                   "wgt_b": layout.head_bytes // ADDRESS_UNIT}
-    formats, bend, mask = c.spec.enums["weight_format"], _bend(c, node), _mask(c, node, q.inner, window)
+    formats = [c.spec.enums["weight_format"][name] for name in (layout.stored.keys, layout.stored.values)]
+    bend, mask = _bend(c, node), _mask(c, node, q.inner, window)
     for part, first, count in _tiles(c, q.outer, tile):
         # Positions that the tile's first and last token see, without the blocks that no token of the tile sees.
         seen = part.kv_len + first + 1
@@ -74,12 +78,12 @@ def _attention(c: Context, node: Node, batch: int) -> None:
         skipped = part.kv_base + blocks * (layout.block_bytes // ADDRESS_UNIT)
         here, there = q.at(part.first + first, count), out.at(part.first + first, count)
         rows: dict[str, IntoExpr] = {"rows_o": count, "rows_i": group}
-        c.tasks.launch("LINEAR", format=formats["kv_k"], **here.fields("src"), src_b=group * q.inner_stride,
+        c.tasks.launch("LINEAR", format=formats[0], **here.fields("src"), src_b=group * q.inner_stride,
                        **scores.fields("dst"), dst_b=score_step, **rows, **cache, wgt=keys + skipped, k=layout.dim,
                        n=total, use_scale=1, scale=f32_bits(node.number("scale")), **bend)
         c.tasks.launch("SOFTMAX", **scores.fields("src"), src_b=score_step, **scores.fields("dst"), dst_b=score_step,
                        **rows, batch=layout.heads, visible=seen, width=total, recip=recip, **mask)
-        c.tasks.launch("LINEAR", format=formats["kv_v"], **scores.fields("src"), src_b=score_step,
+        c.tasks.launch("LINEAR", format=formats[1], **scores.fields("src"), src_b=score_step,
                        **there.fields("dst"), dst_b=group * out.inner_stride, **rows, **cache, wgt=values + skipped,
                        k=total, n=layout.dim, use_row_scale=1, row_scale=recip)
 

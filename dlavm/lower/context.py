@@ -11,7 +11,7 @@ from dlavm.graph import Graph, Node, Value
 from dlavm.support.errors import DlavmError
 from dlavm.sym import Expr, IntoExpr, le, wrap
 from dlavm.target import TargetSpec
-from dlavm.target.layout import KvLayout, PackedWeights, row_bytes
+from dlavm.target.layout import KV_FORMATS, KvLayout, PackedWeights, row_bytes
 from dlavm.target.spec import ADDRESS_UNIT
 from dlavm.task import Buffer, Program, TaskBuilder
 
@@ -87,6 +87,11 @@ class Lowered:
     kv: Mapping[str, KvLayout]
 
 
+def _cache_layout(value: Value) -> KvLayout:
+    heads, ctx, dim = (int(x) for x in value.type.shape)
+    return KvLayout(heads, ctx, dim, "mxint8" if value.type.dtype == "mxint8" else "fp16")
+
+
 def buffer_name(text: str) -> str:
     """`text` with what a buffer's name cannot have replaced: softcap(30.0) becomes softcap_30.0."""
     return re.sub(r"[^\w.\-]+", "_", text, flags=re.ASCII).strip("_")
@@ -118,7 +123,7 @@ class Context:
 
     def _last_kv_base(self) -> int:
         """The last sequence's caches end with the memory at the latest."""
-        one = sum(KvLayout(*(int(x) for x in value.type.shape)).bytes for value in self.graph.kv)
+        one = sum(_cache_layout(value).bytes for value in self.graph.kv)
         return max(1, (self.spec.space("kv").capacity - one) // ADDRESS_UNIT)
 
     def sequences(self, tokens: Expr) -> Iterator[Part]:
@@ -239,10 +244,14 @@ class Context:
         self.contents[value.name] = Content("packed", value.name, (n, k), count=count)
         return self.storage(value.name, "weights", count * packed.bytes, str(value.type)), packed
 
-    def cache(self, value: Value) -> tuple[Expr, KvLayout]:
-        """The cache behind a kv value, one buffer for all of its SSA versions; its base in the first sequence."""
-        heads, ctx, dim = (int(x) for x in value.type.shape)
-        layout = self.kv.setdefault(value.source, KvLayout(heads, ctx, dim))
+    def cache(self, value: Value, node: Node) -> tuple[Expr, KvLayout]:
+        """The cache behind a kv value, one buffer for all of its SSA versions; its base in the first sequence. Raises
+        DlavmError for a format that the target does not have."""
+        layout = self.kv.setdefault(value.source, _cache_layout(value))
+        if not self.spec.has(f"kv_{layout.format}"):
+            have = ", ".join(name for name in KV_FORMATS if self.spec.has(f"kv_{name}"))
+            raise DlavmError(f"{node}: cache {value.source}: {self.spec.name} expected one of {have}, "
+                             f"got {layout.format!r}")
         return self.storage(value.source, "kv", layout.bytes, str(value.type)), layout
 
     def act_slot(self, fn: str, node: Node) -> int:

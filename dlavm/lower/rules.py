@@ -1,5 +1,5 @@
-"""The table of lowering rules. A rule names the capabilities it needs; of those the target satisfies, the rule with
-the most needs wins, and a tie is an error."""
+"""The table of lowering rules. A rule names the capabilities it needs, `a|b` where either will do; of those the target
+satisfies, the rule with the most needs wins, and a tie is an error."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -22,6 +22,10 @@ class Rule:
     needs: frozenset[str]
     emit: Emit
 
+    def fits(self, spec: TargetSpec) -> bool:
+        """Whether the target has all that the rule needs."""
+        return all(any(map(spec.has, need.split("|"))) for need in self.needs)
+
 
 RULES: list[Rule] = []
 
@@ -38,7 +42,7 @@ def rule(op: str, *needs: str) -> Callable[[Emit], Emit]:
 
 def select(op: str, spec: TargetSpec) -> Rule:
     """The rule for `op` on a target. Raises DlavmError where there is none, or where two tie."""
-    candidates = [r for r in RULES if r.op == op and r.needs <= spec.capabilities]
+    candidates = [r for r in RULES if r.op == op and r.fits(spec)]
     if not candidates:
         wanted = [" + ".join(sorted(r.needs)) for r in RULES if r.op == op]
         reason = f"every rule needs one of: {'; '.join(wanted)}" if wanted else "no rule lowers this op"
@@ -53,4 +57,4 @@ def select(op: str, spec: TargetSpec) -> Rule:
 
 def missing_rules(ops: list[str], spec: TargetSpec) -> list[str]:
     """Those of `ops` that no rule can lower on the target."""
-    return [op for op in ops if not any(r.op == op and r.needs <= spec.capabilities for r in RULES)]
+    return [op for op in ops if not any(r.op == op and r.fits(spec) for r in RULES)]

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from dlavm.support.atomic import MANIFEST_NAME
 from dlavm.support.errors import DlavmError
-from dlavm.target.layout import BLOCK, KV_UNIT_BYTES, ceildiv
+from dlavm.target.layout import BLOCK, KV_FORMATS, ceildiv
 from dlavm.target.spec import ADDRESS_UNIT
 
 T = TypeVar("T")
@@ -149,13 +149,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class KvRegion:
-    """A part of the first sequence's KV cache: `heads` times `head_bytes`, of blocks of 32 tokens of `block_bytes`."""
+    """A part of the first sequence's KV cache: `heads` times `head_bytes`, of blocks of 32 tokens of `block_bytes`.
+    `format`: a name of KV_FORMATS."""
 
     name: str
     address: int
     heads: int
     head_bytes: int
     block_bytes: int
+    format: str = "fp16"
 
     @property
     def bytes(self) -> int:
@@ -405,9 +407,12 @@ def _program_problems(program: Program, m: Manifest) -> Iterator[str]:
 
 
 def _kv_problems(region: KvRegion, ctx: int) -> Iterator[str]:
-    blocks = ceildiv(ctx, BLOCK)
-    if not region.heads or region.block_bytes % KV_UNIT_BYTES or not region.block_bytes:
-        yield f"expected heads and blocks of whole units of {KV_UNIT_BYTES} bytes, got {region}"
+    blocks, format = ceildiv(ctx, BLOCK), KV_FORMATS.get(region.format)
+    if format is None:
+        yield f"format: expected one of {', '.join(KV_FORMATS)}, got {_shown(region.format)}"
+    elif not region.heads or not region.block_bytes or (
+            format.block_bytes(format.units(region.block_bytes)) != region.block_bytes):
+        yield f"expected heads and blocks of whole units of {format.unit_bytes} bytes, got {region}"
     elif region.head_bytes != blocks * region.block_bytes:
         yield f"head_bytes: expected {blocks} blocks for {ctx} positions, got {region.head_bytes}"
 

@@ -10,6 +10,7 @@ from dlavm.passes.fuse_horizontal import FuseHorizontal
 from dlavm.passes.last_tokens import LastTokens
 from dlavm.passes.materialise_views import MaterialiseViews
 from dlavm.passes.order_for_memory import OrderForMemory
+from dlavm.passes.quantize_cache import QuantizeCache
 from dlavm.passes.quantize_weights import QuantizeWeights
 from dlavm.passes.runner import Pass, run
 
@@ -25,6 +26,7 @@ __all__ = [
     "MaterialiseViews",
     "OrderForMemory",
     "Pass",
+    "QuantizeCache",
     "QuantizeWeights",
     "run",
 ]

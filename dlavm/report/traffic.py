@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from dlavm.formats import FORMATS
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec
-from dlavm.target.layout import BLOCK, KV_UNIT_BYTES, PackedWeights, ceildiv
+from dlavm.target.layout import BLOCK, KV_FORMATS, KV_PRODUCTS, PackedWeights, ceildiv
 from dlavm.target.tables import SEGMENTS
 
 HALF, WORD = 2, 4  # bytes of an fp16; of an fp32, an index
@@ -94,12 +94,12 @@ def _linear(f: Fields) -> Iterable[Operand]:
 
 
 def _weight_bytes(f: Fields) -> int:
-    packed = FORMATS.get(weight_format(f["format"], f.spec))
-    if packed is not None:
-        return PackedWeights(f.spec.space("weights"), f["n"], f["k"], packed).bytes
-    keys = f.is_enum("format", "weight_format", "kv_k")
-    tokens, dim = (f["n"], f["k"]) if keys else (f["k"], f["n"])
-    return ceildiv(tokens, BLOCK) * ceildiv(dim, BLOCK) * KV_UNIT_BYTES
+    name = weight_format(f["format"], f.spec)
+    if name in FORMATS:
+        return PackedWeights(f.spec.space("weights"), f["n"], f["k"], FORMATS[name]).bytes
+    stored = KV_PRODUCTS[name]
+    tokens, dim = (f["n"], f["k"]) if name == stored.keys else (f["k"], f["n"])
+    return ceildiv(tokens, BLOCK) * ceildiv(dim, BLOCK) * stored.unit_bytes
 
 
 def _rows(f: Fields) -> Iterable[Operand]:
@@ -158,7 +158,9 @@ def _topk(f: Fields) -> Iterable[Operand]:
 
 def _kv_append(f: Fields) -> Iterable[Operand]:
     yield Operand("src", f.rows * HALF * f["dim"])
-    yield Operand("cache", f.rows * HALF * f["dim"], write=True)
+    stored = KV_FORMATS[next(name for name, number in f.spec.enums["kv_format"].items() if number == f["format"])]
+    row = ceildiv(f["dim"], BLOCK) * (stored.row_bytes + stored.exponent_bytes)
+    yield Operand("cache", f.rows * (row if stored.exponent_bytes else HALF * f["dim"]), write=True)
 
 
 def _gather(f: Fields) -> Iterable[Operand]:

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from dlavm.pack.manifest import Manifest
+from dlavm.pack.manifest import KvRegion, Manifest
 from dlavm.sim.device import Device
 from dlavm.support.errors import DlavmError
-from dlavm.target.layout import BLOCK, KV_UNIT_BYTES, ceildiv
+from dlavm.target.layout import BLOCK, KV_FORMATS, KvFormat, ceildiv
 
 EXPONENT = 0x7C00  # of an fp16 number; all ones: infinite or not a number
 
@@ -33,36 +33,40 @@ class StateLayout:
     def read(self, device: Device, sequence: int, kv_len: int) -> bytes:
         """The state of a sequence that holds `kv_len` tokens."""
         state = np.empty(self.size(kv_len), np.uint8)
-        for address, block_bytes, part in self._parts(sequence, kv_len, state):
+        for address, region, part in self._parts(sequence, kv_len, state):
             device.mem_read_into(address, part)
-            _clear_behind(part[-block_bytes:], kv_len)
+            _clear_behind(part[-region.block_bytes :], KV_FORMATS[region.format], kv_len)
         return state.tobytes()
 
     def write(self, device: Device, sequence: int, kv_len: int, state: bytes) -> None:
-        """Makes a sequence hold a state. Raises DlavmError, before anything is written, for a wrong length or a number
-        that is not finite."""
+        """Makes a sequence hold a state. Raises DlavmError, before anything is written, for a wrong length or an fp16
+        number that is not finite."""
         if len(state) != self.size(kv_len):
             raise DlavmError(f"state: expected {self.size(kv_len)} bytes for {kv_len} tokens, got {len(state)}")
-        content = np.frombuffer(state, np.uint8)
-        if (content.view("<u2") & EXPONENT == EXPONENT).any():
-            raise DlavmError("state: expected finite numbers, got one that is not")
-        for address, _, part in self._parts(sequence, kv_len, content):
+        parts = list(self._parts(sequence, kv_len, np.frombuffer(state, np.uint8)))
+        for _, region, part in parts:
+            if region.format == "fp16" and (part.view("<u2") & EXPONENT == EXPONENT).any():
+                raise DlavmError("state: expected finite numbers, got one that is not")
+        for address, _, part in parts:
             device.mem_write(address, part)
 
     def _parts(
         self, sequence: int, kv_len: int, state: NDArray[np.uint8]
-    ) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
-        """Address, bytes of a block, and bytes in the state, of every head."""
+    ) -> Iterator[tuple[int, KvRegion, NDArray[np.uint8]]]:
+        """Address, region, and bytes in the state, of every head."""
         place = 0
         for region in self._regions if kv_len else ():
             count = ceildiv(kv_len, BLOCK) * region.block_bytes
             for head in range(region.heads):
                 address = region.address + sequence * self._sequences.stride + head * region.head_bytes
-                yield address, region.block_bytes, state[place : place + count]
+                yield address, region, state[place : place + count]
                 place += count
 
 
-def _clear_behind(block: NDArray[np.uint8], kv_len: int) -> None:
-    """Zeroes the rows of a head's last block, [dim / 32][32 tokens][32 elements], that hold no cached token."""
-    units = block.reshape(-1, BLOCK, KV_UNIT_BYTES // BLOCK)
-    units[:, (kv_len - 1) % BLOCK + 1 :] = 0
+def _clear_behind(block: NDArray[np.uint8], format: KvFormat, kv_len: int) -> None:
+    """Zeroes the rows and exponents of a head's last block that belong to no cached token."""
+    units, used, start = format.units(block.size), (kv_len - 1) % BLOCK + 1, 0
+    for size in (format.row_bytes, format.exponent_bytes):
+        end = start + units * BLOCK * size
+        block[start:end].reshape(units, BLOCK, size)[:, used:] = 0
+        start = end

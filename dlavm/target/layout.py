@@ -13,7 +13,6 @@ from dlavm.target.spec import Board, Memory
 BLOCK = 32  # elements that share an exponent
 ROW_BYTES = 2  # of a row in a beat of scales or zero points: one fp16, or a byte of each of two groups
 IntArray = NDArray[np.int64]
-KV_UNIT_BYTES = 2048  # 32 tokens x 32 fp16
 # The scores of a token tile lie in memory, heads x tile x ctx fp16: the largest activation of a long context.
 # Keys and values are fetched once a tile; beyond 32 tokens the matrix lanes, not the fetch, bound the product.
 MAX_TOKEN_TILE = 32
@@ -113,17 +112,57 @@ class PackedWeights:
 
 
 @dataclass(frozen=True)
+class KvFormat:
+    """How a cache holds 32 elements of a token: `row_bytes`, and `exponent_bytes` apart from them. A block of 32 tokens
+    is [dim / 32][32 tokens] rows, then as many exponents, and a multiple of `align` bytes. `keys` and `values` are the
+    weight formats of its products."""
+
+    row_bytes: int
+    exponent_bytes: int
+    align: int
+    keys: str
+    values: str
+
+    @property
+    def unit_bytes(self) -> int:
+        """Of 32 tokens with 32 elements each."""
+        return BLOCK * (self.row_bytes + self.exponent_bytes)
+
+    def block_bytes(self, units: int) -> int:
+        """Between blocks of `units` times 32 elements a token."""
+        return ceildiv(units * self.unit_bytes, self.align) * self.align
+
+    def units(self, block_bytes: int) -> int:
+        """Undoes `block_bytes`, of which padding is less than a unit."""
+        return block_bytes // self.unit_bytes
+
+
+KV_FORMATS = {"fp16": KvFormat(64, 0, 64, "kv_k", "kv_v"), "mxint8": KvFormat(32, 1, 64, "kvq_k", "kvq_v")}
+KV_PRODUCTS = {name: form for form in KV_FORMATS.values() for name in (form.keys, form.values)}  # by weight format
+
+
+@dataclass(frozen=True)
 class KvLayout:
-    """fp16 cache of `heads` heads: [head][token / 32][dim / 32][32 tokens][32 elements]."""
+    """Cache of `heads` heads: [head][token / 32] blocks. `format`: a name of KV_FORMATS."""
 
     heads: int
     ctx: int
     dim: int
+    format: str = "fp16"
+
+    @property
+    def units(self) -> int:
+        """Rows of 32 elements of a token and head."""
+        return ceildiv(self.dim, BLOCK)
+
+    @property
+    def stored(self) -> KvFormat:
+        return KV_FORMATS[self.format]
 
     @property
     def block_bytes(self) -> int:
         """Between blocks of 32 tokens of one head."""
-        return ceildiv(self.dim, BLOCK) * KV_UNIT_BYTES
+        return self.stored.block_bytes(self.units)
 
     @property
     def head_bytes(self) -> int:

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 def options_of(args: argparse.Namespace) -> Options:
     """The compiler's options among the arguments."""
-    return Options(ctx=args.ctx, chunk=args.chunk, quant=args.quant, rolls=not args.unroll)
+    return Options(ctx=args.ctx, chunk=args.chunk, quant=args.quant, kv=args.kv, rolls=not args.unroll)
 
 
 def summary(report: dict[str, Any]) -> str:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from dlavm.formats import FORMATS
 from dlavm.pack.artifact import Artifact
-from dlavm.quant import AUTO, DEFAULT
+from dlavm.quant import AUTO, DEFAULT, DEFAULT_KV
 from dlavm.runtime.engine import engine_forms
 from dlavm.support.atomic import MANIFEST_NAME
 from dlavm.support.errors import DlavmError
+from dlavm.target.layout import KV_FORMATS
 from dlavm.target.spec import TargetSpec, load_target
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def add_model(parser: argparse.ArgumentParser, required_target: bool = True) -> 
 
 def add_compilation(parser: argparse.ArgumentParser, required_target: bool) -> None:
     """The options of a compilation. Without `required_target` those that are not given stay None."""
-    board, quant = (DEFAULT_BOARD, AUTO) if required_target else (None, None)
+    board, quant, kv = (DEFAULT_BOARD, AUTO, DEFAULT_KV) if required_target else (None, None, None)
     parser.add_argument("--target", required=required_target, metavar="T", help="accelerator generation: v1, v2, v3")
     parser.add_argument("--board", default=board, metavar="B", help=f"board (default {DEFAULT_BOARD})")
     parser.add_argument(
@@ -73,6 +74,12 @@ def add_compilation(parser: argparse.ArgumentParser, required_target: bool) -> N
         metavar="FMT",
         help=f"format of the weights: {', '.join(FORMATS)}; {AUTO} (default) keeps those of a quantised checkpoint and "
         f"makes all others {DEFAULT}; a .json file has formats by globs of tensor names",
+    )
+    parser.add_argument(
+        "--kv",
+        default=kv,
+        metavar="FMT",
+        help=f"format of the KV cache: {', '.join(KV_FORMATS)} (default {DEFAULT_KV})",
     )
     parser.add_argument(
         "--unroll", action="store_true", default=None, help="write every layer out instead of a loop; the same bits"

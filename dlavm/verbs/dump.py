@@ -16,7 +16,7 @@ from dlavm.memory import liveness
 from dlavm.pack.artifact import Artifact
 from dlavm.pack.manifest import TensorInfo
 from dlavm.passes import run as run_passes
-from dlavm.quant import AUTO
+from dlavm.quant import AUTO, DEFAULT_KV
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec
 from dlavm.task import Program, parse_program
@@ -90,9 +90,9 @@ def add_parser(sub: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     _check_format(args)
     if is_artifact(args.source):
-        refuse_with_artifact(args, "target", "board", "weights", "ctx", "chunk", "quant", "unroll")
+        refuse_with_artifact(args, "target", "board", "weights", "ctx", "chunk", "quant", "kv", "unroll")
     args.target, args.board = args.target or DEFAULT_TARGET, args.board or DEFAULT_BOARD
-    args.quant = args.quant or AUTO
+    args.quant, args.kv = args.quant or AUTO, args.kv or DEFAULT_KV
     if args.form == "hf":
         _write_hf(args)
         return 0

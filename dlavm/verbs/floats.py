@@ -16,6 +16,7 @@ from dlavm.graph.opdef import Array
 from dlavm.graph.parts import joined
 from dlavm.pack.artifact import Artifact
 from dlavm.pack.unpack import read_weights
+from dlavm.passes import QuantizeCache
 from dlavm.runtime.session import StepResult
 from dlavm.runtime.tokens import Tokenizer, folder_defaults, folder_tokenizer, text_tokenizer
 from dlavm.sim.device import Counters
@@ -85,7 +86,8 @@ def artifact_graph(artifact: Artifact) -> Graph:
 
 
 def quantised_session(artifact: Artifact) -> FloatSession:
-    """Float32 arithmetic on the numbers that the artifact holds."""
+    """Float32 arithmetic on the numbers that the artifact holds, and on what its caches would hold of the keys and
+    values."""
     return FloatSession(artifact_graph(artifact), read_weights(artifact), artifact.manifest.model.vocab_size)
 
 
@@ -96,11 +98,11 @@ def model_session(model: Model, options: Options) -> FloatSession:
 
 
 def original_session(model: Model, artifact: Artifact) -> FloatSession:
-    """The artifact's graph with the weights of the model that it was built from.
+    """The artifact's graph with the weights of the model that it was built from, and caches that do not round.
 
     Raises DlavmError where the model is another one: what the artifact keeps in fp16 must be the model's own numbers.
     """
-    graph = artifact_graph(artifact)
+    graph = QuantizeCache("fp16")(artifact_graph(artifact))  # in float32: as they are
     weights = original_weights(model, graph)
     kept = {t.name for t in artifact.manifest.tensors if t.dtype == "f16" and t.role == "weights"}
     ours = read_weights(artifact, kept & {p.name for p in graph.params})

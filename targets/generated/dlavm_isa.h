@@ -17,6 +17,8 @@ enum class WeightFormat : uint32_t {
   kInt4g128 = 0,
   kKvK = 1,
   kKvV = 2,
+  kKvqK = 3,
+  kKvqV = 4,
   kInt4g32 = 8,
   kInt4g64 = 9,
   kInt4g32z = 10,
@@ -33,6 +35,11 @@ enum class WeightFormat : uint32_t {
   kMxfp6 = 21,
   kMxfp8 = 22,
   kMxint8 = 23,
+};
+
+enum class KvFormat : uint32_t {
+  kFp16 = 0,
+  kMxint8 = 1,
 };
 
 enum class AuxMode : uint32_t {
@@ -147,7 +154,7 @@ constexpr CommandInfo kCommands[] = {
     {"ARGMAX", 0x25, 5, 0x0000001fu, 2},
     {"PERMUTE", 0x26, 11, 0x000007ffu, 2},
     {"TOPK", 0x27, 8, 0x000000feu, 2},
-    {"KV_APPEND", 0x30, 9, 0x000001ffu, 3},
+    {"KV_APPEND", 0x30, 10, 0x000003feu, 3},
     {"GATHER", 0x31, 8, 0x000000ffu, 3},
     {"COPY", 0x32, 9, 0x000001ffu, 3},
     {"LOAD_TABLE", 0x33, 2, 0x00000002u, 3},
@@ -273,7 +280,7 @@ inline bool Call::decode(const uint32_t *words, Call &out, Error &error) {
   return true;
 }
 
-// dst[b][row][n] = epilogue(sum over k of src[b][row][k] * weight[b][n][k]). Weights come packed from a weight space (in row tiles `wgt_tile` apart) or from the KV cache (kv_k: n counts tokens; kv_v: k counts tokens, n is head_dim).
+// dst[b][row][n] = epilogue(sum over k of src[b][row][k] * weight[b][n][k]). Weights come packed from a weight space (in row tiles `wgt_tile` apart) or from the KV cache (kv_k, kvq_k: n counts tokens; kv_v, kvq_v: k counts tokens, n is head_dim).
 struct Linear {
   WeightFormat format;  // what the weights are
   ActBits act_bits;  // width of the activation mantissas
@@ -349,7 +356,7 @@ inline bool Linear::decode(const uint32_t *words, Linear &out, Error &error) {
     error = Error::kReservedBits;
     return false;
   }
-  if ((0xffff07u >> (words[0] & 0x1fu) & 1u) == 0) {
+  if ((0xffff1fu >> (words[0] & 0x1fu) & 1u) == 0) {
     error = Error::kFieldRange;
     return false;
   }
@@ -803,8 +810,9 @@ inline bool Topk::decode(const uint32_t *words, Topk &out, Error &error) {
   return true;
 }
 
-// Writes rows (token o, head i) of dim fp16 into the KV cache at token position pos + o. The cache of a head is [ceil(ctx/32)][ceil(dim/32)][32 tokens][32 elements]; the padding of a short last block is not written.
+// Writes rows (token o, head i) of dim fp16 into the KV cache at token position pos + o. The cache of a head is [ceil(ctx/32)] blocks of [ceil(dim/32)][32 tokens][32 elements]. fp16: the padding of a short last row of 32 is not written. mxint8: elements are the int8 mantissas of numerics.md section 2, padded with zeros; behind them the block has [ceil(dim/32)][32 tokens] exponent bytes (E8M0), and blocks are multiples of 64 bytes.
 struct KvAppend {
+  KvFormat format;  // how the cache holds numbers
   uint32_t src;  // row of the first token and head
   uint32_t src_so;  // between tokens
   uint32_t src_si;  // between heads
@@ -820,28 +828,33 @@ struct KvAppend {
 };
 
 inline bool KvAppend::decode(const uint32_t *words, KvAppend &out, Error &error) {
-  out.src = words[0];
-  out.src_so = words[1];
-  out.src_si = words[2];
-  out.rows_o = words[3];
-  out.rows_i = words[4];
-  out.dim = words[5];
-  out.cache = words[6];
-  out.cache_head = words[7];
-  out.pos = words[8];
-  if (words[3] > 1048575u) {
+  out.format = static_cast<KvFormat>((words[0] & 0x1u));
+  out.src = words[1];
+  out.src_so = words[2];
+  out.src_si = words[3];
+  out.rows_o = words[4];
+  out.rows_i = words[5];
+  out.dim = words[6];
+  out.cache = words[7];
+  out.cache_head = words[8];
+  out.pos = words[9];
+  if ((words[0] & ~0x00000001u) != 0) {
+    error = Error::kReservedBits;
+    return false;
+  }
+  if (words[4] > 1048575u) {
     error = Error::kFieldRange;
     return false;
   }
-  if (words[4] > 4095u) {
+  if (words[5] > 4095u) {
     error = Error::kFieldRange;
     return false;
   }
-  if (words[5] > 65535u) {
+  if (words[6] > 65535u) {
     error = Error::kFieldRange;
     return false;
   }
-  if (words[8] > 16777215u) {
+  if (words[9] > 16777215u) {
     error = Error::kFieldRange;
     return false;
   }

@@ -14,6 +14,8 @@ package dlavm_isa_pkg;
     WEIGHT_FORMAT_INT4G128 = 5'd0,
     WEIGHT_FORMAT_KV_K = 5'd1,
     WEIGHT_FORMAT_KV_V = 5'd2,
+    WEIGHT_FORMAT_KVQ_K = 5'd3,
+    WEIGHT_FORMAT_KVQ_V = 5'd4,
     WEIGHT_FORMAT_INT4G32 = 5'd8,
     WEIGHT_FORMAT_INT4G64 = 5'd9,
     WEIGHT_FORMAT_INT4G32Z = 5'd10,
@@ -31,6 +33,11 @@ package dlavm_isa_pkg;
     WEIGHT_FORMAT_MXFP8 = 5'd22,
     WEIGHT_FORMAT_MXINT8 = 5'd23
   } weight_format_e;
+
+  typedef enum logic [0:0] {
+    KV_FORMAT_FP16 = 1'd0,
+    KV_FORMAT_MXINT8 = 1'd1
+  } kv_format_e;
 
   typedef enum logic [1:0] {
     AUX_MODE_NONE = 2'd0,
@@ -180,7 +187,7 @@ package dlavm_isa_pkg;
   // Returns behind the CALL.
   localparam int unsigned RET_WORDS = 0;
 
-  // dst[b][row][n] = epilogue(sum over k of src[b][row][k] * weight[b][n][k]). Weights come packed from a weight space (in row tiles `wgt_tile` apart) or from the KV cache (kv_k: n counts tokens; kv_v: k counts tokens, n is head_dim).
+  // dst[b][row][n] = epilogue(sum over k of src[b][row][k] * weight[b][n][k]). Weights come packed from a weight space (in row tiles `wgt_tile` apart) or from the KV cache (kv_k, kvq_k: n counts tokens; kv_v, kvq_v: k counts tokens, n is head_dim).
   localparam int unsigned LINEAR_WORDS = 23;
   localparam int unsigned LINEAR_FORMAT_WORD = 0;
   localparam int unsigned LINEAR_FORMAT_LSB = 0;
@@ -582,33 +589,36 @@ package dlavm_isa_pkg;
   localparam int unsigned TOPK_WEIGHTS_LSB = 0;
   localparam int unsigned TOPK_WEIGHTS_BITS = 32;
 
-  // Writes rows (token o, head i) of dim fp16 into the KV cache at token position pos + o. The cache of a head is [ceil(ctx/32)][ceil(dim/32)][32 tokens][32 elements]; the padding of a short last block is not written.
-  localparam int unsigned KV_APPEND_WORDS = 9;
-  localparam int unsigned KV_APPEND_SRC_WORD = 0;
+  // Writes rows (token o, head i) of dim fp16 into the KV cache at token position pos + o. The cache of a head is [ceil(ctx/32)] blocks of [ceil(dim/32)][32 tokens][32 elements]. fp16: the padding of a short last row of 32 is not written. mxint8: elements are the int8 mantissas of numerics.md section 2, padded with zeros; behind them the block has [ceil(dim/32)][32 tokens] exponent bytes (E8M0), and blocks are multiples of 64 bytes.
+  localparam int unsigned KV_APPEND_WORDS = 10;
+  localparam int unsigned KV_APPEND_FORMAT_WORD = 0;
+  localparam int unsigned KV_APPEND_FORMAT_LSB = 0;
+  localparam int unsigned KV_APPEND_FORMAT_BITS = 1;
+  localparam int unsigned KV_APPEND_SRC_WORD = 1;
   localparam int unsigned KV_APPEND_SRC_LSB = 0;
   localparam int unsigned KV_APPEND_SRC_BITS = 32;
-  localparam int unsigned KV_APPEND_SRC_SO_WORD = 1;
+  localparam int unsigned KV_APPEND_SRC_SO_WORD = 2;
   localparam int unsigned KV_APPEND_SRC_SO_LSB = 0;
   localparam int unsigned KV_APPEND_SRC_SO_BITS = 32;
-  localparam int unsigned KV_APPEND_SRC_SI_WORD = 2;
+  localparam int unsigned KV_APPEND_SRC_SI_WORD = 3;
   localparam int unsigned KV_APPEND_SRC_SI_LSB = 0;
   localparam int unsigned KV_APPEND_SRC_SI_BITS = 32;
-  localparam int unsigned KV_APPEND_ROWS_O_WORD = 3;
+  localparam int unsigned KV_APPEND_ROWS_O_WORD = 4;
   localparam int unsigned KV_APPEND_ROWS_O_LSB = 0;
   localparam int unsigned KV_APPEND_ROWS_O_BITS = 20;
-  localparam int unsigned KV_APPEND_ROWS_I_WORD = 4;
+  localparam int unsigned KV_APPEND_ROWS_I_WORD = 5;
   localparam int unsigned KV_APPEND_ROWS_I_LSB = 0;
   localparam int unsigned KV_APPEND_ROWS_I_BITS = 12;
-  localparam int unsigned KV_APPEND_DIM_WORD = 5;
+  localparam int unsigned KV_APPEND_DIM_WORD = 6;
   localparam int unsigned KV_APPEND_DIM_LSB = 0;
   localparam int unsigned KV_APPEND_DIM_BITS = 16;
-  localparam int unsigned KV_APPEND_CACHE_WORD = 6;
+  localparam int unsigned KV_APPEND_CACHE_WORD = 7;
   localparam int unsigned KV_APPEND_CACHE_LSB = 0;
   localparam int unsigned KV_APPEND_CACHE_BITS = 32;
-  localparam int unsigned KV_APPEND_CACHE_HEAD_WORD = 7;
+  localparam int unsigned KV_APPEND_CACHE_HEAD_WORD = 8;
   localparam int unsigned KV_APPEND_CACHE_HEAD_LSB = 0;
   localparam int unsigned KV_APPEND_CACHE_HEAD_BITS = 32;
-  localparam int unsigned KV_APPEND_POS_WORD = 8;
+  localparam int unsigned KV_APPEND_POS_WORD = 9;
   localparam int unsigned KV_APPEND_POS_LSB = 0;
   localparam int unsigned KV_APPEND_POS_BITS = 24;
 

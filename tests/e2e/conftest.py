@@ -68,15 +68,20 @@ def stories(tmp_path_factory: pytest.TempPathFactory, stories_py: Path) -> Path:
 @pytest.fixture(scope="session")
 def server_program(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The server of the bundled model, built once for all the workers of a run."""
+    return built_server(stories, tmp_path_factory, "server-build")
+
+
+def built_server(artifact: Path, tmp_path_factory: pytest.TempPathFactory, folder: str) -> Path:
+    """The server of an artifact, in a folder of all the workers of a run."""
     if shutil.which("cmake") is None or shutil.which("g++") is None:
         pytest.skip("needs cmake, g++")
     base = tmp_path_factory.getbasetemp()
-    build = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "server-build"
+    build = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / folder
     build.mkdir(exist_ok=True)
     with (build / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (build / "server").is_file():
-            build_host(stories / "host", build, "server")
+            build_host(artifact / "host", build, "server")
     return build / "server"
 
 

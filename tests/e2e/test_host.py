@@ -78,7 +78,7 @@ int main(int, char** argv) {
     for (std::size_t at = 0; at < state.size(); at += 998)
         model.write_state(one, at, &state[at], std::min<std::size_t>(998, state.size() - at));
     std::memset(&state[0], 0xff, 2);
-    refused([&] { model.write_state(one, 0, &state[0], 2); });
+    if (model::kExponentBytes == 0) refused([&] { model.write_state(one, 0, &state[0], 2); });
     model.step(one, host::Tokens(kTokens.end() - 3, kTokens.end()), 2);
     for (float value : model.logits()) std::printf("%a ", value);
     std::puts("");
@@ -266,8 +266,15 @@ def test_the_library_is_asked_for(stories: Path, tmp_path: Path) -> None:
     assert configure(str(native_library())).returncode == 0
 
 
-def test_the_driver_under_sanitizers(stories: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cache", ["fp16", "mxint8"])
+def test_the_driver_under_sanitizers(
+    cache: str, dlavm: Command, stories: Path, stories_py: Path, tmp_path: Path
+) -> None:
     """Logits equal those of a session; misuse is refused; numbers of every fp16; nothing leaks or overflows."""
+    if cache != "fp16":
+        stories = tmp_path / "artifact"
+        outcome = dlavm("build", stories_py, "--target", "v3", "--kv", cache, "-o", stories)
+        assert outcome.code == 0, outcome.err
     source = tmp_path / "probe.cpp"
     source.write_text(PROBE.replace("TOKENS", ", ".join(map(str, TOKENS))))
     host, library = stories / "host", native_library()
@@ -296,7 +303,7 @@ def test_the_driver_under_sanitizers(stories: Path, tmp_path: Path) -> None:
         f"tokens: expected at most {CTX} (context {CTX}, in the cache 0), got {CTX + 1}",
         f"sequence: expected a place in 0..{count - 1}, got {count}",
         "state: expected whole numbers within 0 bytes, got 2 bytes at 0",
-        "state: expected finite numbers, got one that is not",
+        *(["state: expected finite numbers, got one that is not"] if cache == "fp16" else []),
     ]
     with open_session(artifact) as session:
         session.prefill(TOKENS[:-3])

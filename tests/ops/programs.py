@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dlavm.formats import FORMATS, Format
 from dlavm.target import TargetSpec
 from dlavm.target.isa import Instr, SReg, encode_program, f32_bits
-from dlavm.target.layout import KvLayout, PackedWeights, ceildiv, row_bytes
+from dlavm.target.layout import KV_FORMATS, KvLayout, PackedWeights, ceildiv, row_bytes
 from dlavm.target.spec import ADDRESS_UNIT
 from dlavm.target.tables import ACTIVATIONS, table_bytes
 
@@ -127,14 +127,14 @@ def _batched(rng: Rng, batch: int, rows: dict[str, int], name: str, outer: int, 
 
 def linear(spec: TargetSpec, rng: Rng) -> dict[str, int]:
     """LINEAR over packed weights or over the cache, within the board's buffers."""
-    form = str(rng.choice([str(rng.choice(packed_formats(spec))), "kv_k", "kv_v"]))
+    form = str(rng.choice([str(rng.choice(packed_formats(spec))), "kv_k", "kv_v", "kvq_k", "kvq_v"]))
     outer, inner = _counts(rng)
     fields = {"format": spec.enums["weight_format"][form], "rows_o": outer, "rows_i": inner}
     if form in FORMATS:
         return fields | _packed(spec, rng, outer, inner, FORMATS[form])
     heads, tokens, dim = int(rng.integers(1, 4)), int(rng.integers(1, 150)), int(rng.choice([8, 24, 32, 40, 64]))
-    cache = KvLayout(heads, 160, dim)
-    k, n = (dim, tokens) if form == "kv_k" else (tokens, dim)
+    cache = KvLayout(heads, 160, dim, "mxint8" if form.startswith("kvq") else "fp16")
+    k, n = (dim, tokens) if form.endswith("_k") else (tokens, dim)
     src = _batched(rng, heads, _rows(rng, "src", READ, outer, inner, k), "src", outer, inner, k)
     dst = _batched(rng, heads, _rows(rng, "dst", WRITE, outer, inner, n), "dst", outer, inner, n)
     return fields | src | dst | {
@@ -230,8 +230,10 @@ def permute(spec: TargetSpec, rng: Rng) -> dict[str, int]:
 
 def kv_append(spec: TargetSpec, rng: Rng) -> dict[str, int]:
     (outer, inner), dim = _counts(rng), int(rng.choice([8, 24, 32, 40, 64, 96]))
-    cache = KvLayout(inner, 160, dim)
-    return {"rows_o": outer, "rows_i": inner, "dim": dim, "pos": int(rng.integers(0, 160 - outer)),
+    format = str(rng.choice(list(KV_FORMATS)))
+    cache = KvLayout(inner, 160, dim, format)
+    return {"format": spec.enums["kv_format"][format],
+            "rows_o": outer, "rows_i": inner, "dim": dim, "pos": int(rng.integers(0, 160 - outer)),
             "cache": _unit(CACHE + _offset(rng, REGION - cache.bytes)), "cache_head": _unit(cache.head_bytes),
             **_rows(rng, "src", READ, outer, inner, dim)}
 

@@ -24,6 +24,7 @@ from dlavm.passes import (
     MaterialiseViews,
     OrderForMemory,
     Pass,
+    QuantizeCache,
     QuantizeWeights,
 )
 from dlavm.target import load_target
@@ -139,6 +140,16 @@ def test_passes_keep_the_meaning(graph: Graph, passes: list[Pass]) -> None:
         for label, array in expected.items():
             np.testing.assert_allclose(after[label], array, rtol=1e-4, atol=1e-5, err_msg=pass_.name)
         np.testing.assert_allclose(after_state["k"], state["k"], rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=examples(60))
+@given(graphs())
+def test_the_format_of_the_caches_and_nothing_else(graph: Graph) -> None:
+    quantised = QuantizeCache("mxint8")(graph)
+    verify(quantised)
+    kept = {value.name for value in graph.values.values() if value.role == "kv"}
+    assert {value.name for value in quantised.values.values() if value.type.dtype == "mxint8"} == kept
+    assert print_graph(QuantizeCache()(quantised)) == print_graph(graph)
 
 
 @settings(max_examples=examples(60))

@@ -187,6 +187,8 @@ def put(*path: Any) -> Callable[[dict[str, Any]], object]:
         (put("entries", "step", "inputs", "ids", "dtype", "f64"), "entries.step.ids"),
         (put("entries", "step", "outputs", "logits", "row_bytes", 10), "entries.step.logits"),
         (put("entries", "step", "outputs", "logits", "rows", 1 << 40), "entries.step.logits"),
+        (put("kv", 0, "format", "int4"), "kv.kv: format: expected one of fp16, mxint8, got 'int4'"),
+        (put("kv", 0, "format", "mxint8"), "kv.kv: expected heads and blocks of whole units of 1056 bytes"),
         (put("memory", "kv_bytes", None), "memory.kv_bytes"),
         (put("files", "../x", "0" * 64), "files"),
         (put("files", "manifest.json", "0" * 64), "files"),

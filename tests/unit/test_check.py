@@ -90,7 +90,7 @@ def test_every_kind_at_once(plant: Callable[..., Path]) -> None:
         **{"0__q": None, "1__norm": np.ones(65, np.float16), "2__q": np.ones((64, 64), np.int32)},
         adapter=np.ones(3, np.float16),
     )
-    spec = replace(NANO, capabilities=NANO.capabilities - {"kv_fp16"})
+    spec = replace(NANO, capabilities=NANO.capabilities - {"kv_fp16", "kv_mxint8"})
     problems = found(path, spec, ctx=65, chunk=66, quant="int3")
     texts = dict(problems)
     assert "--quant: expected one of int4g32, " in problems[0][1] and "'int3'" in problems[0][1]

@@ -142,12 +142,17 @@ def test_heads_that_do_not_start_on_16_bytes() -> None:
 
 
 def test_what_a_target_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    bare = replace(NANO, capabilities=NANO.capabilities - {"int4g128", "kv_fp16"})
+    bare = replace(NANO, capabilities=NANO.capabilities - {"int4g128", "kv_fp16", "kv_mxint8"})
     with pytest.raises(DlavmError, match="weight q: v3 expected one of int4g32, .*, got 'int4g128'"):
         lower(small_graph(), bare)
     places = [where for where, _ in lowering_problems(small_graph(), bare)[0]]
     assert "q" in places and "attention" in places and len(places) > 5
     assert missing_rules(["linear", "rope", "attention"], bare) == ["attention"]
+    bytes_only = replace(NANO, capabilities=NANO.capabilities - {"kv_fp16"})
+    assert missing_rules(list(OPS), bytes_only) == missing_rules(list(OPS), NANO)
+    found = lowering_problems(small_graph(), bytes_only)[0]
+    assert [where for where, _ in found] == ["kv_append", "kv_append", "attention"]
+    assert found[2][1].endswith("cache k_cache: v3 expected one of mxint8, got 'fp16'")
     assert set(missing_rules(list(OPS), load_target("v1"))) == {"moe", "permute"}
 
 

@@ -457,6 +457,10 @@ def test_register_driven_target() -> None:
 def test_stream_target_without_scalars() -> None:
     spec = nano("v2")
     with NativeDevice(spec, threads=1) as device:
+        words = [spec.commands["KV_APPEND"].opcode | 11 << 8, SPEC.enums["kv_format"]["mxint8"], *[0] * 9]
+        start(device, spec, words)
+        with pytest.raises(DeviceError, match="KV_APPEND at word 0: field_range: field format: expected one that the"):
+            device.run()
         assert run(device, spec, [copy(DATA, DATA + 64), Instr("FENCE")]) == 3
         start(device, spec, [spec.commands["END"].opcode | 1 << 8 | 1 << 16])
         with pytest.raises(DeviceError, match="reserved_bits"):

@@ -134,7 +134,7 @@ def test_a_new_start_forgets(device: NativeDevice) -> None:
 
 def test_weights_belong_to_the_load_engine(device: NativeDevice) -> None:
     cache = D
-    for form in ("kv_k", "int4g128"):
+    for form in ("kv_k", "kvq_k", "int4g128"):
         refused(device, [append(A, cache), signal("store", 1), wait("matrix", 1), linear(B, cache, C, form)])
         run(device, SPEC, [append(A, cache), signal("store", 1), wait("load", 1), linear(B, cache, C, form)])
     # The activations of the same command belong to the matrix engine.
@@ -142,6 +142,15 @@ def test_weights_belong_to_the_load_engine(device: NativeDevice) -> None:
     # The matrix engine knows its own weights: its signal frees them.
     run(device, SPEC, [linear(B, cache, C), signal("matrix", 1), wait("store", 1), append(A, cache)])
     refused(device, [linear(B, cache, C), append(A, cache)])
+
+
+def test_exponents_of_a_cache_are_its_bytes_too(device: NativeDevice) -> None:
+    """They stand behind the rows of all units of a block."""
+    byte_append = Instr("KV_APPEND", {**append(A, D, 3).fields, "format": SPEC.enums["kv_format"]["mxint8"]})
+    for first in (D + 3 * 32, D + 1024):
+        refused(device, [byte_append, scale(first, C)])
+        run(device, SPEC, [byte_append, signal("store", 1), wait("vector", 1), scale(first, C)])
+    run(device, SPEC, [byte_append, scale(D + 3 * 32 - 16, C), scale(D + 1040, C)])
 
 
 def test_prefetch_of_the_next_weights(device: NativeDevice) -> None:

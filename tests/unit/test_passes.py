@@ -21,6 +21,7 @@ from dlavm.passes import (
     MaterialiseViews,
     OrderForMemory,
     Pass,
+    QuantizeCache,
     QuantizeWeights,
     run,
 )
@@ -44,6 +45,7 @@ CASES: list[tuple[str, Pass]] = [
     ("materialise_views", MaterialiseViews()),
     ("quantize", QuantizeWeights()),
     ("quantize_shared", QuantizeWeights()),
+    ("quantize_cache", QuantizeCache("mxint8")),
 ]
 
 
@@ -67,6 +69,13 @@ def test_unknown_format_is_refused() -> None:
         QuantizeWeights("int3")
     with pytest.raises(DlavmError, match=r"format of '\*\.q' expected one of int4g128, int8g32, got 'mxfp4'"):
         QuantizeWeights(patterns=(("*.q", "mxfp4"),), available=("int4g128", "int8g32"))
+
+
+def test_unknown_cache_is_refused() -> None:
+    with pytest.raises(DlavmError, match="quantize_cache: format expected one of fp16, mxint8, got 'int8'"):
+        QuantizeCache("int8")
+    with pytest.raises(DlavmError, match="quantize_cache: format expected one of fp16, got 'mxint8'"):
+        QuantizeCache("mxint8", ("fp16",))
 
 
 @dataclass(frozen=True)

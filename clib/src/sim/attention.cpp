@@ -39,20 +39,22 @@ void Machine::quantize_queries(const isa::Linear& c, uint64_t batch, MantissaBlo
 void Machine::linear_keys(const isa::Linear& c) {
     const uint64_t token_blocks = divide_up(c.n, kBlock), units = divide_up(c.k, kBlock);
     const uint32_t rows = c.rows_o * c.rows_i;
+    const CacheLayout& cache = cache_layout(c);
     const auto body = [&](size_t begin, size_t end, unsigned worker) {
         Scratch& scratch = scratch_[worker];
         float* acc = scratch.get<float>(kAcc, size_t{rows} * kBlock);
         MantissaBlock* queries = scratch.get<MantissaBlock>(kQueries, rows * units);
-        uint16_t* keys = scratch.get<uint16_t>(kUnits, units * kUnitBytes / 2);
+        uint8_t* keys = scratch.get<uint8_t>(kUnits, units * cache.unit_bytes());
+        const uint8_t* exponents = cache.exponent_bytes != 0 ? keys + units * cache.rows_bytes() : nullptr;
         uint64_t prepared = kNone;
         for (size_t item = begin; item < end && !stop.load(std::memory_order_relaxed); ++item) {
             const uint64_t batch = item / token_blocks, block = item % token_blocks;
             if (prepared != batch) quantize_queries(c, batch, queries, scratch);
             prepared = batch;
             memory.read(in_bytes(c.wgt) + batch * in_bytes(c.wgt_b) + block * in_bytes(c.wgt_tile), keys,
-                        units * kUnitBytes);
+                        units * cache.unit_bytes());
             std::memset(acc, 0, size_t{rows} * kBlock * sizeof(float));
-            kernels->scores({keys, c.k, rows, queries, acc});
+            kernels->scores({{keys, exponents}, c.k, rows, queries, acc});
             const uint64_t column = block * kBlock;
             finish(c, batch, column, static_cast<uint32_t>(std::min<uint64_t>(kBlock, c.n - column)), kBlock,
                    acc, scratch);
@@ -71,25 +73,31 @@ void Machine::linear_values(const isa::Linear& c) {
     const uint64_t token_blocks = divide_up(c.k, kBlock), units = divide_up(c.n, kBlock);
     const uint32_t rows = c.rows_o * c.rows_i;
     const RowSet src = src_batches(c);
+    const CacheLayout& layout = cache_layout(c);
     const auto body = [&](size_t begin, size_t end, unsigned worker) {
         Scratch& scratch = scratch_[worker];
         float* acc = scratch.get<float>(kAcc, size_t{rows} * kBlock);
-        uint16_t* values = scratch.get<uint16_t>(kUnits, kUnitBytes / 2);
+        uint8_t* values = scratch.get<uint8_t>(kUnits, layout.unit_bytes());
+        uint8_t* exponents = layout.exponent_bytes != 0 ? values + layout.rows_bytes() : nullptr;
         uint16_t* weights = scratch.get<uint16_t>(kWeights, size_t{rows} * kBlock);
         for (size_t item = begin; item < end; ++item) {
             const uint64_t batch = item / units, unit = item % units, column = unit * kBlock;
             const uint32_t columns = static_cast<uint32_t>(std::min<uint64_t>(kBlock, c.n - column));
-            const uint64_t cache = in_bytes(c.wgt) + batch * in_bytes(c.wgt_b) + unit * kUnitBytes;
+            const uint64_t cache = in_bytes(c.wgt) + batch * in_bytes(c.wgt_b);
             std::memset(acc, 0, size_t{rows} * kBlock * sizeof(float));
             for (uint64_t block = 0; block < token_blocks && !stop.load(std::memory_order_relaxed); ++block) {
-                memory.read(cache + block * in_bytes(c.wgt_tile), values, kUnitBytes);
+                const uint64_t first = cache + block * in_bytes(c.wgt_tile);
+                memory.read(first + unit * layout.rows_bytes(), values, layout.rows_bytes());
+                if (exponents != nullptr) {
+                    memory.read(first + units * layout.rows_bytes() + unit * kBlock, exponents, kBlock);
+                }
                 const uint64_t token = block * kBlock, tokens = std::min<uint64_t>(kBlock, c.k - token);
                 if (tokens < kBlock) std::memset(weights, 0, size_t{rows} * kBlock * 2);
                 for (uint64_t r = 0; r < rows; ++r) {
                     memory.read(src.at(batch, r / c.rows_i, r % c.rows_i) + 2 * token, weights + r * kBlock,
                                 2 * tokens);
                 }
-                kernels->values({values, columns, rows, weights, mantissa_bits(c), acc});
+                kernels->values({{values, exponents}, columns, rows, weights, mantissa_bits(c), acc});
             }
             finish(c, batch, column, columns, kBlock, acc, scratch);
         }

@@ -51,9 +51,15 @@ struct TileJob {
     float* acc;             // [tokens][rows]
 };
 
+// 32 tokens of 32 columns of a cache, [32 tokens][32] fp16 or, where there are exponents of the tokens, int8.
+struct CacheUnit {
+    const uint8_t* rows;
+    const uint8_t* exponents;
+};
+
 // Scores of one block of 32 tokens.
 struct ScoresJob {
-    const uint16_t* keys;  // [dim_blocks][32 tokens][32] fp16; replaced by numbers with finite exponents
+    CacheUnit keys;  // the first of [dim_blocks]
     uint32_t dim;
     uint32_t queries;
     const MantissaBlock* query;  // [queries][dim_blocks]
@@ -62,8 +68,8 @@ struct ScoresJob {
 
 // One block of 32 tokens added to 32 columns of every row.
 struct ValuesJob {
-    const uint16_t* values;  // [32 tokens][32] fp16
-    uint32_t columns;        // of the 32; the rest count as zero
+    CacheUnit values;
+    uint32_t columns;  // of the 32; the rest count as zero
     uint32_t queries;
     const uint16_t* weights;  // [queries][32] fp16: P
     int act_bits;

@@ -106,10 +106,11 @@ void quantize_256(const uint16_t* in, size_t k, int bits, MantissaBlock* out) {
 }
 
 // Rows of a cache unit as mantissas and scales; columns from `columns` on count as zero.
-void quantize_unit(const uint16_t* unit, uint32_t columns, int16_t (*rows)[kBlock], float* scale) {
+void load_unit(const CacheUnit& unit, uint32_t columns, int16_t (*rows)[kBlock], float* scale) {
+    if (unit.exponents != nullptr) return stored_unit(unit, rows, scale);
     for (uint32_t t = 0; t < kBlock; ++t) {
         uint16_t row[kBlock] = {};
-        std::memcpy(row, unit + t * kBlock, columns * sizeof(uint16_t));
+        std::memcpy(row, half_rows(unit) + t * kBlock, columns * sizeof(uint16_t));
         const Block256 m = quantize_halves(row, 12);
         store_words(rows[t], m);
         scale[t] = power_of_two(m.exponent - 10);
@@ -139,7 +140,7 @@ void scores_256(const ScoresJob& job) {
     __m256i pairs[kPairs][kParts], dot[kParts];
     for (uint32_t c = 0; c < blocks; ++c) {
         const uint32_t columns = job.dim - c * kBlock < kBlock ? job.dim - c * kBlock : kBlock;
-        quantize_unit(job.keys + c * kBlock * kBlock, columns, rows, scale);
+        load_unit(unit_of(job.keys, c), columns, rows, scale);
         for (uint32_t p = 0; p < kPairs; ++p) {
             alignas(32) int16_t column[kBlock][2];
             for (uint32_t t = 0; t < kBlock; ++t) std::memcpy(column[t], rows[t] + 2 * p, sizeof column[t]);
@@ -161,7 +162,7 @@ void values_256(const ValuesJob& job) {
     alignas(32) int16_t rows[kBlock][kBlock];
     alignas(32) float scale[kBlock];
     __m256i pairs[kPairs][kParts], dot[kParts];
-    quantize_unit(job.values, job.columns, rows, scale);
+    load_unit(job.values, job.columns, rows, scale);
     for (uint32_t p = 0; p < kPairs; ++p) {
         for (uint32_t h = 0; h < 2; ++h) {
             const __m256i a = _mm256_load_si256(reinterpret_cast<const __m256i*>(rows[2 * p] + 16 * h));

@@ -185,20 +185,27 @@ inline Block512 quantize_cache_row(const uint16_t* row, uint32_t columns) {
     return quantize512(a, b, 12, -24);
 }
 
+// Rows of a cache unit as mantissas and scales.
+void load_unit(const CacheUnit& unit, uint32_t columns, int16_t (*rows)[kBlock], float* scale) {
+    if (unit.exponents != nullptr) return stored_unit(unit, rows, scale);
+    for (uint32_t t = 0; t < kBlock; ++t) {
+        const Block512 m = quantize_cache_row(half_rows(unit) + t * kBlock, columns);
+        store_words(rows[t], m);
+        scale[t] = power_of_two(m.exponent - 10);
+    }
+}
+
 void scores_512(const ScoresJob& job) {
     const uint32_t blocks = (job.dim + kBlock - 1) / kBlock;
-    alignas(64) int32_t rows[kBlock][kWide];   // [token][pair of k]
+    alignas(64) int16_t rows[kBlock][kBlock];  // [token][k]
     alignas(64) int32_t pairs[kWide][kBlock];  // [pair of k][token]
     alignas(64) float scale[kBlock];
     for (uint32_t c = 0; c < blocks; ++c) {
         const uint32_t columns = job.dim - c * kBlock < kBlock ? job.dim - c * kBlock : kBlock;
-        for (uint32_t t = 0; t < kBlock; ++t) {
-            const Block512 m = quantize_cache_row(job.keys + (c * kBlock + t) * kBlock, columns);
-            store_words(reinterpret_cast<int16_t*>(rows[t]), m);
-            scale[t] = power_of_two(m.exponent - 10);
-        }
+        load_unit(unit_of(job.keys, c), columns, rows, scale);
         for (uint32_t p = 0; p < kWide; ++p) {
-            for (uint32_t t = 0; t < kBlock; ++t) pairs[p][t] = rows[t][p];
+            for (uint32_t t = 0; t < kBlock; ++t)
+                std::memcpy(&pairs[p][t], rows[t] + 2 * p, sizeof pairs[p][t]);
         }
         for (uint32_t r = 0; r < job.queries; ++r) {
             const MantissaBlock& q = job.query[static_cast<size_t>(r) * blocks + c];
@@ -223,11 +230,7 @@ void values_512(const ValuesJob& job) {
     __m512i even[kWide], odd[kWide];  // pairs of tokens; columns 0-3, 8-11, .. and 4-7, 12-15, ..
     alignas(64) float scale[kBlock];
     alignas(64) int16_t rows[kBlock][kBlock];
-    for (uint32_t t = 0; t < kBlock; ++t) {
-        const Block512 m = quantize_cache_row(job.values + t * kBlock, job.columns);
-        store_words(rows[t], m);
-        scale[t] = power_of_two(m.exponent - 10);
-    }
+    load_unit(job.values, job.columns, rows, scale);
     for (uint32_t p = 0; p < kWide; ++p) {
         const __m512i a = _mm512_load_si512(rows[2 * p]), b = _mm512_load_si512(rows[2 * p + 1]);
         even[p] = _mm512_unpacklo_epi16(a, b);

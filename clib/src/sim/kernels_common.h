@@ -22,6 +22,24 @@ static inline void interleave(WideBlock& b) {
     }
 }
 
+static inline CacheUnit unit_of(const CacheUnit& first, size_t number) {
+    if (first.exponents == nullptr) return {first.rows + number * (2 * kBlock * kBlock), nullptr};
+    return {first.rows + number * (kBlock * kBlock), first.exponents + number * kBlock};
+}
+
+static inline const uint16_t* half_rows(const CacheUnit& unit) {
+    return reinterpret_cast<const uint16_t*>(unit.rows);
+}
+
+// The mantissas and scales that a unit of an MXINT8 cache holds.
+static void stored_unit(const CacheUnit& unit, int16_t (*__restrict rows)[kBlock], float* __restrict scale) {
+    const int8_t* mantissas = reinterpret_cast<const int8_t*>(unit.rows);
+    for (uint32_t t = 0; t < kBlock; ++t) {
+        for (uint32_t i = 0; i < kBlock; ++i) rows[t][i] = mantissas[t * kBlock + i];
+        scale[t] = stored_scale(unit.exponents[t]);
+    }
+}
+
 static inline float activation(const Segment* __restrict table, uint16_t half) {
     const int32_t i = half >> 5, f = half & 31;
     return add(table[i].base, mul(table[i].slope, static_cast<float>(f)));

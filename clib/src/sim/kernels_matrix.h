@@ -184,40 +184,48 @@ static void wide_plain(const TileJob& job) {
     }
 }
 
+// Rows of a cache unit as mantissas and scales; columns from `columns` on count as zero.
+static void load_unit(const CacheUnit& unit, uint32_t columns, int16_t (*rows)[kBlock], float* scale) {
+    if (unit.exponents != nullptr) return stored_unit(unit, rows, scale);
+    MantissaBlock block;
+    float x[kBlock];
+    for (uint32_t t = 0; t < kBlock; ++t) {
+        load_block(half_rows(unit) + t * kBlock, columns, 0, x);
+        quantize_block(x, 12, -24, block);
+        std::memcpy(rows[t], block.mantissa, sizeof block.mantissa);
+        scale[t] = block.scale;
+    }
+}
+
 static void scores_plain(const ScoresJob& job) {
     const uint32_t blocks = (job.dim + kBlock - 1) / kBlock;
-    MantissaBlock keys[kBlock];
-    float x[kBlock];
+    int16_t keys[kBlock][kBlock];
+    float scale[kBlock];
     for (uint32_t c = 0; c < blocks; ++c) {
         const uint32_t columns = job.dim - c * kBlock < kBlock ? job.dim - c * kBlock : kBlock;
-        for (uint32_t t = 0; t < kBlock; ++t) {
-            load_block(job.keys + (c * kBlock + t) * kBlock, columns, 0, x);
-            quantize_block(x, 12, -24, keys[t]);
-        }
+        load_unit(unit_of(job.keys, c), columns, keys, scale);
         for (uint32_t r = 0; r < job.queries; ++r) {
             const MantissaBlock& q = job.query[static_cast<size_t>(r) * blocks + c];
             for (uint32_t t = 0; t < kBlock; ++t) {
                 int32_t dot = 0;
-                for (uint32_t i = 0; i < kBlock; ++i) dot += q.mantissa[i] * keys[t].mantissa[i];
-                job.acc[r * kBlock + t] += static_cast<float>(dot) * (q.scale * keys[t].scale);
+                for (uint32_t i = 0; i < kBlock; ++i) dot += q.mantissa[i] * keys[t][i];
+                job.acc[r * kBlock + t] += static_cast<float>(dot) * (q.scale * scale[t]);
             }
         }
     }
 }
 
 static void values_plain(const ValuesJob& job) {
-    MantissaBlock v[kBlock], p;
-    float x[kBlock];
-    for (uint32_t t = 0; t < kBlock; ++t) {
-        load_block(job.values + t * kBlock, job.columns, 0, x);
-        quantize_block(x, 12, -24, v[t]);
-    }
+    MantissaBlock p;
+    int16_t v[kBlock][kBlock];
+    float x[kBlock], scale[kBlock];
+    load_unit(job.values, job.columns, v, scale);
     for (uint32_t r = 0; r < job.queries; ++r) {
-        for (uint32_t t = 0; t < kBlock; ++t) x[t] = half_to_float(job.weights[r * kBlock + t]) * v[t].scale;
+        for (uint32_t t = 0; t < kBlock; ++t) x[t] = half_to_float(job.weights[r * kBlock + t]) * scale[t];
         quantize_block(x, job.act_bits, 0, p);
         int32_t dot[kBlock] = {};
         for (uint32_t t = 0; t < kBlock; ++t) {
-            for (uint32_t j = 0; j < kBlock; ++j) dot[j] += p.mantissa[t] * v[t].mantissa[j];
+            for (uint32_t j = 0; j < kBlock; ++j) dot[j] += p.mantissa[t] * v[t][j];
         }
         for (uint32_t j = 0; j < kBlock; ++j) job.acc[r * kBlock + j] += static_cast<float>(dot[j]) * p.scale;
     }

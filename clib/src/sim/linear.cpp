@@ -17,8 +17,8 @@ constexpr uint64_t kMaxColumns = 512;  // of one item: port_bytes <= 1024
 }  // namespace
 
 void Machine::run(const isa::Linear& c) {
-    if (c.format == isa::WeightFormat::kKvK) return linear_keys(c);
-    if (c.format == isa::WeightFormat::kKvV) return linear_values(c);
+    if (is_keys(c)) return linear_keys(c);
+    if (is_values(c)) return linear_values(c);
     const formats::Format& form = *packed_format(c.format);
     for (uint64_t b = 0; b < c.batch && !stop; ++b) linear_packed(c, form, b);
 }

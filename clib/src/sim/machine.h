@@ -81,6 +81,9 @@ class Machine {
                      uint64_t item, Scratch& scratch);
     void linear_keys(const isa::Linear& c);
     void linear_values(const isa::Linear& c);
+    // One row into its block of the cache.
+    void append_halves(const isa::KvAppend& c, const uint16_t* row, uint64_t block, uint64_t slot);
+    void append_bytes(const isa::KvAppend& c, const uint16_t* row, uint64_t block, uint64_t slot);
     void quantize_queries(const isa::Linear& c, uint64_t batch, MantissaBlock* out, Scratch& scratch) const;
     // Epilogue and store of some columns of all rows of a batch; acc is [rows][pitch].
     void finish(const isa::Linear& c, uint64_t batch, uint64_t column, uint32_t columns, uint32_t pitch,

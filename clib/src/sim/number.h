@@ -65,6 +65,20 @@ static inline uint16_t float_to_half(float x) {
 // 2^e for -126 <= e <= 127.
 static inline float power_of_two(int e) { return float_of(static_cast<uint32_t>(e + 127) << 23); }
 
+// The exponent byte (E8M0) that goes with 8-bit mantissas of that power of two, and back: a byte that no fp16
+// number can have reads as the nearest one that it can.
+constexpr int kStoredBits = 8, kFirstExponent = 127 - 24, kLastExponent = 127 + 15;
+
+static inline uint8_t stored_exponent(float scale) {
+    return static_cast<uint8_t>((bits_of(scale) >> 23) + (kStoredBits - 2));
+}
+
+static inline float stored_scale(uint8_t exponent) {
+    int e = exponent < kFirstExponent ? kFirstExponent : exponent;
+    e = e > kLastExponent ? kLastExponent : e;
+    return power_of_two(e - 127 - (kStoredBits - 2));
+}
+
 static inline int32_t interpolate(const int32_t* table, int32_t i, int32_t f, int shift) {
     return table[i] + (((table[i + 1] - table[i]) * f) >> shift);
 }

@@ -69,10 +69,10 @@ void plan_weights(const isa::Linear& c, const formats::Format& form, const Memor
 void plan_cache(const isa::Linear& c, AccessList& list) {
     const uint64_t blocks = divide_up(cache_tokens(c), kBlock), units = divide_up(cache_dim(c), kBlock);
     const uint64_t stride = in_bytes(c.wgt_tile);
-    const uint64_t bytes = (blocks - 1) * stride + units * kUnitBytes;
+    const uint64_t unit = cache_layout(c).unit_bytes(), bytes = (blocks - 1) * stride + units * unit;
     for (uint64_t b = 0; b < c.batch; ++b) {
         list.range(Engine::kLoad, false, "wgt", in_bytes(c.wgt) + b * in_bytes(c.wgt_b), bytes,
-                   blocks * units * kUnitBytes);
+                   blocks * units * unit);
     }
 }
 
@@ -90,7 +90,7 @@ void Machine::check_linear(const isa::Linear& c) const {
     if (c.aux_mode != isa::AuxMode::kNone && c.batch != 1) bad_field("batch", "1 with aux", c.batch);
     if (c.use_act) check_slot(c.act_slot);
     const uint64_t rows = static_cast<uint64_t>(c.rows_o) * c.rows_i;
-    if (c.format == WeightFormat::kKvV) {
+    if (is_values(c)) {
         check_buffer("accumulators", rows, divide_up(c.n, kBlock) * kBlock, config_.accumulators);
     } else {
         check_buffer("activations", rows, divide_up(c.k, kBlock) * kBlock, config_.activation_elements);
@@ -205,19 +205,30 @@ bool Machine::plan(const isa::Topk& c, AccessList& list) const {
 }
 
 bool Machine::plan(const isa::KvAppend& c, AccessList& list) const {
+    const auto products =
+        static_cast<uint32_t>(c.format == isa::KvFormat::kMxint8 ? WeightFormat::kKvqK : WeightFormat::kKvK);
+    if ((config_.weight_formats >> products & 1) == 0) {
+        bad_field("format", "one that the target has", static_cast<uint32_t>(c.format));
+    }
     if (c.rows_o == 0 || c.rows_i == 0 || c.dim == 0) return false;
     list.rows(Engine::kStore, false, "src",
               {in_bytes(c.src), 0, in_bytes(c.src_so), in_bytes(c.src_si), 1, c.rows_o, c.rows_i},
               uint64_t{2} * c.dim);
+    const CacheLayout& cache = cache_layout(c);
     const uint64_t units = divide_up(c.dim, kBlock), last = uint64_t{c.pos} + c.rows_o - 1;
-    const auto offset = [units](uint64_t token) {
-        return token / kBlock * units * kUnitBytes + token % kBlock * (2 * kBlock);
+    const auto offset = [&](uint64_t token) {
+        return token / kBlock * cache.block_bytes(units) + token % kBlock * cache.row_bytes;
     };
-    const uint64_t first_byte = offset(c.pos);
-    const uint64_t end = offset(last) + (units - 1) * kUnitBytes + 2 * (c.dim - (units - 1) * kBlock);
+    // From the first token's first row to the end of what is written last in the last token's block.
+    const uint64_t first_byte = offset(c.pos), tail = c.dim - (units - 1) * kBlock;
+    const uint64_t end = cache.exponent_bytes != 0
+                             ? last / kBlock * cache.block_bytes(units) + units * cache.rows_bytes() +
+                                   (units - 1) * kBlock + last % kBlock + 1
+                             : offset(last) + (units - 1) * cache.unit_bytes() + 2 * tail;
+    const uint64_t written = cache.exponent_bytes != 0 ? units * (kBlock + 1) : uint64_t{2} * c.dim;
     for (uint64_t i = 0; i < c.rows_i; ++i) {
         list.range(Engine::kStore, true, "cache", in_bytes(c.cache) + i * in_bytes(c.cache_head) + first_byte,
-                   end - first_byte, uint64_t{2} * c.dim * c.rows_o);
+                   end - first_byte, written * c.rows_o);
     }
     return true;
 }

@@ -79,9 +79,34 @@ inline const formats::Format* packed_format(isa::WeightFormat number) {
 }
 
 // Tokens and head_dim of a product with the KV cache.
-inline uint64_t cache_tokens(const isa::Linear& c) { return c.format == isa::WeightFormat::kKvK ? c.n : c.k; }
-inline uint64_t cache_dim(const isa::Linear& c) { return c.format == isa::WeightFormat::kKvK ? c.k : c.n; }
+inline bool is_keys(const isa::Linear& c) {
+    return c.format == isa::WeightFormat::kKvK || c.format == isa::WeightFormat::kKvqK;
+}
+inline bool is_values(const isa::Linear& c) {
+    return c.format == isa::WeightFormat::kKvV || c.format == isa::WeightFormat::kKvqV;
+}
+inline uint64_t cache_tokens(const isa::Linear& c) { return is_keys(c) ? c.n : c.k; }
+inline uint64_t cache_dim(const isa::Linear& c) { return is_keys(c) ? c.k : c.n; }
 
-constexpr uint64_t kUnitBytes = 2048;  // 32 tokens of 32 fp16
+// How a cache holds its numbers: units of 32 tokens with rows of 32 elements, and the exponents of all units
+// behind the last of them.
+struct CacheLayout {
+    uint64_t row_bytes, exponent_bytes;
+
+    uint64_t rows_bytes() const { return kBlock * row_bytes; }  // of a unit
+    uint64_t unit_bytes() const { return kBlock * (row_bytes + exponent_bytes); }
+    uint64_t block_bytes(uint64_t units) const { return divide_up(units * unit_bytes(), 64) * 64; }
+};
+
+constexpr CacheLayout kHalfCache = {2 * kBlock, 0}, kByteCache = {kBlock, 1};
+
+inline const CacheLayout& cache_layout(const isa::Linear& c) {
+    const bool bytes = c.format == isa::WeightFormat::kKvqK || c.format == isa::WeightFormat::kKvqV;
+    return bytes ? kByteCache : kHalfCache;
+}
+
+inline const CacheLayout& cache_layout(const isa::KvAppend& c) {
+    return c.format == isa::KvFormat::kMxint8 ? kByteCache : kHalfCache;
+}
 
 }  // namespace dlavm::sim

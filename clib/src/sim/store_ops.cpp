@@ -1,4 +1,4 @@
-// Commands of the store engine: they move bytes unchanged.
+// Commands of the store engine: but for an MXINT8 cache they move bytes unchanged.
 #include <algorithm>
 
 #include "sim/machine.h"
@@ -8,7 +8,7 @@ namespace dlavm::sim {
 
 namespace {
 
-enum : unsigned { kRow };
+enum : unsigned { kRow, kQuantized };
 
 }  // namespace
 
@@ -31,19 +31,39 @@ void Machine::set_threads(unsigned threads) {
 
 void Machine::run(const isa::KvAppend& c) {
     const RowSet src = {in_bytes(c.src), 0, in_bytes(c.src_so), in_bytes(c.src_si), 1, c.rows_o, c.rows_i};
-    const uint64_t units = divide_up(c.dim, kBlock);
+    const uint64_t units = divide_up(c.dim, kBlock), block_bytes = cache_layout(c).block_bytes(units);
     uint16_t* row = scratch_[0].get<uint16_t>(kRow, c.dim);
     for (uint64_t o = 0; o < c.rows_o && !stop; ++o) {
         const uint64_t token = c.pos + o;
-        const uint64_t slot = token / kBlock * units * kUnitBytes + token % kBlock * (2 * kBlock);
         for (uint64_t i = 0; i < c.rows_i; ++i) {
             memory.read(src.at(0, o, i), row, uint64_t{2} * c.dim);
-            const uint64_t cache = in_bytes(c.cache) + i * in_bytes(c.cache_head) + slot;
-            for (uint64_t u = 0; u < units; ++u) {
-                memory.write(cache + u * kUnitBytes, row + u * kBlock,
-                             2 * std::min<uint64_t>(kBlock, c.dim - u * kBlock));
+            const uint64_t block =
+                in_bytes(c.cache) + i * in_bytes(c.cache_head) + token / kBlock * block_bytes;
+            if (c.format == isa::KvFormat::kMxint8) {
+                append_bytes(c, row, block, token % kBlock);
+            } else {
+                append_halves(c, row, block, token % kBlock);
             }
         }
+    }
+}
+
+void Machine::append_halves(const isa::KvAppend& c, const uint16_t* row, uint64_t block, uint64_t slot) {
+    for (uint64_t k = 0; k < c.dim; k += kBlock, block += kHalfCache.unit_bytes()) {
+        memory.write(block + slot * kHalfCache.row_bytes, row + k, 2 * std::min<uint64_t>(kBlock, c.dim - k));
+    }
+}
+
+void Machine::append_bytes(const isa::KvAppend& c, const uint16_t* row, uint64_t block, uint64_t slot) {
+    const uint64_t units = divide_up(c.dim, kBlock);
+    MantissaBlock* quantized = scratch_[0].get<MantissaBlock>(kQuantized, units);
+    kernels->quantize(row, c.dim, kStoredBits, quantized);
+    for (uint64_t u = 0; u < units; ++u) {
+        int8_t mantissas[kBlock];
+        for (uint32_t k = 0; k < kBlock; ++k) mantissas[k] = static_cast<int8_t>(quantized[u].mantissa[k]);
+        const uint8_t exponent = stored_exponent(quantized[u].scale);
+        memory.write(block + u * kByteCache.rows_bytes() + slot * kBlock, mantissas, kBlock);
+        memory.write(block + units * kByteCache.rows_bytes() + u * kBlock + slot, &exponent, 1);
     }
 }
 

@@ -44,7 +44,7 @@ class ReferenceDevice:
         self._memory = FlatMemory(spec)
         self._matrix = MatrixEngine(spec, self._memory)
         self._vector = VectorEngine(spec, self._memory)
-        self._store = StoreEngine(self._memory)
+        self._store = StoreEngine(spec, self._memory)
         self._engine_ops: dict[str, Callable[[dict[str, int]], str]] = {
             "LINEAR": lambda f: self._matrix.linear(f, self._tables),
             "NORM": self._vector.norm, "SOFTMAX": self._vector.softmax, "ROPE": self._vector.rope,

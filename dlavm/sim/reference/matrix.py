@@ -20,11 +20,13 @@ from dlavm.sim.reference.numerics import (
     quantize,
     rn16,
 )
+from dlavm.sim.reference.store import EXPONENT_BIAS, STORED_BITS
 from dlavm.sim.reference.weights import read_weights
 from dlavm.target.layout import BLOCK, ceildiv
 from dlavm.target.spec import ADDRESS_UNIT, TargetSpec
 
-KEY_BITS = 12  # mantissas of keys and values, in either mode of the activations
+KEY_BITS = 12  # mantissas of keys and values of an fp16 cache, in either mode of the activations
+EXPONENTS = (-24, 15)  # of an MXINT8 cache: those that fp16 numbers can have; others read as the nearer one
 Fields = Mapping[str, int]
 
 
@@ -51,8 +53,8 @@ class MatrixEngine:
         src = self._memory.rows(f["src"] * ADDRESS_UNIT, counts, strides, f["k"])
         x = load16(np.ascontiguousarray(src)).reshape(f["batch"], rows, f["k"])
         start = self._accumulators if f["acc_in"] else np.zeros((rows, f["n"]), dtype=np.float32)
-        product = {"kv_k": self._keys, "kv_v": self._values}.get(form, self._weights)
-        acc = np.stack([product(f, b, x[b], start) for b in range(f["batch"])])
+        product = KEYS_VALUES.get(form, MatrixEngine._weights)
+        acc = np.stack([product(self, f, b, x[b], start) for b in range(f["batch"])])
         if f["acc_out"]:
             self._accumulators = acc[0]
             return ""
@@ -67,7 +69,7 @@ class MatrixEngine:
             return "field_range"
         if f["aux_mode"] not in self._aux_modes or (f["aux_mode"] and f["batch"] != 1):
             return "field_range"
-        if form == "kv_v":
+        if KEYS_VALUES.get(form) is MatrixEngine._values:
             return "buffer" if rows * ceildiv(f["n"], BLOCK) * BLOCK > self._board.accumulators else ""
         if rows * ceildiv(f["k"], BLOCK) * BLOCK > self._board.activation_elements:
             return "buffer"
@@ -101,25 +103,30 @@ class MatrixEngine:
             acc = add(acc, mul(part, power_of_two(e[:, kb] + form.element.unit_exponent)[:, None]))
         return acc
 
-    def _cache(self, f: Fields, batch: int, tokens: int, dim: int) -> F32:
-        """Rows [tokens, dim] of one head's cache, fp32."""
-        units = ceildiv(dim, BLOCK)
-        address = (f["wgt"] + batch * f["wgt_b"]) * ADDRESS_UNIT
-        view = self._memory.rows(address, (ceildiv(tokens, BLOCK), units, BLOCK),
-                                 (f["wgt_tile"] * ADDRESS_UNIT, 2048, 64), BLOCK)
-        rows = load16(np.ascontiguousarray(view)).transpose(0, 2, 1, 3).reshape(-1, units * BLOCK)
-        return rows[:tokens, :dim]
+    def _cached(self, f: Fields, batch: int, tokens: int, dim: int) -> tuple[I32, I32]:
+        """Mantissas [tokens, units, 32] and exponents [tokens, units] of the rows of one head's cache."""
+        address, stride = (f["wgt"] + batch * f["wgt_b"]) * ADDRESS_UNIT, f["wgt_tile"] * ADDRESS_UNIT
+        units, blocks = ceildiv(dim, BLOCK), ceildiv(tokens, BLOCK)
+        if self._formats[f["format"]] in ("kv_k", "kv_v"):
+            view = self._memory.rows(address, (blocks, units, BLOCK), (stride, 2048, 64), BLOCK)
+            rows = load16(np.ascontiguousarray(view)).transpose(0, 2, 1, 3).reshape(-1, units * BLOCK)
+            return quantize(rows[:tokens, :dim], KEY_BITS)
+        mantissas = self._memory.rows(address, (blocks, units, BLOCK), (stride, 1024, 32), BLOCK, np.int8)
+        stored = self._memory.rows(address + 1024 * units, (blocks, units), (stride, BLOCK), BLOCK, np.uint8)
+        exponents = np.clip(stored.astype(np.int32) - EXPONENT_BIAS, *EXPONENTS) - (STORED_BITS - 2)
+        by_token = (mantissas.astype(np.int32).transpose(0, 2, 1, 3), exponents.transpose(0, 2, 1))
+        return by_token[0].reshape(-1, units, BLOCK)[:tokens], by_token[1].reshape(-1, units)[:tokens]
 
     def _keys(self, f: Fields, batch: int, x: F32, acc: F32) -> F32:
         m, e = quantize(x, self._act_bits[f["act_bits"]])
-        mk, ek = quantize(self._cache(f, batch, f["n"], f["k"]), KEY_BITS)
+        mk, ek = self._cached(f, batch, f["n"], f["k"])
         dots = block_dots(m, mk)
         for kb in range(m.shape[1]):
             acc = add(acc, mul(dots[kb].astype(np.float32), power_of_two(e[:, kb, None] + ek[None, :, kb])))
         return acc
 
     def _values(self, f: Fields, batch: int, p: F32, acc: F32) -> F32:
-        mv, ev = quantize(self._cache(f, batch, f["k"], f["n"]), KEY_BITS)
+        mv, ev = self._cached(f, batch, f["k"], f["n"])
         acc = acc.copy()
         for c in range(ceildiv(f["n"], BLOCK)):
             shifted = np.ldexp(p.astype(np.float64), ev[None, :, c])  # P with V's exponents moved in, exact
@@ -156,3 +163,7 @@ class MatrixEngine:
 def block_dots(m: I32, w: NDArray[np.int32]) -> NDArray[np.float64]:
     """Exact integer dot products [blocks, rows, n] of m [rows, blocks, 32] and w [n, blocks, 32] (under 2^53)."""
     return np.matmul(m.transpose(1, 0, 2).astype(np.float64), w.transpose(1, 2, 0).astype(np.float64))
+
+
+KEYS_VALUES = {"kv_k": MatrixEngine._keys, "kvq_k": MatrixEngine._keys,
+               "kv_v": MatrixEngine._values, "kvq_v": MatrixEngine._values}

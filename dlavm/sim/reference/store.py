@@ -1,41 +1,48 @@
-"""Store engine: KV_APPEND, GATHER, COPY, LOAD_TABLE; they move bytes unchanged."""
+"""Store engine: KV_APPEND, GATHER, COPY, LOAD_TABLE; but for an MXINT8 cache they move bytes unchanged."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlavm.sim.reference.memory import FlatMemory
-from dlavm.sim.reference.numerics import F32, load32
-from dlavm.target.layout import BLOCK, KV_UNIT_BYTES, ceildiv
-from dlavm.target.spec import ADDRESS_UNIT
+from dlavm.sim.reference.numerics import F32, load16, load32, quantize
+from dlavm.target.layout import BLOCK, KV_FORMATS, KvFormat, ceildiv
+from dlavm.target.spec import ADDRESS_UNIT, TargetSpec
 from dlavm.target.tables import SEGMENTS
 
+STORED_BITS = 8  # mantissas of an MXINT8 cache
+EXPONENT_BIAS = 127
 Fields = Mapping[str, int]
 
 
 class StoreEngine:
-    def __init__(self, memory: FlatMemory) -> None:
+    def __init__(self, spec: TargetSpec, memory: FlatMemory) -> None:
         self._memory = memory
+        self._kv_formats = {number: KV_FORMATS[name] for name, number in spec.enums["kv_format"].items()}
 
     def kv_append(self, f: Fields) -> str:
         if not (f["rows_o"] and f["rows_i"] and f["dim"]):
             return ""
-        units = ceildiv(f["dim"], BLOCK)
+        form, units = self._kv_formats[f["format"]], ceildiv(f["dim"], BLOCK)
         strides = (f["src_so"] * ADDRESS_UNIT, f["src_si"] * ADDRESS_UNIT)
         src = self._memory.rows(f["src"] * ADDRESS_UNIT, (f["rows_o"], f["rows_i"]), strides, f["dim"]).copy()
         writes = []  # every address is checked before the first byte is written
         for o in range(f["rows_o"]):
             block, slot = divmod(f["pos"] + o, BLOCK)
-            base = f["cache"] * ADDRESS_UNIT + block * units * KV_UNIT_BYTES + slot * 2 * BLOCK
-            for unit in range(units):
-                columns = slice(unit * BLOCK, min((unit + 1) * BLOCK, f["dim"]))
-                heads = self._memory.rows(base + unit * KV_UNIT_BYTES, (f["rows_i"],),
-                                          (f["cache_head"] * ADDRESS_UNIT,), columns.stop - columns.start)
-                writes.append((heads, src[o, :, columns]))
-        for heads, values in writes:
-            heads[...] = values
+            base = f["cache"] * ADDRESS_UNIT + block * form.block_bytes(units)
+            for offset, values in _stored(src[o], form, units, slot):
+                writes.append((self._heads(f, base + offset, values), values))
+        for place, values in writes:
+            place[...] = values
         return ""
+
+    def _heads(self, f: Fields, address: int, values: NDArray[Any]) -> NDArray[np.generic]:
+        """The places of `values` [heads, n] in the blocks of all heads."""
+        strides = (f["cache_head"] * ADDRESS_UNIT,)
+        return self._memory.rows(address, (f["rows_i"],), strides, values.shape[1], values.dtype.type)
 
     def gather(self, f: Fields) -> str:
         if not (f["rows_o"] and f["dim"]):
@@ -64,3 +71,17 @@ class StoreEngine:
         """float32[2048, 2]: base and slope of every segment."""
         bits = self._memory.bytes(f["table"] * ADDRESS_UNIT, SEGMENTS * 8).view(np.uint32)
         return load32(bits).reshape(SEGMENTS, 2)
+
+
+def _stored(rows: NDArray[Any], form: KvFormat, units: int, slot: int) -> Iterator[tuple[int, NDArray[Any]]]:
+    """What a token's rows [heads, dim] are in its block, and at which byte of it."""
+    if not form.exponent_bytes:
+        for unit in range(units):
+            yield unit * form.unit_bytes + slot * form.row_bytes, rows[:, unit * BLOCK:(unit + 1) * BLOCK]
+        return
+    mantissas, exponents = quantize(load16(rows), STORED_BITS)
+    for unit in range(units):
+        yield (unit * BLOCK + slot) * form.row_bytes, mantissas[:, unit].astype(np.int8)
+    for unit in range(units):
+        stored = exponents[:, unit:unit + 1] + (STORED_BITS - 2 + EXPONENT_BIAS)
+        yield units * BLOCK * form.row_bytes + unit * BLOCK + slot, stored.astype(np.uint8)

@@ -11,7 +11,7 @@ namespace model {
 
 inline constexpr char kName[] = "tiny";
 // SHA-256 over what the device holds of the model: saved caches belong to it.
-inline constexpr char kModelId[] = "73eff4013f3eae3a0595cf88015602c49531421814798657026cb060390e4ec2";
+inline constexpr char kModelId[] = "33c404094e9a2d122643eb1a1a633977e05a80b5249fe922bbd2b2a6d509c530";
 
 // SHA-256 of tokenizer.json, empty where there is none.
 inline constexpr char kTokenizerId[] = "";
@@ -87,7 +87,8 @@ inline constexpr Port kLogits = {0x40000, 16, 300, 608};
 // u32 (head_rows,): the likeliest token after each of them, where the device chooses.
 inline constexpr std::optional<Port> kNext = Port{0x8000, 16, 1, 4};
 
-// A KV cache of the first sequence: fp16 [heads][blocks of 32 tokens][units of 32 elements][32][32].
+// A KV cache of the first sequence: [heads][blocks of 32 tokens]; a block is [units of 32 elements]
+// [32 tokens] rows.
 struct Cache {
     std::uint64_t address;
     std::uint32_t heads;
@@ -102,7 +103,8 @@ inline constexpr std::array<Cache, 1> kCaches = {{
 // clang-format on
 
 inline constexpr std::uint32_t kBlockTokens = 32;
-inline constexpr std::uint32_t kUnitBytes = 2048;
+inline constexpr std::uint32_t kRowBytes = 64;  // 32 elements of a token, fp16
+inline constexpr std::uint32_t kExponentBytes = 0;
 
 // Sequences whose caches the memory holds, and bytes from the caches of one to those of the next.
 inline constexpr std::uint32_t kSequences = 2;
@@ -163,7 +165,7 @@ constexpr dlavm_config device_config() {
     config.opcode_mask[3] = 0x0000000000000000;
     config.activation_elements = 8192;
     config.accumulators = 4096;
-    config.weight_formats = 0x00ffff07;
+    config.weight_formats = 0x00ffff1f;
     return config;
 }
 

@@ -51,15 +51,19 @@ void for_parts(const Sequence& sequence, std::uint64_t offset, std::uint64_t byt
     }
 }
 
-// Zeroes what the bytes [begin, end) of a part hold behind the last token: rows of the units of its last
-// block.
+// Zeroes what the bytes [begin, end) of a part hold behind the last token: rows and exponents of the units of
+// its last block.
 void clear_behind(std::uint32_t cached, const HeadPart& part, std::uint64_t begin, std::uint64_t end,
                   char* out) {
-    const std::uint64_t rows = (cached - 1) % model::kBlockTokens + 1;
-    const std::uint64_t used = rows * (model::kUnitBytes / model::kBlockTokens);
-    for (std::uint64_t unit = part.bytes - part.block_bytes; unit < part.bytes; unit += model::kUnitBytes) {
-        const std::uint64_t from = std::max(begin, unit + used), to = std::min(end, unit + model::kUnitBytes);
-        if (from < to) std::memset(out + (from - begin), 0, to - from);
+    constexpr std::uint64_t unit_bytes = model::kBlockTokens * (model::kRowBytes + model::kExponentBytes);
+    const std::uint64_t used = (cached - 1) % model::kBlockTokens + 1, units = part.block_bytes / unit_bytes;
+    std::uint64_t start = part.bytes - part.block_bytes;
+    for (const std::uint64_t size : {model::kRowBytes, model::kExponentBytes}) {
+        for (std::uint64_t unit = 0; unit < units; ++unit, start += model::kBlockTokens * size) {
+            const std::uint64_t from = std::max(begin, start + used * size),
+                                to = std::min(end, start + model::kBlockTokens * size);
+            if (from < to) std::memset(out + (from - begin), 0, to - from);
+        }
     }
 }
 
@@ -154,7 +158,9 @@ void Model::read_state(const Sequence& sequence, std::uint64_t offset, char* out
 
 void Model::write_state(const Sequence& sequence, std::uint64_t offset, const char* in, std::uint64_t bytes) {
     check_state(sequence, offset, bytes);
-    for (std::uint64_t i = 0; i < bytes; i += sizeof(std::uint16_t)) {
+    const std::uint64_t halves =
+        model::kExponentBytes == 0 ? bytes : 0;  // of other rows all bytes are numbers
+    for (std::uint64_t i = 0; i < halves; i += sizeof(std::uint16_t)) {
         std::uint16_t half = 0;
         std::memcpy(&half, in + i, sizeof half);
         if (!is_finite(half)) throw BadState("state: expected finite numbers, got one that is not");
