@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from dlavm.compile import Options, compile_graph, pipeline
 from dlavm.frontend import WEIGHTS_HINT, Model, weight_problems
-from dlavm.graph import Graph
+from dlavm.graph import Graph, Node
 from dlavm.graph.analysis import components, unused
 from dlavm.graph.interface import interface_problems
 from dlavm.lower import lowering_problems
@@ -85,15 +85,20 @@ def _notes(graph: Graph) -> Iterator[tuple[str, str]]:
     """What is in a graph for nothing: parts that no output is connected with, and what else nothing depends on."""
     idle = unused(graph)
     outputs = {value.name for value in graph.outputs.values()}
-    apart = [names for names in components(graph) if len(names) > 1 and not names & outputs and names <= set(idle)]
+    alone = set(idle)
+    apart = [names for names in components(graph) if len(names) > 1 and not names & outputs and names <= alone]
+    part_of = {name: names for names in apart for name in names}
+    firsts: dict[frozenset[str], Node] = {}
+    for node in graph.nodes:
+        if node.name in part_of:
+            firsts.setdefault(part_of[node.name], node)
     for names in apart:
-        nodes = [node for node in graph.nodes if node.name in names]
-        yield nodes[0].where or nodes[0].name, f"{len(names)} values are not connected with any output"
+        yield firsts[names].where or firsts[names].name, f"{len(names)} values are not connected with any output"
     for name in idle:
-        if not any(name in names for names in apart):
-            node = graph.producers.get(name)
-            kind = f"the result of {node.op}" if node else f"{graph.values[name].role} {name}"
-            yield (node.where or name) if node else name, f"no output depends on {kind}"
+        if name not in part_of:
+            made = graph.producers.get(name)
+            kind = f"the result of {made.op}" if made else f"{graph.values[name].role} {name}"
+            yield (made.where or name) if made else name, f"no output depends on {kind}"
 
 
 def _check_weights(model: Model, graph: Graph, found: Findings) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dlavm.codegen.ordering import EngineOrder
-from dlavm.codegen.scalars import Scalars
+from dlavm.codegen.scalars import OutOfRegistersError, Scalars
 from dlavm.support.errors import DlavmError
-from dlavm.sym import Expr, Var, free_vars, substitute, wrap
+from dlavm.sym import Expr, Var, free_vars, select, substitute, wrap
 from dlavm.target import TargetSpec
 from dlavm.target.isa import Instr, SReg, encode_program
 from dlavm.task import Await, For, If, Launch, Let, Load, Program, Stmt, walk_body
 from dlavm.task.ir import exprs_of
+
+RESERVES = (12, 32)  # registers left to the body of a loop; with all of them nothing is computed before it
 
 
 def generate(program: Program, spec: TargetSpec, bases: Mapping[str, int]) -> list[int]:
@@ -18,15 +20,21 @@ def generate(program: Program, spec: TargetSpec, bases: Mapping[str, int]) -> li
     that has no stream form."""
     if not spec.has("stream", "scalars", "loops"):
         raise DlavmError(f"target {spec.name} has no autonomous stream (needs capabilities scalars and loops)")
-    return encode_program(spec, _Generator(program, spec, bases).run())
+    *first, last = RESERVES
+    for reserve in first:
+        try:
+            return encode_program(spec, _Generator(program, spec, bases, reserve).run())
+        except OutOfRegistersError:
+            continue  # keep less across loops
+    return encode_program(spec, _Generator(program, spec, bases, last).run())
 
 
 class _Generator:
-    def __init__(self, program: Program, spec: TargetSpec, bases: Mapping[str, int]) -> None:
+    def __init__(self, program: Program, spec: TargetSpec, bases: Mapping[str, int], reserve: int) -> None:
         self._program, self._spec = program, spec
         self._addresses = {b.base: wrap(bases[b.name] // 16) for b in program.buffers}
         self._out: list[Instr] = []
-        self._scalars = Scalars(spec, program.args, self._emit)
+        self._scalars = Scalars(spec, program.args, self._emit, reserve)
         self._order = EngineOrder(spec, self._emit)
 
     def run(self) -> list[Instr]:
@@ -90,14 +98,15 @@ class _Generator:
 
     def _open(self, stmt: For | If, depth: int) -> tuple[Instr, list[Instr], Expr, str | None]:
         """Starts the body of a loop; an If is a loop of zero or one turns."""
-        count = self._scalars.value(self._resolve(stmt.count if isinstance(stmt, For) else stmt.cond))
+        count = self._scalars.value(self._resolve(stmt.count if isinstance(stmt, For) else _once(stmt.cond)))
         var = stmt.var if isinstance(stmt, For) else Var(f"if_{depth}", 0, 1)
+        inside = (self._resolve(expr) for _, inner in walk_body(stmt.body) for _, expr in exprs_of(inner))
+        self._scalars.enter((expr for expr in inside if not expr.is_const), isinstance(stmt, For))
         register = self._scalars.bind(var)
         engine = self._first_engine(stmt)
         if engine:
             self._order.loop_border(engine)
         outer, self._out = self._out, []
-        self._scalars.border()
         return Instr("LOOP", {"rd": register, "count": count}), outer, var, engine
 
     def _close(self, loop: Instr, outer: list[Instr], var: Expr, engine: str | None) -> None:
@@ -107,7 +116,7 @@ class _Generator:
         body, self._out = self._out, outer
         self._emit(Instr("LOOP", {**loop.fields, "body": len(encode_program(self._spec, body))}))
         self._out.extend(body)
-        self._scalars.border()
+        self._scalars.leave()
         self._scalars.unbind(var)
 
     def _first_engine(self, stmt: For | If) -> str | None:
@@ -120,6 +129,11 @@ class _Generator:
             if isinstance(inner, For | If):
                 work.extend(reversed(inner.body))
         return None
+
+
+def _once(cond: Expr) -> Expr:
+    """1 where the condition holds, else 0."""
+    return cond if cond.lo >= 0 and cond.hi <= 1 else select(cond, 1, 0)
 
 
 def _with_ends(body: tuple[Stmt, ...]) -> list[Stmt | Expr]:

@@ -76,7 +76,8 @@ def trunk(graph: Graph) -> list[str]:
 
 def components(graph: Graph) -> list[frozenset[str]]:
     """The values by what they are connected with in any direction, in the order of their first values."""
-    found = {name: frozenset(names) for names in nx.weakly_connected_components(flow(graph)) for name in names}
+    groups = map(frozenset, nx.weakly_connected_components(flow(graph)))
+    found = {name: names for names in groups for name in names}
     return list(dict.fromkeys(found[name] for name in graph.values))
 
 
@@ -84,8 +85,11 @@ def unused(graph: Graph) -> list[str]:
     """The values that neither an output nor a change of state depends on, in the order of the graph."""
     effects = (node.name for node in graph.nodes if OPS[node.op].effect)
     ways, needed = flow(graph), {value.name for value in graph.outputs.values()} | set(effects)
-    for name in list(needed):
-        needed |= nx.ancestors(ways, name) if name in ways else set()
+    waiting = [name for name in needed if name in ways]
+    while waiting:
+        before = set(ways.predecessors(waiting.pop())) - needed
+        needed |= before
+        waiting += before
     return [name for name in graph.values if name not in needed]
 
 

@@ -44,7 +44,7 @@ class Builder:
         self.kv_len: Expr = Var("kv_len", 0, ctx - 1)
         self.head_rows: Expr = Var("head_rows", 0, chunk)
         self._scopes: list[str] = []
-        self._names: set[str] = set()
+        self._names: dict[str, int] = {}  # taken; and the number that the last one of the same hint got
         self._sources: dict[str, list[Value]] = {"input": [], "param": [], "kv": []}
         self._constants: list[Constant] = []
         self._nodes: list[Node] = []
@@ -161,9 +161,10 @@ class Builder:
         return Value(self._claim(".".join([*prefix, re.sub(r"[^A-Za-z0-9_.-]+", "_", hint)])), type_, "activation")
 
     def _claim(self, name: str) -> str:
-        unique, count = name, 1
+        unique, count = name, self._names.get(name, 1)
         while unique in self._names:
             count += 1
             unique = f"{name}_{count}"
-        self._names.add(unique)
+        self._names[name] = count  # all numbers up to it are taken
+        self._names.setdefault(unique, 1)
         return unique

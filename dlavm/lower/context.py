@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from dlavm.formats import FORMATS
 from dlavm.graph import Graph, Node, Value
+from dlavm.lower.tiling import Choice, Tiling, choose_tiling
 from dlavm.support.errors import DlavmError
 from dlavm.sym import Expr, IntoExpr, le, wrap
 from dlavm.target import TargetSpec
@@ -78,13 +79,14 @@ class HostInput:
 @dataclass(frozen=True)
 class Lowered:
     """A task program, what its constant buffers hold, the buffer behind each input and cache, the rows of the outputs
-    that the device computes."""
+    that the device computes, how its linears are tiled."""
 
     program: Program
     contents: Mapping[str, Content]
     inputs: Mapping[str, HostInput]
     outputs: Mapping[str, Rows]
     kv: Mapping[str, KvLayout]
+    choices: tuple[Choice, ...] = ()
 
 
 def _cache_layout(value: Value) -> KvLayout:
@@ -116,7 +118,9 @@ class Context:
         self.contents: dict[str, Content] = {}
         self.kv: dict[str, KvLayout] = {}
         self.act_slots: dict[str, int] = {}
+        self.choices: list[Choice] = []
         self.inputs: dict[str, HostInput] = {}
+        self._tilings: dict[tuple[PackedWeights, int], Tiling] = {}
         self._rows: dict[str, Rows] = {}
         self._buffers: dict[str, Buffer] = {}
         self._outputs = {v.name for v in graph.outputs.values()}
@@ -243,6 +247,13 @@ class Context:
         packed, count = PackedWeights(self.spec.space("weights"), n, k, format), math.prod(front)
         self.contents[value.name] = Content("packed", value.name, (n, k), count=count)
         return self.storage(value.name, "weights", count * packed.bytes, str(value.type)), packed
+
+    def tiling(self, packed: PackedWeights, tokens: int) -> Tiling:
+        """How a product with a matrix is cut for up to `tokens` tokens; it is written down for `Lowered`."""
+        if (packed, tokens) not in self._tilings:
+            self._tilings[packed, tokens] = choose_tiling(self.spec, packed, tokens)
+        self.choices.append(Choice(self.tasks.where, packed, tokens, self._tilings[packed, tokens]))
+        return self._tilings[packed, tokens]
 
     def cache(self, value: Value, node: Node) -> tuple[Expr, KvLayout]:
         """The cache behind a kv value, one buffer for all of its SSA versions; its base in the first sequence. Raises

@@ -37,7 +37,7 @@ def _finished(context: Context) -> Lowered:
     loads = tuple(_load_table(context, fn, slot) for fn, slot in context.act_slots.items())
     program = context.tasks.finish(prologue=loads)
     outputs = {label: context.rows(value) for label, value in graph.outputs.items() if context.placed(value)}
-    return Lowered(program, context.contents, context.inputs, outputs, context.kv)
+    return Lowered(program, context.contents, context.inputs, outputs, context.kv, tuple(context.choices))
 
 
 def lowering_problems(graph: Graph, spec: TargetSpec) -> tuple[list[tuple[str, str]], Program]:

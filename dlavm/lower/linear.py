@@ -1,40 +1,16 @@
-"""linear: token tiles that fit the activation buffer; K tiles that carry accumulators where one row does not fit."""
+"""linear: a command for each tile of tokens, outputs and K, as `tiling.py` cuts them."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 
 from dlavm.graph import Node
 from dlavm.lower.context import Context, Rows
 from dlavm.lower.rules import rule
-from dlavm.support.errors import DlavmError
-from dlavm.sym import Expr, IntoExpr, align, minimum
+from dlavm.sym import Expr, IntoExpr, minimum, wrap
 from dlavm.target.isa import f32_bits
-from dlavm.target.layout import BLOCK, PackedWeights
-from dlavm.target.spec import ADDRESS_UNIT, Board
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """Tokens, outputs and contraction length of one LINEAR; `n` and `k` are the whole matrix unless K is tiled."""
-
-    tokens: int
-    n: int
-    k: int
-
-
-def choose_tiling(board: Board, packed: PackedWeights, tokens: int) -> Tiling:
-    """The largest token tile whose mantissas fit on chip: weights are fetched once a token tile."""
-    k = int(align(packed.k, BLOCK))
-    if k <= board.activation_elements:
-        return Tiling(min(tokens, board.activation_elements // k), packed.n, packed.k)
-    row_tile = packed.memory.row_tile
-    n = min(packed.n, board.accumulators // row_tile * row_tile)
-    k_tile = board.activation_elements // packed.section_k * packed.section_k
-    if n == 0 or k_tile == 0:
-        what = f"[{packed.n}, {packed.k}] linear in {packed.format}"
-        raise DlavmError(f"board {board.name}: buffers too small for a {what}")
-    return Tiling(1, n, k_tile)
+from dlavm.target.layout import PackedWeights, ceildiv
+from dlavm.target.spec import ADDRESS_UNIT
 
 
 @rule("linear")
@@ -58,22 +34,22 @@ def product(c: Context, x: Rows, out: Rows, base: Expr, packed: PackedWeights, e
             aux: Rows | None = None, batch: int = 1) -> None:
     """Rows of `out` from those of `x` and the matrix at `base`. `epilogue`: the fields of its steps (aux's rows are
     `aux`); `batch`: tokens that share a fetch of the weights at most."""
-    tiling = choose_tiling(c.spec.board, packed, min(batch, x.outer.hi))
-    for first, count in token_tiles(c, x.outer, tiling.tokens):
-        for n0, n in _spans(packed.n, tiling.n):
-            for k0, k in _spans(packed.k, tiling.k):
-                last = k0 + k == packed.k
-                wgt = base + (n0 // packed.memory.row_tile * packed.tile_bytes + packed.k_offset(k0)) // ADDRESS_UNIT
+    tiling = c.tiling(packed, min(batch, x.outer.hi))
+    for block, n in _blocks(c, packed.n, tiling.n):
+        column = block * (tiling.n * 2 // ADDRESS_UNIT)
+        tile = base + block * (tiling.n // packed.memory.row_tile * packed.tile_bytes // ADDRESS_UNIT)
+        for first, count in token_tiles(c, x.outer, tiling.tokens):
+            ends = _at_column(epilogue, column)
+            ends |= _shift(aux.at(first, count), column).fields("aux") if aux else {}
+            for part, k, carried in _parts(c, packed.k, tiling.k):
                 fields: dict[str, IntoExpr] = {
-                    "format": c.spec.enums["weight_format"][packed.format.name], "k": k, "n": n, "batch": 1, "wgt": wgt,
-                    "wgt_tile": packed.tile_bytes // ADDRESS_UNIT, "acc_in": int(k0 > 0), "acc_out": int(not last),
-                    **_shift(x.at(first, count), k0).fields("src"), **x.at(first, count).counts(),
-                    **_shift(out.at(first, count), n0).fields("dst"),
+                    "format": c.spec.enums["weight_format"][packed.format.name], "k": k, "n": n, "batch": 1,
+                    "wgt": tile + part * (packed.k_offset(tiling.k) // ADDRESS_UNIT),
+                    "wgt_tile": packed.tile_bytes // ADDRESS_UNIT, **carried,
+                    **_shift(x.at(first, count), part * (tiling.k * 2 // ADDRESS_UNIT)).fields("src"),
+                    **x.at(first, count).counts(), **_shift(out.at(first, count), column).fields("dst"),
                 }
-                if last:
-                    fields |= _at_column(epilogue, n0)
-                    fields |= _shift(aux.at(first, count), n0).fields("aux") if aux else {}
-                c.tasks.launch("LINEAR", **fields)
+                c.tasks.launch("LINEAR", **fields, **({} if carried["acc_out"] else ends))
 
 
 def token_tiles(c: Context, rows: Expr, tile: int) -> Iterator[tuple[Expr, Expr]]:
@@ -85,14 +61,25 @@ def token_tiles(c: Context, rows: Expr, tile: int) -> Iterator[tuple[Expr, Expr]
         yield t * tile, minimum(rows - t * tile, tile)
 
 
-def _spans(total: int, tile: int) -> list[tuple[int, int]]:
-    return [(start, min(tile, total - start)) for start in range(0, total, tile)]
+def _blocks(c: Context, total: int, tile: int) -> Iterator[tuple[Expr, Expr]]:
+    """(number, outputs) of each block of outputs; a loop where there are several."""
+    with c.tasks.loop("n", ceildiv(total, tile)) as block:
+        yield block, wrap(tile) if total % tile == 0 else minimum(total - block * tile, tile)
 
 
-def _shift(rows: Rows, elements: int) -> Rows:
-    """The same rows from column `elements` on, a multiple of 8."""
-    return Rows(rows.base + elements * 2 // ADDRESS_UNIT, rows.outer, rows.outer_stride, rows.inner,
-                rows.inner_stride, rows.dim - elements)
+def _parts(c: Context, total: int, tile: int) -> Iterator[tuple[Expr, int, dict[str, IntoExpr]]]:
+    """(number, length) of each tile along K, and whether it takes and leaves accumulators; those in the middle are a
+    loop."""
+    last = ceildiv(total, tile) - 1
+    for number, count in ((0, min(last, 1)), (1, last - 1)):
+        with c.tasks.loop("k", max(count, 0)) as k:
+            yield k + number, tile, {"acc_in": number, "acc_out": 1}
+    yield wrap(last), total - last * tile, {"acc_in": int(last > 0), "acc_out": 0}
+
+
+def _shift(rows: Rows, units: Expr) -> Rows:
+    """The same rows from a column on that is `units` address units behind the first one."""
+    return replace(rows, base=rows.base + units)
 
 
 def _epilogue(c: Context, node: Node) -> dict[str, IntoExpr]:
@@ -109,7 +96,5 @@ def _epilogue(c: Context, node: Node) -> dict[str, IntoExpr]:
     return fields
 
 
-def _at_column(epilogue: dict[str, IntoExpr], n0: int) -> dict[str, IntoExpr]:
-    if "bias" not in epilogue:
-        return epilogue
-    return {**epilogue, "bias": epilogue["bias"] + n0 * 2 // ADDRESS_UNIT}
+def _at_column(epilogue: dict[str, IntoExpr], units: Expr) -> dict[str, IntoExpr]:
+    return {**epilogue, "bias": epilogue["bias"] + units} if "bias" in epilogue else dict(epilogue)

@@ -54,11 +54,9 @@ class Bound:
 def machine(spec: TargetSpec) -> Machine:
     """The peaks of the target's board."""
     memory, board = spec.space("weights"), spec.board
-    ports = memory.beat_row * memory.port_clock_mhz * 1e6
-    peak = memory.peak_gbs * 1e9
-    limit = "the ports" if ports < peak * (1 - 1e-9) else "the memory itself"
+    limit = "the ports" if memory.bytes_s < memory.peak_gbs * 1e9 * (1 - 1e-9) else "the memory itself"
     macs_s = board.matrix_lanes * board.clock_mhz * 1e6
-    return Machine(memory.name, min(ports, peak), limit, board.matrix_lanes, macs_s)
+    return Machine(memory.name, memory.bytes_s, limit, board.matrix_lanes, macs_s)
 
 
 def fast_columns(spec: TargetSpec) -> list[str]:

@@ -105,6 +105,11 @@ class Memory:
         return self.channels * self.port_bytes
 
     @property
+    def bytes_s(self) -> float:
+        """Bytes a second that the memory and the ports behind it reach together."""
+        return min(self.beat_row * self.port_clock_mhz * 1e6, self.peak_gbs * 1e9)
+
+    @property
     def row_tile(self) -> int:
         """Output rows of one weight tile: port_bytes / 2 rows a channel, so that one beat holds their fp16 scales."""
         return self.channels * self.port_bytes // 2

@@ -38,7 +38,7 @@ class TaskBuilder:
         self, name: str = "program", args: Iterable[Expr] = (), assumptions: Iterable[Expr] = (),
         commands: Collection[str] | None = None,
     ) -> None:  # fmt: skip
-        """`commands`: those that may be launched; None for any."""
+        """`commands`: those that may be launched; None for any. `where`: the place of what is launched now."""
         self.name, self._commands = name, commands
         self.args: list[Expr] = []
         self.buffers: dict[str, Buffer] = {}
@@ -46,7 +46,7 @@ class TaskBuilder:
         self._functions: dict[str, Function] = {}
         self._bodies: list[list[Stmt]] = [[]]
         self._scopes: list[set[str]] = [set(), set()]  # arguments, the body, open blocks
-        self._where = ""
+        self.where = ""
         for arg in args:
             self._add_arg(arg)
 
@@ -109,20 +109,20 @@ class TaskBuilder:
     @contextmanager
     def place(self, where: str) -> Iterator[None]:
         """The `where` of the launches in the block, for messages."""
-        outer, self._where = self._where, where
+        outer, self.where = self.where, where
         try:
             yield
         finally:
-            self._where = outer
+            self.where = outer
 
     # -- statements ------------------------------------------------------------------------------------------------
 
     def launch(self, op: str, /, **fields: IntoExpr) -> None:
         """Raises DlavmError for a command that the target does not have."""
         if self._commands is not None and op not in self._commands:
-            place = f"{self._where}: " if self._where else ""
+            place = f"{self.where}: " if self.where else ""
             raise DlavmError(f"{place}command expected one of {', '.join(self._commands)}, got {op!r}")
-        self.emit(Launch(op, fields, self._where))
+        self.emit(Launch(op, fields, self.where))
 
     def let(self, name: str, value: IntoExpr) -> Expr:
         """Names a value; a constant or a variable is returned as it is."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from dlavm.compile import Compiled, compile_model, pipeline
 from dlavm.describe import tensors
 from dlavm.graph import Graph, parse_graph, print_graph
+from dlavm.lower import lower
 from dlavm.memory import liveness
 from dlavm.pack.artifact import Artifact
 from dlavm.pack.manifest import TensorInfo
@@ -41,8 +42,9 @@ from dlavm.view.graph_dot import graph_dot
 from dlavm.view.plain import graph_object
 from dlavm.view.prototxt import graph_prototxt, task_prototxt
 from dlavm.view.task_dot import task_dot
+from dlavm.view.tilings import HEAD, RIGHT, tiling_rows
 
-STAGES = ("graph", "task", "asm", "memory", "weights")
+STAGES = ("graph", "tiling", "task", "asm", "memory", "weights")
 FORMATS = {
     "text": STAGES,
     "json": ("graph", "memory", "weights"),
@@ -181,10 +183,16 @@ def _memory_csv(stages: Stages, args: argparse.Namespace) -> str:
     return activation_csv(stages.program(), stages.spec, {t.name: t.address for t in stages.tensors()})
 
 
+def _tilings(stages: Stages, args: argparse.Namespace) -> str:
+    made = lower(stages.graph(), stages.spec)
+    return table(HEAD, tiling_rows(made.choices, stages.spec), RIGHT) + "\n"
+
+
 WRITERS: dict[tuple[str, str], Callable[[Stages, argparse.Namespace], str]] = {
     ("graph", "json"): lambda s, args: json.dumps({"graph": graph_object(s.graph())}, indent=1) + "\n",
     ("graph", "dot"): lambda s, args: graph_dot(s.graph(), args.fold),
     ("graph", "prototxt"): lambda s, args: graph_prototxt(s.graph()),
+    ("tiling", "text"): _tilings,
     ("task", "dot"): lambda s, args: task_dot(s.program(), s.spec),
     ("task", "prototxt"): lambda s, args: task_prototxt(s.program(), s.spec),
     ("memory", "text"): lambda s, args: memory_table(s.tensors(), liveness(s.program(), s.spec)),

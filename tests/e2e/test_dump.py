@@ -34,8 +34,16 @@ def test_an_artifact_says_what_its_model_says(
 ) -> None:
     outcome = dlavm("dump", stories, "--stage", stage, "--format", form)
     assert (outcome.code, outcome.err) == (0, "")
-    assert len(outcome.out.splitlines()) > 10
+    assert len(outcome.out.splitlines()) > (6 if stage == "tiling" else 10)
     assert dlavm("dump", stories_py, "--stage", stage, "--format", form).out == outcome.out
+
+
+def test_tilings_by_kind_of_linear(dlavm: Command, stories_py: Path) -> None:
+    rows = [line.split() for line in dlavm("dump", stories_py, "--board", "nano", "--stage", "tiling").out.splitlines()]
+    # 10 rows of 768 fit the 8192 elements of nano's buffer: 13 commands for 128 tokens, as often as weights are fetched
+    down = next(row for row in rows if "down_proj" in row)
+    assert down[down.index("256x768") :][:7] == ["256x768", "int4g128", "128", "10", "256", "768", "13"]
+    assert down[-1] == "8"
 
 
 @pytest.mark.parametrize(("stage", "form"), [("asm", "dot"), ("task", "json"), ("graph", "csv"), ("graph", "hf")])

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from dlavm.compile import Options
 from dlavm.formats import FORMATS
 from dlavm.graph import Graph
-from dlavm.lower import linear
-from dlavm.lower.linear import Tiling
+from dlavm.lower import context
+from dlavm.lower.tiling import Tiling, is_legal
 from dlavm.sim.native import NativeDevice
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec, load_target
@@ -47,11 +47,12 @@ def random_tilings(seed: int) -> Iterator[list[Tiling]]:
     """Every linear is cut in any way that its board allows."""
     rng, made = Random(seed), list[Tiling]()
 
-    def choose(board: Board, packed: PackedWeights, tokens: int) -> Tiling:
-        made.append(random_tiling(rng, board, packed, tokens))
+    def choose(spec: TargetSpec, packed: PackedWeights, tokens: int) -> Tiling:
+        made.append(random_tiling(rng, spec.board, packed, tokens))
+        assert is_legal(spec, packed, made[-1])
         return made[-1]
 
-    with patch.object(linear, "choose_tiling", choose):
+    with patch.object(context, "choose_tiling", choose):
         yield made
 
 

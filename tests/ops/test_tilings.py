@@ -1,25 +1,31 @@
-"""What a board's size may not change: the same model for boards with other channels, ports and buffers gives the same
-bits, and a compiled program is followed command by command on both engines."""
+"""What a board's size and the way of tiling may not change: the same model for boards with other channels, ports and
+buffers, or cut in any legal way, gives the same bits; a program is followed command by command on both engines."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dlavm.compile import Options, build
 from dlavm.frontend import Model
+from dlavm.lower.tiling import Tiling, candidates
 from dlavm.pack.artifact import Artifact
 from dlavm.runtime.engine import upload
 from dlavm.runtime.session import Session
 from dlavm.sim.native import NativeDevice
 from dlavm.sim.reference import ReferenceDevice
 from dlavm.target import TargetSpec, load_target
-from tests.ops.run_graph import ArrayWeights
+from dlavm.target.layout import PackedWeights
+from tests.conftest import examples
+from tests.ops.run_graph import ArrayWeights, Step, outcome
 from tests.unit.test_lower import small_graph
+from tests.unit.test_tiling import any_tiling
 
 CTX, CHUNK = 64, 40
 
@@ -77,6 +83,54 @@ def test_bits_do_not_depend_on_the_board(name: str, engine: type, tmp_path: Path
     spec = BOARDS[name]
     for mine, theirs in zip(logits(spec, artifact_for(spec, tmp_path), engine), expected, strict=True):
         assert (mine.view(np.uint16) == theirs.view(np.uint16)).all()
+
+
+# -- the way of tiling -----------------------------------------------------------------------------------------------
+
+Choose = Callable[[TargetSpec, PackedWeights, int], Tiling]
+STEPS = [Step(tuple(range(3, 40)), 0, 3), Step((7,), 37, 1), Step((8, 9, 2), 38, 3)]
+
+
+def cut(choose: Choose, spec: TargetSpec, engine: type = NativeDevice) -> list[dict[str, bytes]]:
+    """What a model leaves behind whose linears are cut as `choose` says."""
+    weights = random_weights()
+    arrays = {name: weights.get(name) for name in weights.names()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dlavm.lower.context.choose_tiling", choose)
+        return outcome(small_graph(hidden=256, ffn=160, ctx=CTX, chunk=CHUNK), spec, arrays, STEPS, engine)
+
+
+def activations_stay(spec: TargetSpec, packed: PackedWeights, tokens: int) -> Tiling:
+    """As many whole rows as fit."""
+    return max((t for t in candidates(spec, packed, tokens) if t.k == packed.k), key=lambda t: t.tokens)
+
+
+def weights_stay(spec: TargetSpec, packed: PackedWeights, tokens: int) -> Tiling:
+    """Tiles along K for as many tokens as fit, where fewer would fit whole."""
+    return max(candidates(spec, packed, tokens), key=lambda t: (t.k < packed.k, t.tokens))
+
+
+@pytest.fixture(scope="module")
+def uncut() -> list[dict[str, bytes]]:
+    """One command a linear, on the reference."""
+    return cut(activations_stay, BOARDS["vcu128"], ReferenceDevice)
+
+
+TILED = board("nano", 1300, 700)
+
+
+@pytest.mark.parametrize("choose", [activations_stay, weights_stay])
+@pytest.mark.parametrize("engine", [ReferenceDevice, NativeDevice])
+def test_either_way_of_reuse_gives_the_same_bits(choose: Choose, engine: type, uncut: list[dict[str, bytes]]) -> None:
+    assert cut(choose, TILED, engine) == uncut
+
+
+@settings(max_examples=examples(25), deadline=None)
+@given(st.data())
+def test_any_legal_tiling_gives_the_same_bits(uncut: list[dict[str, bytes]], data: st.DataObject) -> None:
+    """Each linear cut in a way of its own, on buffers that force tiles and on those that do not."""
+    spec = BOARDS[data.draw(st.sampled_from(["odd tiles", "nano"]))]
+    assert cut(lambda spec, packed, tokens: any_tiling(data, spec, packed, tokens), spec) == uncut
 
 
 @pytest.mark.parametrize("name", ["nano", "k tiles"])

@@ -1,6 +1,7 @@
 """The stream does what the task program says: the commands that run are those of the interpreter, in its order."""
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlavm.codegen import generate as generate_code
-from dlavm.codegen.stream import generate
+from dlavm.codegen.stream import RESERVES, generate
 from dlavm.graph import Builder
 from dlavm.lower import lower
 from dlavm.memory import alignments, assign
@@ -119,6 +120,14 @@ def expressions(draw: st.DrawFn) -> Expr:
     return pool[-1]
 
 
+def streams(program: Program, bases: dict[str, int], args: dict[str, int]) -> Iterator[list[Instr]]:
+    """What is executed with all, some and no values kept in registers across loops."""
+    for reserves in ((0, 32), RESERVES, (32,)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("dlavm.codegen.stream.RESERVES", reserves)
+            yield executed(program, NANO, bases, args)
+
+
 @given(st.lists(expressions(), min_size=1, max_size=8), st.integers(1, 40), st.integers(0, 63))
 @settings(max_examples=examples(60))
 def test_scalar_code_computes_the_expressions(exprs: list[Expr], token: int, kv_len: int) -> None:
@@ -126,16 +135,70 @@ def test_scalar_code_computes_the_expressions(exprs: list[Expr], token: int, kv_
     b = TaskBuilder("p", args=(TOKEN, KV))
     for e in exprs:
         b.launch("COPY", src=e)
-    with b.loop("t", TOKEN) as t:
+    with b.loop("t", minimum(TOKEN, 3)) as t:
         for e in exprs:
             b.launch("COPY", src=e, dst=e + t)
             b.launch("NORM", src=t * 3 + 1)
         with b.loop("u", minimum(KV, 3)) as u:
             b.launch("COPY", src=u * KV + t, dst=exprs[0])
+            for e in exprs:
+                b.launch("COPY", src=e + u, dst=e * 3)
+        for e in exprs:
+            b.launch("COPY", src=e * 3 + t, dst=e + t)
+    for e in exprs:
+        b.launch("COPY", src=e * 3, dst=e)
     program = b.finish()
     args = {"token": token, "kv_len": kv_len}
     expected = [complete(NANO, i) for i in trace(program, args, {})]
-    assert [complete(NANO, i) for i in executed(program, NANO, {}, args)] == expected
+    for made in streams(program, {}, args):
+        assert [complete(NANO, i) for i in made] == expected
+
+
+@settings(max_examples=examples(100), deadline=None)
+@given(task_programs.programs())
+def test_random_programs_keep_their_commands_in_loops(program: Program) -> None:
+    """Loops of no trips, conditions, definitions, and what is computed before them."""
+    program = replace(program, functions=(), body=tuple(s for s in program.body if not calls(s)))
+    for args in task_programs.ARGUMENTS[1:4]:
+        expected = [complete(NANO, i) for i in trace(program, args, task_programs.BASES)]
+        for made in streams(program, task_programs.BASES, args):
+            assert [complete(NANO, i) for i in made] == expected
+
+
+def test_what_a_loop_does_not_change_is_computed_before_it() -> None:
+    b = TaskBuilder("p", args=(TOKEN, KV))
+    with b.loop("t", TOKEN) as t:
+        b.launch("COPY", src=KV * 16 + 40 + t, dst=ceildiv(TOKEN, 7))
+        with b.loop("u", ceildiv(TOKEN, 7)) as u:
+            b.launch("COPY", src=KV * 16 + 40 + t + u * 3, dst=t * 5)
+        b.launch("COPY", src=ceildiv(TOKEN, 7), dst=t * 5)
+    ops = [i.op for _, i in decode_program(NANO, generate(b.finish(), NANO, {}))]
+    before, outer = ["SCALAR"] * 4, ["SCALAR", "COPY", "SCALAR"]  # 16 kv_len + 40, (token + 6) / 7; + t, 5 t
+    inner = ["SCALAR", "SCALAR", "COPY"]  # + 3 u
+    assert ops == [*before, "LOOP", *outer, "LOOP", *inner, "ENDLOOP", "COPY", "ENDLOOP", "END"]
+
+
+def test_where_registers_are_short_less_is_computed_before_a_loop() -> None:
+    """Thirty invariants of a loop that has fifteen names of its own; as many names as registers do not fit."""
+
+    def program(names: int) -> Program:
+        b = TaskBuilder("p", args=(TOKEN, KV))
+        with b.loop("t", TOKEN) as t:
+            for i in range(30):
+                b.launch("COPY", src=KV * (i + 2), dst=t)
+            made = [b.let("x", t * (i + 2)) for i in range(names)]
+            for x in made + made[::-1]:
+                b.launch("COPY", src=x)
+        return b.finish()
+
+    args = {"token": 4, "kv_len": 3}
+    few, many = program(15), program(25)
+    for one in (few, many):
+        expected = [complete(NANO, i) for i in trace(one, args, {})]
+        for made in streams(one, {}, args):
+            assert [complete(NANO, i) for i in made] == expected
+    with pytest.raises(DlavmError, match="more scalar registers than the target has"):
+        generate(program(29), NANO, {})
 
 
 def test_registers_come_back_behind_the_last_use() -> None:

@@ -151,6 +151,10 @@ def test_builder_names_scopes_and_refusals() -> None:
     with b.scope("layer 1"), b.scope("mlp"):
         first, second = b.copy(x), b.copy(x)
     assert (first.name, second.name) == ("layer1.mlp.copy", "layer1.mlp.copy_2")
+    taken = b.input("layer1.mlp.copy_3", (b.token, 4), "f16")
+    with b.scope("layer 1"), b.scope("mlp"):
+        assert b.copy(taken).name == "layer1.mlp.copy_4"
+        assert b.copy(taken, name="copy_3").name == "layer1.mlp.copy_3_2"
     graph = b.finish(y=second)
     assert graph.nodes[1].where == "layer 1 / mlp / copy"
     with pytest.raises(DlavmError, match="unique names, got 'x' twice"):

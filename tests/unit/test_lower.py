@@ -1,4 +1,4 @@
-"""Lowering: what tasks a small graph becomes, tiling against the buffers, rules chosen by capability."""
+"""Lowering: what tasks a small graph becomes, rules chosen by capability."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -10,7 +10,6 @@ from dlavm.formats import FORMATS
 from dlavm.graph import OPS, Builder, Graph
 from dlavm.lower import lower, lowering_problems, missing_rules
 from dlavm.lower.context import Context
-from dlavm.lower.linear import choose_tiling
 from dlavm.lower.rules import RULES, Rule, rule, select
 from dlavm.passes import QuantizeWeights
 from dlavm.support.errors import DlavmError
@@ -62,37 +61,6 @@ def test_contents_name_every_constant_buffer() -> None:
     constant = {b.name for b in lowered.program.buffers if b.role in ("weights", "tables")}
     assert constant == set(lowered.contents)
     assert set(lowered.kv) == {"k_cache", "v_cache"} and set(lowered.outputs) == {"logits", "next"}
-
-
-@pytest.mark.parametrize("form", ["int4g128", "int8g32"])
-@pytest.mark.parametrize(("n", "k", "elements", "accumulators", "expected"), [
-    (96, 64, 8192, 4096, (40, 96, 64)),  # everything fits
-    (96, 70, 8192, 4096, (40, 96, 70)),
-    (96, 512, 8192, 4096, (16, 96, 512)),  # 16 tokens of 512
-    (96, 513, 8192, 4096, (15, 96, 513)),  # a short block counts whole
-    (96, 8192, 8192, 4096, (1, 96, 8192)),
-    (96, 8193, 8192, 4096, (1, 96, 8192)),  # K tiles
-    (5000, 9000, 8192, 4096, (1, 4096, 8192)),  # and N tiles, because the accumulators are carried
-])
-def test_tiling(n: int, k: int, elements: int, accumulators: int, expected: tuple[int, int, int], form: str) -> None:
-    board = with_buffers(elements, accumulators).board
-    tiling = choose_tiling(board, PackedWeights(NANO.space("weights"), n, k, FORMATS[form]), tokens=40)
-    assert (tiling.tokens, tiling.n, tiling.k) == expected
-
-
-@pytest.mark.parametrize(("form", "expected"), [
-    ("int4g32", 992), ("int4g64", 960), ("int4g128", 896), ("int4g128z", 768), ("int8g32z", 960), ("mxfp6", 960),
-])
-def test_k_tiles_end_with_sections(form: str, expected: int) -> None:
-    board = with_buffers(1000, 64).board
-    assert choose_tiling(board, PackedWeights(NANO.space("weights"), 96, 2000, FORMATS[form]), tokens=4).k == expected
-
-
-def test_a_section_larger_than_the_buffer() -> None:
-    board = with_buffers(128, 64).board
-    assert choose_tiling(board, PackedWeights(NANO.space("weights"), 96, 512, FORMATS["int4g128"]), 4).k == 128
-    with pytest.raises(DlavmError, match=r"buffers too small for a \[96, 512\] linear in int4g128z"):
-        choose_tiling(board, PackedWeights(NANO.space("weights"), 96, 512, FORMATS["int4g128z"]), 4)
 
 
 def test_weights_of_experts() -> None:
