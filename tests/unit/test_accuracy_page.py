@@ -81,6 +81,18 @@ def test_the_losses_are_what_the_perplexities_say(model: str) -> None:
         assert percent(row[3]) == pytest.approx(100 * (float(row[2]) / uncached[row[0]] - 1), abs=0.005), row
 
 
+def test_the_methods_say_what_their_perplexities_say() -> None:
+    block = PAGE.split("<!-- begin benchmark: methods stories260K -->")[1].split("<!-- end")[0]
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines() if "|" in line]
+    plain, found = float(table[2][3]), table[3:]
+    assert table[2][0] == "float weights" and "rtn" in table[0] and len(found) >= 4
+    for name, *cells in found:
+        assert name in FORMATS
+        for cell in cells[2:]:
+            perplexity, loss = cell.removesuffix(" %)").split(" (")
+            assert float(loss) == pytest.approx(100 * (float(perplexity) / plain - 1), abs=0.012), (name, cell)
+
+
 def made(writer: ModuleType, format: str, kv: str, quantised: float, tokens: int = 2000) -> object:
     return writer.Row("m", format, kv, tokens, 9, quantised, quantised * 1.0005, 7_000_000, 6_500_000, 2112)
 
