@@ -18,7 +18,9 @@ from typing import Any
 from dlavm.support.errors import CheckFailed, DlavmError
 from dlavm.support.paths import data_root
 
-PACKAGES = ("../generated/dlavm_isa_pkg.sv", "../generated/dlavm_tables_pkg.sv", "fp_pkg.sv", "mem_pkg.sv")
+PACKAGES = (
+    *(f"../generated/dlavm_{name}_pkg.sv" for name in ("isa", "formats", "tables")), "fp_pkg.sv", "mem_pkg.sv", "operand_pkg.sv",
+)
 """Read before the modules; Verilator and yosys find the modules themselves, one in a file of its name."""
 
 _MAKE_VARIABLES = {"CFG_CXXFLAGS_PCH_I": "-include", "OPT_FAST": "-O1", "OPT_SLOW": "-O0"}

@@ -20,6 +20,7 @@ module memory_fabric #(
 ) (
     input  logic                                             clk_i,
     input  logic                                             rst_i,
+    output logic                                             quiet_o,  // no channel owes an answer
 
     input  logic [READERS-1:0]                               rd_req_valid_i,
     output logic [READERS-1:0]                               rd_req_ready_o,
@@ -67,6 +68,9 @@ module memory_fabric #(
   localparam int unsigned SPACE_WIDTH = mem_pkg::index_width(SPACES);
   localparam int unsigned CHUNK_WIDTH = $clog2(CHUNK) + 1;
 
+  logic read_quiet, write_quiet;
+  assign quiet_o = read_quiet && write_quiet;
+
   logic [READERS-1:0]                          chunk_valid, chunk_ready, row_valid;
   logic [READERS-1:0][SPACE_WIDTH-1:0]         chunk_space;
   logic [READERS-1:0][mem_pkg::ROW_WIDTH-1:0]  chunk_row;
@@ -88,7 +92,7 @@ module memory_fabric #(
 
   read_channels #(.CLIENTS(READERS), .UNITS(UNITS), .PORT_BYTES(PORT_BYTES), .SPACES(SPACES),
                   .SPACE_CHANNELS(SPACE_CHANNELS), .CHANNELS(CHANNELS), .CHUNK(CHUNK)) u_read (
-      .clk_i, .rst_i,
+      .clk_i, .rst_i, .quiet_o(read_quiet),
       .chunk_valid_i(chunk_valid), .chunk_ready_o(chunk_ready), .chunk_space_i(chunk_space),
       .chunk_row_i(chunk_row), .chunk_rows_i(chunk_rows),
       .row_valid_o(row_valid), .row_error_o(row_error), .row_data_o(row_data),
@@ -116,7 +120,7 @@ module memory_fabric #(
 
   write_channels #(.CLIENTS(WRITERS), .UNITS(UNITS), .PORT_BYTES(PORT_BYTES), .SPACES(SPACES),
                    .SPACE_CHANNELS(SPACE_CHANNELS), .CHANNELS(CHANNELS), .CHUNK(CHUNK)) u_write (
-      .clk_i, .rst_i,
+      .clk_i, .rst_i, .quiet_o(write_quiet),
       .chunk_valid_i(put_valid), .chunk_ready_o(put_ready), .chunk_space_i(put_space), .chunk_row_i(put_row),
       .chunk_rows_i(put_rows), .row_ready_o(put_row_ready), .row_data_i(put_data), .row_strb_i(put_strb),
       .done_o(put_done), .done_error_o(put_error),

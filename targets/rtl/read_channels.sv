@@ -19,6 +19,7 @@ module read_channels #(
 ) (
     input  logic                                              clk_i,
     input  logic                                              rst_i,
+    output logic                                              quiet_o,  // no chunk is on its way
     // ports of the clients
     input  logic [CLIENTS-1:0]                                chunk_valid_i,
     output logic [CLIENTS-1:0]                                chunk_ready_o,
@@ -116,6 +117,7 @@ module read_channels #(
     for (int unsigned s = 0; s < space; s++) first_channel += 32'(SPACE_CHANNELS[s]);
   endfunction
 
+  assign quiet_o = !issue_q && !order_valid;
   assign row        = order_valid && ((part_valid | ~channel_of_order) == '1);
   assign order_done = row && taken_q == order_rows - CHUNK_WIDTH'(1);
 

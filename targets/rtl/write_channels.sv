@@ -17,6 +17,7 @@ module write_channels #(
 ) (
     input  logic                                              clk_i,
     input  logic                                              rst_i,
+    output logic                                              quiet_o,  // no chunk is on its way
     // ports of the clients
     input  logic [CLIENTS-1:0]                                chunk_valid_i,
     output logic [CLIENTS-1:0]                                chunk_ready_o,
@@ -96,6 +97,7 @@ module write_channels #(
       .clk_i, .rst_i, .valid_i(issued), .ready_o(order_ready), .data_i({client_q, space_q}),
       .valid_o(order_valid), .ready_i(acknowledged), .data_o({order_client, order_space}));
 
+  assign quiet_o = !busy_q && !issue_q && !order_valid;
   assign acknowledged = order_valid && ((done | ~done_mine) == '1);
 
   always_ff @(posedge clk_i) begin

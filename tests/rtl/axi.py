@@ -43,7 +43,7 @@ class Cycle:
             return self._inputs[name][index]
         if name not in self._outputs:
             value = self._handles[name].value
-            self._outputs[name] = value.to_unsigned() if value.is_resolvable else 0
+            self._outputs[name] = int(value) if value.is_resolvable else 0
         width = self._widths[name]
         return self._outputs[name] >> (width * index) & ((1 << width) - 1)
 

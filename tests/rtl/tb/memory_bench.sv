@@ -49,10 +49,11 @@ module memory_bench #(
     input  logic [CHANNELS-1:0][1:0]            b_resp_i
 );
 
+  logic unused_quiet;
   memory_fabric #(
       .READERS(READERS), .WRITERS(WRITERS), .UNITS(2), .PORT_BYTES(PORT_BYTES), .SPACES(2),
       .BASE({40'h8_0000_0000, 40'h0}), .CAPACITY({40'h4000, 40'h8000}), .SPACE_CHANNELS({8'd1, 8'd2}),
       .CHANNELS(CHANNELS), .CHUNK(16), .READ_ROWS(64)
-  ) u_fabric (.*);
+  ) u_fabric (.quiet_o(unused_quiet), .*);
 
 endmodule
