@@ -34,6 +34,7 @@ class Cycle:
                 self._widths[name] = len(handle) // count
         self._counts = {name: counts[name.split("_")[0]] for name in self._handles}
         self._inputs = {n: [0] * self._counts[n] for n in self._handles if n.endswith("_i")}
+        self._next = {name: list(values) for name, values in self._inputs.items()}
         self._outputs: dict[str, int] = {}
         self.number = 0
 
@@ -48,7 +49,7 @@ class Cycle:
         return self._outputs[name] >> (width * index) & ((1 << width) - 1)
 
     def set(self, name: str, index: int, value: int) -> None:
-        self._inputs[name][index] = value
+        self._next[name][index] = value
 
     def fired(self, prefix: str, index: int) -> bool:
         """Whether a handshake took place at the last edge; `prefix` has a valid and a ready, in either direction."""
@@ -56,19 +57,17 @@ class Cycle:
         return all(self.get(f"{prefix}_{port}", index) for port in ports)
 
     async def step(self, agents: Sequence[Any]) -> None:
-        """One clock edge: the agents see what was before it and set what is behind it."""
+        """One clock edge: the agents see what was before it; what they set counts from then on."""
         await RisingEdge(self._dut.clk_i)
         self._outputs.clear()
         self.number += 1
-        before = {name: list(values) for name, values in self._inputs.items()}
-        after = self._inputs
         for agent in agents:
             agent.step(self)
-        self._inputs = after
-        for name, values in after.items():
-            if values != before[name] or self.number == 1:
+        for name, values in self._next.items():
+            if values != self._inputs[name] or self.number == 1:
                 width = self._widths[name]
                 self._handles[name].value = sum(v << (width * i) for i, v in enumerate(values))
+                self._inputs[name] = list(values)
 
 
 @dataclass

@@ -48,7 +48,7 @@ class Bench:
         if cycle.get("error_o", 0):
             self.result = ERRORS[cycle.get("error_code_o", 0)]
 
-    async def run(self, op: str, fields: Fields, limit: int = 50_000) -> str:
+    async def run(self, op: str, fields: Fields, limit: int = 20_000) -> str:
         """Executes a command; "done", or the error's name."""
         words, _ = payload(SPEC, Instr(op, fields))
         self.result = ""
