@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlavm.rtl.build import PACKAGES, missing_tools, modules, rtl_dir
+from dlavm.rtl.build import missing_tools, module_path, modules, packages
 from dlavm.support.errors import CheckFailed, DlavmError
 
 
@@ -154,7 +154,7 @@ def synthesize(block: Block) -> Synthesis:
         raise DlavmError(f"synthesis: expected yosys, got {reason}")
     with tempfile.TemporaryDirectory() as name:
         # The tool runs in a sandbox that sees the working directory: the sources go there.
-        for path in rtl_dir().glob("*.sv"):
+        for path in [*packages(), *map(module_path, modules())]:
             (Path(name) / path.name).write_text(path.read_text())
         done = subprocess.run(
             [sys.executable, "-c", _RUN, "-q", "-p", _script(block)],
@@ -172,7 +172,7 @@ def synthesize(block: Block) -> Synthesis:
 
 
 def _script(block: Block) -> str:
-    files = " ".join([*PACKAGES, *(f"{name}.sv" for name in modules())])
+    files = " ".join(path.name for path in [*packages(), *map(module_path, modules())])
     steps = [f"read_verilog -sv -defer {files}"]
     chosen = "".join(f" -chparam {name} {value}" for name, value in block.parameters)
     steps += [f"hierarchy -top {block.module}{chosen}", "rename -top top"]
