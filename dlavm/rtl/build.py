@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from typing import Any
 from dlavm.support.errors import CheckFailed, DlavmError
 from dlavm.support.paths import data_root
 
-PACKAGES = ("generated/dlavm_isa_pkg.sv", "generated/dlavm_tables_pkg.sv", "rtl/fp_pkg.sv")
-"""Below targets/. Read before the modules; Verilator and yosys find the modules themselves, one in a file of its name."""
+PACKAGES = ("generated/dlavm_isa_pkg.sv", "generated/dlavm_tables_pkg.sv", "rtl/fp_pkg.sv", "rtl/vector_pkg.sv")
+"""Below targets/, read before the modules. Verilator and yosys find the modules themselves, one in a file of its name."""
 
 _MAKE_VARIABLES = {"CFG_CXXFLAGS_PCH_I": "-include", "OPT_FAST": "-O1", "OPT_SLOW": "-O0"}
 """The package was built by another compiler than ours: its way to include precompiled headers is not gcc's."""
@@ -97,7 +97,9 @@ def _runner() -> Any:
     return importlib.import_module("cocotb_tools.runner").get_runner("verilator")
 
 
-def build_bench(top: str, sources: Sequence[Path], build_dir: Path) -> None:
+def build_bench(
+    top: str, sources: Sequence[Path], build_dir: Path, parameters: Mapping[str, int] | None = None
+) -> None:
     """Compiles the bench module `top` with the modules of `targets/rtl/` that it uses, for cocotb.
 
     Raises DlavmError if a tool is missing, CheckFailed with the end of the log if it does not compile.
@@ -110,6 +112,7 @@ def build_bench(top: str, sources: Sequence[Path], build_dir: Path) -> None:
             _runner().build(
                 sources=[*packages(), *sources],
                 hdl_toplevel=top,
+                parameters=dict(parameters or {}),
                 build_args=["-Wall", "-quiet", "-y", str(rtl_dir())],
                 build_dir=build_dir,
                 log_file=log,
