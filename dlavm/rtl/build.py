@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from dlavm.support.errors import CheckFailed, DlavmError
 from dlavm.support.paths import data_root
 
 PACKAGES = (
-    *(f"../generated/dlavm_{name}_pkg.sv" for name in ("isa", "formats", "tables")), "fp_pkg.sv", "mem_pkg.sv", "operand_pkg.sv",
+    *(f"generated/dlavm_{name}_pkg.sv" for name in ("isa", "formats", "tables")),
+    *(f"rtl/{name}_pkg.sv" for name in ("fp", "vector", "mem", "operand", "core")),
 )
-"""Read before the modules; Verilator and yosys find the modules themselves, one in a file of its name."""
+"""Below targets/, read before the modules. Verilator and yosys find the modules themselves, one in a file of its name."""
 
 _MAKE_VARIABLES = {"CFG_CXXFLAGS_PCH_I": "-include", "OPT_FAST": "-O1", "OPT_SLOW": "-O0"}
 """The package was built by another compiler than ours: its way to include precompiled headers is not gcc's."""
@@ -30,6 +31,11 @@ _MAKE_VARIABLES = {"CFG_CXXFLAGS_PCH_I": "-include", "OPT_FAST": "-O1", "OPT_SLO
 def rtl_dir() -> Path:
     """The directory of the SystemVerilog sources."""
     return data_root() / "targets" / "rtl"
+
+
+def packages() -> list[Path]:
+    """The files of PACKAGES."""
+    return [data_root() / "targets" / name for name in PACKAGES]
 
 
 def module_path(name: str) -> Path:
@@ -42,7 +48,7 @@ def module_path(name: str) -> Path:
 
 def modules() -> list[str]:
     """The names of all modules, packages left out."""
-    return sorted(path.stem for path in rtl_dir().glob("*.sv") if not path.stem.endswith("_pkg"))
+    return sorted(path.stem for path in rtl_dir().glob("*.sv") if path not in packages())
 
 
 def missing_tools(packages: Sequence[str] = ("verilator", "cocotb", "cocotb_tools")) -> str | None:
@@ -69,7 +75,7 @@ def lint(top: str, sources: Sequence[Path] = ()) -> str:
 
     `sources` come instead of the file of `targets/rtl/` that bears the module's name.
     """
-    files = [str(rtl_dir() / name) for name in PACKAGES] + [str(path) for path in sources or (module_path(top),)]
+    files = [str(path) for path in [*packages(), *(sources or (module_path(top),))]]
     command = ["verilator", "--lint-only", "-Wall", "-quiet", "--top-module", top, "-y", str(rtl_dir()), *files]
     done = subprocess.run(command, env=verilator_env(), capture_output=True, text=True, check=False)
     text = (done.stderr + done.stdout).strip()
@@ -94,20 +100,22 @@ def _runner() -> Any:
     return importlib.import_module("cocotb_tools.runner").get_runner("verilator")
 
 
-def build_bench(top: str, sources: Sequence[Path], build_dir: Path) -> None:
+def build_bench(
+    top: str, sources: Sequence[Path], build_dir: Path, parameters: Mapping[str, int] | None = None
+) -> None:
     """Compiles the bench module `top` with the modules of `targets/rtl/` that it uses, for cocotb.
 
     Raises DlavmError if a tool is missing, CheckFailed with the end of the log if it does not compile.
     """
     build_dir.mkdir(parents=True, exist_ok=True)
     log = build_dir / "build.log"
-    packages = [rtl_dir() / name for name in PACKAGES]
     make = " ".join(f"{name}={value}" for name, value in _MAKE_VARIABLES.items())
     with _environment({**verilator_env(), "MAKEFLAGS": f" -- {make}"}):
         try:
             _runner().build(
-                sources=[*packages, *sources],
+                sources=[*packages(), *sources],
                 hdl_toplevel=top,
+                parameters=dict(parameters or {}),
                 build_args=["-Wall", "-quiet", "-y", str(rtl_dir())],
                 build_dir=build_dir,
                 log_file=log,

@@ -13,14 +13,23 @@ TB = Path(__file__).parent / "tb"
 TOP = "rtl_bench"
 
 
-@pytest.fixture(scope="session")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(top: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The build directory of a bench."""
     reason = build.missing_tools()
     if reason is not None:
         pytest.skip(reason)
-    build_dir = tmp_path_factory.mktemp(TOP)
-    build.build_bench(TOP, [TB / f"{TOP}.sv"], build_dir)
+    build_dir = tmp_path_factory.mktemp(top)
+    build.build_bench(top, [TB / f"{top}.sv"], build_dir)
     return build_dir
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(TOP, tmp_path_factory)
+
+
+def test_tables(tmp_path_factory: pytest.TempPathFactory) -> None:
+    assert build.run_bench("table_bench", "tests.rtl.bench_table", built("table_bench", tmp_path_factory)) > 0
 
 
 @pytest.mark.parametrize("name", ["fp32", "quantizer", "matrix"])
