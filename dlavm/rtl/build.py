@@ -22,10 +22,15 @@ PACKAGES = (
     *(f"generated/dlavm_{name}_pkg.sv" for name in ("isa", "formats", "tables")),
     *(f"rtl/{name}_pkg.sv" for name in ("fp", "vector", "mem", "operand", "core")),
 )
-"""Below targets/, read before the modules. Verilator and yosys find the modules themselves, one in a file of its name."""
+"""Below targets/, read before the modules. Those Verilator and yosys find themselves, each in a file of its name."""
 
 _MAKE_VARIABLES = {"CFG_CXXFLAGS_PCH_I": "-include", "OPT_FAST": "-O1", "OPT_SLOW": "-O0"}
 """The package was built by another compiler than ours: its way to include precompiled headers is not gcc's."""
+
+
+def make_variables() -> dict[str, str]:
+    """Variables of Verilator's makefiles, for the compiler of this machine."""
+    return dict(_MAKE_VARIABLES)
 
 
 def rtl_dir() -> Path:

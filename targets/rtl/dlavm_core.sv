@@ -27,6 +27,7 @@ module dlavm_core #(
 ) (
     input  logic                                             clk_i,
     input  logic                                             rst_i,
+    output logic                                             busy_o,  // from CONTROL.start until STATUS says done or error
 
     output logic [CHANNELS-1:0]                              m_ar_valid_o,
     input  logic [CHANNELS-1:0]                              m_ar_ready_i,
@@ -112,6 +113,7 @@ module dlavm_core #(
       .status_o(status), .error_o(error_code), .error_pc_o(run_error_pc), .cycles_o(cycles), .commands_o(commands),
       .bytes_read_o(bytes_read), .bytes_written_o(bytes_written));
 
+  assign busy_o = start_request || reset_request || status[0];
   always_ff @(posedge clk_i) reset <= rst_i || reset_taken;
 
   // -- Front end and queues ---------------------------------------------------------------------------------------
