@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlavm.rtl.build import PACKAGES, missing_tools, modules, rtl_dir
+from dlavm.rtl.build import missing_tools, module_path, modules, packages
 from dlavm.support.errors import CheckFailed, DlavmError
 
 
@@ -65,15 +65,17 @@ BLOCKS = (
     Block("fp32_mul"),
     Block("fp32_mul", (("B_SIG", 11), ("SUBNORMALS", 0))),
     Block("int_to_fp32", (("WIDTH", 20),)),
-    Block("int_to_fp32", (("WIDTH", 28),)),
+    Block("int_to_fp32", (("WIDTH", 35),)),
     Block("fp16_to_fp32"),
     Block("quantizer", (("ACT_BITS", 12),)),
-    Block("quantizer", (("ACT_BITS", 8),)),
+    Block("activation_quantizer"),
+    Block("weight_decode"),
     Block("matrix_lane", (("ROWS", 2),)),
     Block("matrix_lane", (("ROWS", 1),)),
     Block("matrix_quad", (("HALVES", 2),)),
     Block("matrix_quad", (("HALVES", 1),)),
-    Block("matrix_slice", (("PORT_BYTES", 16),)),
+    Block("matrix_control"),
+    Block("epilogue_lane"),
 )
 
 _ADD, _MUL, _HALF = Block("fp32_add"), Block("fp32_mul"), Block("fp16_to_fp32")
@@ -154,7 +156,7 @@ def synthesize(block: Block) -> Synthesis:
         raise DlavmError(f"synthesis: expected yosys, got {reason}")
     with tempfile.TemporaryDirectory() as name:
         # The tool runs in a sandbox that sees the working directory: the sources go there.
-        for path in rtl_dir().glob("*.sv"):
+        for path in [*packages(), *map(module_path, modules())]:
             (Path(name) / path.name).write_text(path.read_text())
         done = subprocess.run(
             [sys.executable, "-c", _RUN, "-q", "-p", _script(block)],
@@ -172,7 +174,7 @@ def synthesize(block: Block) -> Synthesis:
 
 
 def _script(block: Block) -> str:
-    files = " ".join([*PACKAGES, *(f"{name}.sv" for name in modules())])
+    files = " ".join(path.name for path in [*packages(), *map(module_path, modules())])
     steps = [f"read_verilog -sv -defer {files}"]
     chosen = "".join(f" -chparam {name} {value}" for name, value in block.parameters)
     steps += [f"hierarchy -top {block.module}{chosen}", "rename -top top"]

@@ -102,7 +102,7 @@ def render() -> dict[str, str]:
         "log2e": LOG2E_BITS,
     }
     files = {f"targets/generated/dlavm_{name}": env.get_template(f"{name}.j2").render(context)
-             for name in ("isa.h", "formats.h", "tables.h", "isa_pkg.sv", "tables_pkg.sv")}
+             for name in ("isa.h", "formats.h", "tables.h", "isa_pkg.sv", "formats_pkg.sv", "tables_pkg.sv")}
     for name in list_targets():
         spec = load_target(name)
         files[f"targets/generated/{name}.expanded.yaml"] = expanded_text(spec, root)
