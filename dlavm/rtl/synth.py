@@ -65,15 +65,17 @@ BLOCKS = (
     Block("fp32_mul"),
     Block("fp32_mul", (("B_SIG", 11), ("SUBNORMALS", 0))),
     Block("int_to_fp32", (("WIDTH", 20),)),
-    Block("int_to_fp32", (("WIDTH", 28),)),
+    Block("int_to_fp32", (("WIDTH", 35),)),
     Block("fp16_to_fp32"),
     Block("quantizer", (("ACT_BITS", 12),)),
-    Block("quantizer", (("ACT_BITS", 8),)),
+    Block("activation_quantizer"),
+    Block("weight_decode"),
     Block("matrix_lane", (("ROWS", 2),)),
     Block("matrix_lane", (("ROWS", 1),)),
     Block("matrix_quad", (("HALVES", 2),)),
     Block("matrix_quad", (("HALVES", 1),)),
-    Block("matrix_slice", (("PORT_BYTES", 16),)),
+    Block("matrix_control"),
+    Block("epilogue_lane"),
 )
 
 _ADD, _MUL, _HALF = Block("fp32_add"), Block("fp32_mul"), Block("fp16_to_fp32")

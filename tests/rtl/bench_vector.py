@@ -15,7 +15,7 @@ from dlavm.target import load_target
 from dlavm.target.isa import Instr, encode_program
 from dlavm.target.tables import activation_table
 from tests.ops import programs
-from tests.rtl.clients import Memory
+from tests.rtl.vector_clients import Memory
 from tests.rtl.drive import reset, start
 
 SPEC = load_target("v3", "nano")

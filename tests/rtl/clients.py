@@ -1,143 +1,166 @@
-"""A memory behind an engine's read and write client, for cocotb: random stalls, order and bounds checked, errors on demand."""
+"""Memory behind an engine's read and write clients: a numpy array, with random waits on every handshake."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from cocotb.triggers import RisingEdge
 
-UNIT = 16  # bytes
-QUEUE = 4  # requests that a client may have outstanding
 Bytes = npt.NDArray[np.uint8]
+UNIT = 16  # bytes; addresses and sizes of requests count these
 
 
-class Memory:
-    """`data` is what the engine reads and writes; `stall` the chance that a ready or a valid stays away in a cycle.
+@dataclass
+class Waits:
+    """Chances that a side of a handshake is not there in a cycle."""
 
-    `bad` says of a request (address, bytes, write) whether it ends with an error; its bytes are not written.
+    request: float = 0.0  # the memory takes no request
+    read: float = 0.0  # a beat is not there
+    write: float = 0.0  # the memory takes no beat
+    latency: int = 1  # cycles from a request to its first beat at the earliest
+
+
+@dataclass
+class Reader:
+    """A read client's requests and the beats that are still to be delivered."""
+
+    beats: deque[tuple[int, int, int]] = field(default_factory=deque)  # cycle from which on, data, last
+    valid: bool = False
+
+
+@dataclass
+class Writer:
+    requests: deque[list[int]] = field(default_factory=deque)  # address, units left
+    unacknowledged: deque[int] = field(default_factory=deque)  # cycles at which writes are acknowledged
+
+
+class Clients:
+    """Serves `rd_*` (packed over `readers` clients) and `wr_*` of an engine, cycle by cycle.
+
+    `data` is the memory from address 0. `fail` (client, beat number) makes one beat an error.
     """
 
-    def __init__(self, dut: Any, data: Bytes, seed: int, stall: float = 0.0) -> None:
-        self.data, self.stall = data, stall
-        self.bad: Callable[[int, int, bool], bool] = lambda address, count, write: False
-        self.bytes_read = self.bytes_written = self.cycles = 0
-        self._dut, self._rng = dut, np.random.default_rng(seed)
-        self._beat = len(dut.rd_data_i) // 8
-        self.forget()
+    def __init__(self, dut: Any, data: Bytes, units: int, readers: int, rng: np.random.Generator) -> None:
+        self.dut, self.data, self.beat, self.rng = dut, data, UNIT * units, rng
+        self.waits = Waits()
+        self.cycle, self.read_beats, self.read_requests = 0, [0] * readers, [0] * readers
+        self.fail: tuple[int, int] | None = None
+        self.written = np.zeros(len(data), bool)
+        self.readers = [Reader() for _ in range(readers)]
+        self.writer = Writer()
+        self.request_ready, self.write_ready, self.write_request_ready = 0, False, False
+        self.last: dict[str, int] = {}
 
     def forget(self) -> None:
-        """Drops everything on its way, as a reset of the whole core does."""
-        self._reads: deque[tuple[int, bool, bool]] = deque()  # beats: address, last, error
-        self._writes: deque[tuple[int, int, bool]] = deque()  # address, units, error
-        self._offset = 0
-        self._pending: list[int] = []  # cycles until a write is acknowledged
-        self._held: dict[str, tuple[int, ...]] = {}
+        """After a reset: nothing is outstanding."""
+        self.readers = [Reader() for _ in self.readers]
+        self.writer = Writer()
+        self.read_beats = [0] * len(self.readers)
 
-    def _lucky(self) -> bool:
-        return self.stall == 0 or self._rng.random() >= self.stall
-
-    def _steady(self, name: str, taken: bool, *handles: Any) -> tuple[int, ...]:
-        """The values of a port with valid set: they stay the same until they are taken."""
-        values = tuple(handle.value.to_unsigned() for handle in handles)
-        assert self._held.get(name, values) == values, f"{name} changed while it waited"
-        if taken:
-            self._held.pop(name, None)
-        else:
-            self._held[name] = values
-        return values
-
-    def _request(self, address: int, units: int) -> None:
-        assert address % UNIT == 0 and units > 0, f"request 0x{address:x}, {units} units"
-
-    async def run(self) -> None:
-        """Serves the clients for ever."""
-        dut = self._dut
-        read_ready = read_valid = write_req_ready = write_ready = False
+    async def serve(self) -> None:
+        """Runs until it is cancelled."""
+        self._drive()
         while True:
-            await RisingEdge(dut.clk_i)
-            self.cycles += 1
-            if dut.rst_i.value == 1:
+            await RisingEdge(self.dut.clk_i)
+            self.cycle += 1
+            if self.dut.rst_i.value == 1:
                 self.forget()
-                read_ready = read_valid = write_req_ready = write_ready = False
             else:
-                self._sample_reads(read_ready, read_valid)
-                self._sample_writes(write_req_ready, write_ready)
-            error = bool(self._pending) and self._acknowledge()
-            if not (read_valid and dut.rd_ready_o.value == 0):
-                read_valid = bool(self._reads) and self._lucky()
-            self._drive_read(read_valid)
-            read_ready = len(self._reads) < 64 and self._lucky()
-            write_req_ready = len(self._writes) < QUEUE and self._lucky()
-            write_ready = self._lucky()
-            dut.rd_req_ready_i.value = int(read_ready)
-            dut.wr_req_ready_i.value = int(write_req_ready)
-            dut.wr_ready_i.value = int(write_ready and bool(self._writes))
-            write_ready = write_ready and bool(self._writes)
-            dut.wr_error_i.value = int(error)
-            dut.wr_idle_i.value = int(not self._writes and not self._pending)
+                self._sample()
+            self._drive()
 
-    def _acknowledge(self) -> bool:
-        """One cycle of the writes that wait for their acknowledgement; whether one of them failed."""
-        self._pending = [left - 1 if left > 0 else left + 1 for left in self._pending]
-        failed = any(left == -1 for left in self._pending)
-        self._pending = [left for left in self._pending if left not in (0, -1)]
-        return failed
+    def _set(self, name: str, value: int) -> None:
+        """Writes a port where that changes it: a write costs far more than a comparison."""
+        if self.last.get(name) != value:
+            self.last[name] = value
+            getattr(self.dut, name).value = value
 
-    def _sample_reads(self, ready: bool, valid: bool) -> None:
-        dut = self._dut
-        if dut.rd_req_valid_o.value == 1:
-            address, units = self._steady("rd_req", ready, dut.rd_req_addr_o, dut.rd_req_units_o)
-            if ready:
-                self._request(address, units)
-                error = self.bad(address, units * UNIT, False)
-                assert error or address + units * UNIT <= len(self.data), f"read of 0x{address:x}, {units} units"
-                starts = range(address, address + units * UNIT, self._beat)
-                self._reads.extend((start, start == starts[-1], error) for start in starts)
-                self.bytes_read += units * UNIT
-        if valid and dut.rd_ready_o.value == 1:
-            self._reads.popleft()
+    def _chance(self, wait: float) -> bool:
+        return wait == 0 or self.rng.random() >= wait
 
-    def _drive_read(self, valid: bool) -> None:
-        dut = self._dut
-        dut.rd_valid_i.value = int(valid)
-        if not valid:
-            dut.rd_data_i.value = int(self._rng.integers(1 << 32))
-            dut.rd_error_i.value = dut.rd_last_i.value = int(self._rng.integers(2))
-            return
-        address, last, error = self._reads[0]
-        block = b"" if error else self.data[address : address + self._beat].tobytes()
-        dut.rd_data_i.value = int.from_bytes(block, "little")
-        dut.rd_last_i.value, dut.rd_error_i.value = int(last), int(error)
+    def _sample(self) -> None:
+        """What the edge has just transferred."""
+        dut = self.dut
+        ready = dut.rd_ready_o.value.to_unsigned()
+        for c, reader in enumerate(self.readers):
+            if reader.valid and ready >> c & 1:
+                reader.beats.popleft()
+                reader.valid = False
+                self.read_beats[c] += 1
+        taken = dut.rd_req_valid_o.value.to_unsigned() & self.request_ready
+        for c in range(len(self.readers)):
+            if taken >> c & 1:
+                self._request(c)
+        if self.write_ready and dut.wr_valid_o.value == 1:
+            self._write()
+        if self.write_request_ready and dut.wr_req_valid_o.value == 1:
+            address, units = dut.wr_req_addr_o.value.to_unsigned(), dut.wr_req_units_o.value.to_unsigned()
+            assert address % UNIT == 0
+            assert units >= 1
+            self.writer.requests.append([address, units])
 
-    def _sample_writes(self, req_ready: bool, ready: bool) -> None:
-        dut = self._dut
-        if dut.wr_req_valid_o.value == 1:
-            address, units = self._steady("wr_req", req_ready, dut.wr_req_addr_o, dut.wr_req_units_o)
-            if req_ready:
-                self._request(address, units)
-                self._writes.append((address, units, self.bad(address, units * UNIT, True)))
-        if dut.wr_valid_o.value == 1 and self._writes:
-            data, strobe = self._steady("wr", ready, dut.wr_data_o, dut.wr_strb_o)
-            if ready:
-                self._write(data, strobe)
+    def _request(self, client: int) -> None:
+        address = self.dut.rd_req_addr_o.value.to_unsigned() >> 40 * client & (1 << 40) - 1
+        units = self.dut.rd_req_units_o.value.to_unsigned() >> 24 * client & (1 << 24) - 1
+        assert address % UNIT == 0
+        assert units >= 1
+        self.read_requests[client] += 1
+        self.readers[client].beats.extend(self._beats(address, units))
 
-    def _write(self, data: int, strobe: int) -> None:
-        address, units, error = self._writes[0]
-        room = min(self._beat, units * UNIT - self._offset)
-        assert strobe >> room == 0, f"strobes {strobe:x} behind the {room} bytes of the request"
-        start = address + self._offset
-        if strobe and not error:
-            mask = np.array([strobe >> i & 1 for i in range(room)], dtype=bool)
-            block = np.frombuffer(data.to_bytes(self._beat, "little"), np.uint8)[:room]
-            self.data[start : start + room][mask] = block[mask]
-            self.bytes_written += int(mask.sum())
-        self._offset += self._beat
-        if self._offset >= units * UNIT:
-            self._offset = 0
-            self._writes.popleft()
-            wait = 1 + int(self._rng.integers(1, 12)) if self.stall else 2
-            self._pending.append(-wait if error else wait)
+    def _beats(self, address: int, units: int) -> Iterator[tuple[int, int, int]]:
+        start = self.cycle + self.waits.latency
+        assert address + units * UNIT <= len(self.data), f"read of 0x{address:x}, {units} units"
+        for at in range(0, units * UNIT, self.beat):
+            want = min(self.beat, units * UNIT - at)
+            junk = self.rng.bytes(self.beat - want)
+            word = self.data[address + at : address + at + want].tobytes() + junk
+            yield start, int.from_bytes(word, "little"), int(at + self.beat >= units * UNIT)
+
+    def _write(self) -> None:
+        assert self.writer.requests, "data before its request"
+        request = self.writer.requests[0]
+        data = self.dut.wr_data_o.value.to_unsigned().to_bytes(self.beat, "little")
+        strobe = self.dut.wr_strb_o.value.to_unsigned()
+        for i in range(self.beat):
+            if strobe >> i & 1:
+                assert i < request[1] * UNIT, "a byte past the request"
+                self.data[request[0] + i] = data[i]
+                self.written[request[0] + i] = True
+        request[0] += self.beat
+        request[1] -= self.beat // UNIT
+        if request[1] <= 0:
+            self.writer.requests.popleft()
+            self.writer.unacknowledged.append(self.cycle + int(self.rng.integers(1, 12)))
+
+    def _drive(self) -> None:
+        waits = self.waits
+        valid = last = error = data = 0
+        for c, reader in enumerate(self.readers):
+            if reader.beats and not reader.valid:
+                reader.valid = reader.beats[0][0] <= self.cycle and self._chance(waits.read)
+            if reader.valid:
+                valid |= 1 << c
+                data |= reader.beats[0][1] << (8 * self.beat * c)
+                last |= reader.beats[0][2] << c
+                error |= int(self.fail == (c, self.read_beats[c])) << c
+        self.request_ready = sum(
+            int(len(reader.beats) < 4096 and self._chance(waits.request)) << c for c, reader in enumerate(self.readers)
+        )
+        self.write_ready = bool(self.writer.requests) and self._chance(waits.write)
+        self.write_request_ready = len(self.writer.requests) < 4 and self._chance(waits.request)
+        acknowledged = self.writer.unacknowledged
+        while acknowledged and acknowledged[0] <= self.cycle:
+            acknowledged.popleft()
+        self._set("rd_valid_i", valid)
+        self._set("rd_data_i", data)
+        self._set("rd_last_i", last)
+        self._set("rd_error_i", error)
+        self._set("rd_req_ready_i", self.request_ready)
+        self._set("wr_ready_i", int(self.write_ready))
+        self._set("wr_req_ready_i", int(self.write_request_ready))
+        self._set("wr_idle_i", int(not acknowledged and not self.writer.requests))
