@@ -136,7 +136,7 @@ def _build(spec: TargetSpec, top: str, directory: Path, extra: Sequence[Path]) -
     cflags = ["-fPIC", "-std=c++17", f"-I{include}", *(f"-D{name}={value}" for name, value in defines.items())]
     model, *_ = _harness()
     command = [
-        "verilator", "-cc", "--exe", "--build", "-j", "2", "-Wno-fatal", "-Wno-WIDTH", "-quiet", "-O3", "--x-assign",
+        "verilator", "-cc", "--exe", "--build", "-j", "4", "--output-split", "8000", "-Wno-fatal", "-Wno-WIDTH", "-quiet", "-O3", "--x-assign",
         "fast", "--x-initial", "fast", "--no-timing", "--top-module", TOP, "-Mdir", str(directory / "obj"), "-o",
         str(directory / LIBRARY), "-CFLAGS", " ".join(cflags), "-LDFLAGS", "-shared", "-MAKEFLAGS",
         " ".join(f"{name}={value}" for name, value in make_variables().items()),

@@ -87,7 +87,7 @@ module dlavm_core #(
 
   // -- Registers and control --------------------------------------------------------------------------------------
 
-  logic             start_request, reset_request, start, reset_taken, reset, abort, busy, quiet, finished, counted;
+  logic             start_request, reset_request, start, reset_taken, core_reset, reset, abort, busy, quiet, finished, counted;
   logic             bytes_valid;
   error_e           error;
   logic [2:0]       status;
@@ -108,13 +108,14 @@ module dlavm_core #(
 
   run_control u_control (
       .clk_i, .rst_i, .start_i(start_request), .reset_i(reset_request), .start_taken_o(start), .reset_taken_o(reset_taken),
+      .core_reset_o(core_reset),
       .abort_o(abort), .busy_i(busy), .quiet_i(quiet), .finished_i(finished), .error_i(error), .error_pc_i(error_pc),
       .counted_i(counted), .bytes_valid_i(bytes_valid), .read_i(command_read), .written_i(command_written),
       .status_o(status), .error_o(error_code), .error_pc_o(run_error_pc), .cycles_o(cycles), .commands_o(commands),
       .bytes_read_o(bytes_read), .bytes_written_o(bytes_written));
 
   assign busy_o = start_request || reset_request || status[0];
-  always_ff @(posedge clk_i) reset <= rst_i || reset_taken;
+  always_ff @(posedge clk_i) reset <= rst_i || core_reset;
 
   // -- Front end and queues ---------------------------------------------------------------------------------------
 

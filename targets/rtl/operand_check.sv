@@ -213,7 +213,7 @@ module operand_check #(
         else read_o <= read_o + product_q;
         index_q <= index_q + 3'd1;
         state_q <= (index_q == '1) ? DONE : NEXT;
-        if (!in_space) begin
+        if (!in_space && op_q.kind != NAMED) begin
           error_o <= ERROR_BAD_ADDRESS;
           state_q <= DONE;
         end

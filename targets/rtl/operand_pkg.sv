@@ -13,7 +13,8 @@ package operand_pkg;
     SCORES = 3'd1,   // source rows of SOFTMAX, of which each is read where its token sees
     APPEND = 3'd2,   // places of tokens in the cache
     CACHED = 3'd3,   // blocks of 32 tokens of the cache, as LINEAR reads them
-    TILED = 3'd4     // row tiles of packed weights
+    TILED = 3'd4,    // row tiles of packed weights
+    NAMED = 3'd5     // table rows that GATHER's ids name: counted here, looked at by the engine
   } kind_e;
 
   typedef struct packed {
@@ -155,7 +156,7 @@ package operand_pkg;
     endcase
   endfunction
 
-  // The operand `index` of a command; `used` is low where it has none. Rows of GATHER's table are the engine's to check.
+  // The operand `index` of a command; `used` is low where it has none.
   function automatic operand_t operand(input logic [7:0] opcode, input logic [2:0] index, input logic [31:0] flags);
     logic [4:0] ro, ri;
     ro = w(COPY_ROWS_O_WORD);
@@ -183,6 +184,8 @@ package operand_pkg;
       {OP_GATHER, 3'd0}: operand = array(1'b0, w(GATHER_IDS_WORD), w(GATHER_ROWS_O_WORD), ONE, ONE, 4'd2);
       {OP_GATHER, 3'd1}: operand = rows(1'b1, w(GATHER_DST_WORD), w(GATHER_DST_SO_WORD), ONE, w(GATHER_ROWS_O_WORD), ONE,
                                         w(GATHER_DIM_WORD));
+      {OP_GATHER, 3'd2}: operand = '{1'b1, NAMED, 1'b0, w(GATHER_TABLE_WORD), 1'b0, {ONE, ONE, w(GATHER_ROWS_O_WORD)},
+                                     {ONE, ONE, ONE}, w(GATHER_DIM_WORD), 4'd1};
       {OP_LOAD_TABLE, 3'd0}: operand = array(1'b0, w(LOAD_TABLE_TABLE_WORD), ONE, ONE, ONE, 4'd14);
       default:
         case (opcode)
