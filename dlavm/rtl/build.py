@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -97,8 +97,10 @@ def _runner() -> Any:
     return importlib.import_module("cocotb_tools.runner").get_runner("verilator")
 
 
-def build_bench(top: str, sources: Sequence[Path], build_dir: Path) -> None:
-    """Compiles the bench module `top` with the modules of `targets/rtl/` that it uses, for cocotb.
+def build_bench(
+    top: str, sources: Sequence[Path], build_dir: Path, parameters: Mapping[str, int] | None = None
+) -> None:
+    """Compiles the bench module `top`, with values of its parameters, and the modules of `targets/rtl/` that it uses.
 
     Raises DlavmError if a tool is missing, CheckFailed with the end of the log if it does not compile.
     """
@@ -110,6 +112,7 @@ def build_bench(top: str, sources: Sequence[Path], build_dir: Path) -> None:
             _runner().build(
                 sources=[*packages(), *sources],
                 hdl_toplevel=top,
+                parameters=dict(parameters or {}),
                 build_args=["-Wall", "-quiet", "-y", str(rtl_dir())],
                 build_dir=build_dir,
                 log_file=log,
