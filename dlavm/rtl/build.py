@@ -108,7 +108,7 @@ def _runner() -> Any:
 def build_bench(
     top: str, sources: Sequence[Path], build_dir: Path, parameters: Mapping[str, int] | None = None
 ) -> None:
-    """Compiles the bench module `top` with the modules of `targets/rtl/` that it uses, for cocotb.
+    """Compiles the bench module `top`, with values of its parameters, and the modules of `targets/rtl/` that it uses.
 
     Raises DlavmError if a tool is missing, CheckFailed with the end of the log if it does not compile.
     """

@@ -102,14 +102,15 @@ class Part:
 
 PARTS = (
     Part("matrix_quad, two beats a cycle: 8,192 lanes", 128, ((Block("matrix_quad", (("HALVES", 1),)), 1),)),
-    Part("quantiser: one a channel, two for activations", 34, ((Block("quantizer", (("ACT_BITS", 12),)), 1),)),
+    Part("quantiser of the cache: one a channel", 32, ((Block("quantizer", (("ACT_BITS", 12),)), 1),)),
+    Part("quantiser of activations", 2, ((Block("activation_quantizer"), 1),)),
     Part("vector lanes: multiply, add, read fp16", 128, ((_MUL, 1), (_ADD, 1), (_HALF, 1))),
-    Part("epilogue lanes: 4 multiply, 3 add", 32, ((_MUL, 4), (_ADD, 3), (_HALF, 2))),
+    Part("epilogue lanes", 32, ((Block("epilogue_lane"), 1),)),
     Part("prefetch buffer, 8 MiB", 1, memory=Usage(0, 0, 0, 0, 8 * 2**20 // URAM_BYTES)),
     Part(
-        "activation buffer, 32 tokens x 11,008 x 12 bits",
+        "activation buffer, 32 tokens x 11,008 of fp16",
         1,
-        memory=Usage(0, 0, 0, -(-32 * 11008 * 12 // 8 // BRAM_BYTES), 0),
+        memory=Usage(0, 0, 0, -(-32 * 11008 * 2 // BRAM_BYTES), 0),
     ),
 )
 """What doc/budget.md needs, as far as it consists of built units. doc/hardware.md says what is left out."""
@@ -144,6 +145,19 @@ def usage(cells: Mapping[str, int]) -> Usage:
         bram=cells.get("RAMB36E2", 0) + cells.get("RAMB18E2", 0) / 2,
         uram=cells.get("URAM288", 0),
     )
+
+
+def sources(module: str) -> list[Path]:
+    """The file of a module and those of the modules and packages that it uses, packages first: yosys reads less
+    SystemVerilog than Verilator, and what it cannot read need not be in its way."""
+    files = {path.stem: path for path in [*packages(), *map(module_path, modules())]}
+    found, new = {module}, [module]
+    while new:
+        code = re.sub(r"//.*", "", files[new.pop()].read_text())
+        words = set(re.findall(r"\w+", code))
+        new += sorted(words & files.keys() - found)
+        found.update(new)
+    return [path for name, path in files.items() if name in found]
 
 
 def synthesize(block: Block) -> Synthesis:

@@ -1,5 +1,5 @@
-// The activation buffer, and the order in which everything is multiplied. For each unit in the unit buffer and each pair of
-// rows of src (tokens) it reads two blocks, quantises them and offers them as the operand of one block product.
+// The activation buffer, and the order in which everything is multiplied. For each unit in the unit buffer and each
+// pair of rows of src (tokens) it reads two blocks, quantises them and offers them as the operand of one block product.
 //
 //   packed weights, keys   for each row tile, for each block of 32 k, for each pair
 //   values                 for each block of 32 tokens, for each row tile, for each pair

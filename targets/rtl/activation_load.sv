@@ -1,8 +1,8 @@
 // Reads rows of src and puts their blocks of 32 into the activation buffer, row after row.
 //
-// The rows are loaded in sets: all of K for packed weights and keys, one set a batch; for values (where K counts tokens and
-// may be longer than the buffer) 32 k of all rows, one set for each block of 32 tokens, in the buffer's two halves in
-// turn. A set is loaded while one that the buffer has room for is still in use.
+// The rows are loaded in sets: all of K for packed weights and keys, one set a batch; for values (where K counts tokens
+// and may be longer than the buffer) 32 k of all rows, one set for each block of 32 tokens, in the buffer's two halves
+// in turn. A set is loaded while one that the buffer has room for is still in use.
 module activation_load #(
     parameter int unsigned UNITS = 2,     // 1, 2 or 4
     parameter int unsigned ENTRIES = 256, // blocks of 32 that the activation buffer holds

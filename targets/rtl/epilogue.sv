@@ -60,7 +60,8 @@ module epilogue #(
   localparam int unsigned WORDS = 4 * UNITS;        // fp32 of a beat
   localparam int unsigned SCALE_BEATS = ROWS_MAX / WORDS + 1;
   localparam int unsigned BEATS = 8;                // of rows under way or waiting for memory
-  localparam int unsigned LATENCY = 3 * fp_pkg::MUL_LATENCY + 2 * fp_pkg::ADD_LATENCY + 2 * fp_pkg::HALF_LATENCY + fp_pkg::ACT_LATENCY;
+  localparam int unsigned LATENCY =
+      3 * fp_pkg::MUL_LATENCY + 2 * fp_pkg::ADD_LATENCY + 2 * fp_pkg::HALF_LATENCY + fp_pkg::ACT_LATENCY;
 
   // Results wait for their turn.
   localparam int unsigned BLOCK_WIDTH = $clog2(RESULT_BLOCKS);
@@ -194,9 +195,10 @@ module epilogue #(
   for (genvar u = 0; u < int'(UNITS); u++) begin : g_lane
     // the column of a quad's row
     localparam int unsigned FIRST = (u / QUADS) * PORT_BYTES / 2 + (u % QUADS) * 4;
-    logic [$clog2(TILE)-1:0] column, column_out;
-    assign column     = ($clog2(TILE))'(FIRST) + ($clog2(TILE))'(line_q[1:0]) + (line_q[2] ? ($clog2(TILE))'(PORT_BYTES / 4) : '0);
-    assign column_out = ($clog2(TILE))'(FIRST) + ($clog2(TILE))'(line[1:0]) + (line[2] ? ($clog2(TILE))'(PORT_BYTES / 4) : '0);
+    localparam int unsigned WIDTH = $clog2(TILE);
+    logic [WIDTH-1:0] column, column_out;
+    assign column     = WIDTH'(FIRST) + WIDTH'(line_q[1:0]) + (line_q[2] ? WIDTH'(PORT_BYTES / 4) : '0);
+    assign column_out = WIDTH'(FIRST) + WIDTH'(line[1:0]) + (line[2] ? WIDTH'(PORT_BYTES / 4) : '0);
     epilogue_lane u_lane (
         .clk_i, .use_scale_i, .use_row_scale_i, .use_bias_i, .use_act_i, .mul_aux_i, .add_aux_i, .scale_i,
         .acc_i(result[u][row_q[0]]), .row_scale_i(row_scale_q), .bias_i(bias_q[column]), .aux_i(aux_q[column]),

@@ -1,5 +1,5 @@
-// Requests of the epilogue's operands, in the order in which it takes them: for each batch the rows' scales, for each row tile
-// the bias and, row after row, aux. What is not used is not requested. A bias or aux request is one beat.
+// Requests of the epilogue's operands, in the order in which it takes them: for each batch the rows' scales, for each
+// row tile the bias and, row after row, aux. What is not used is not requested. A bias or aux request is one beat.
 module epilogue_fetch #(
     parameter int unsigned UNITS = 2
 ) (

@@ -1,6 +1,6 @@
-// The epilogue of one column (doc/numerics.md, section 3), a row a cycle. Valid after three products, two sums, two roundings
-// to fp16 and an activation table (epilogue counts them). A step that is not asked for gets an operand that changes
-// nothing: 1 for a product, -0 for a sum (+0 would turn -0 into +0).
+// The epilogue of one column (doc/numerics.md, section 3), a row a cycle. Valid after three products, two sums, two
+// roundings to fp16 and an activation table (epilogue counts them). A step that is not asked for gets an operand that
+// changes nothing: 1 for a product, -0 for a sum (+0 would turn -0 into +0).
 module epilogue_lane #(
     localparam int unsigned ROW_SCALE = fp_pkg::MUL_LATENCY,
     localparam int unsigned BIAS = ROW_SCALE + fp_pkg::MUL_LATENCY,

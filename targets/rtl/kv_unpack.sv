@@ -154,7 +154,8 @@ module kv_unpack #(
     quad = '0;
     for (int u = 0; u < int'(UNITS); u++)
       for (int h = 0; h < 2; h++)
-        if (int'(row) == (u / int'(QUADS)) * int'(PORT_BYTES) / 2 + h * int'(PORT_BYTES) / 4 + (u % int'(QUADS)) * 4) begin
+        if (int'(row) == (u / int'(QUADS)) * int'(PORT_BYTES) / 2 + h * int'(PORT_BYTES) / 4 +
+                         (u % int'(QUADS)) * 4) begin
           quad[u] = 1'b1;
           half    = (h == 1);
         end

@@ -1,6 +1,6 @@
 // What a LINEAR command asks for, and whether it may (doc/numerics.md, section 11). `check_i` starts it; `done_o` comes
-// CYCLES cycles later, `error_o` then is the error or ERROR_NONE, `nothing_o` says that there is nothing to do. The words of the
-// command must be steady; so are the results until the next check.
+// CYCLES cycles later, `error_o` then is the error or ERROR_NONE, `nothing_o` says that there is nothing to do. The
+// words of the command must be steady; so are the results until the next check.
 module linear_decode #(
     parameter int unsigned UNITS = 2,
     parameter int unsigned ACTIVATION_ELEMENTS = 8192,
@@ -95,9 +95,9 @@ module linear_decode #(
 
   // A count past its field's width; a number that means nothing.
   logic bad_field, misplaced, too_large, bad_shape;
-  assign bad_field = |rows_o_word[31:LINEAR_ROWS_O_BITS] | |rows_i_word[31:LINEAR_ROWS_I_BITS] | |k_word[31:LINEAR_K_BITS] |
-      |n_word[31:LINEAR_N_BITS] | |batch_word[31:LINEAR_BATCH_BITS] | ~(packed_weights | keys_o | values_o) |
-      ~(aux_mode inside {AUX_MODE_NONE, AUX_MODE_ADD, AUX_MODE_MUL});
+  assign bad_field = |rows_o_word[31:LINEAR_ROWS_O_BITS] | |rows_i_word[31:LINEAR_ROWS_I_BITS] |
+      |k_word[31:LINEAR_K_BITS] | |n_word[31:LINEAR_N_BITS] | |batch_word[31:LINEAR_BATCH_BITS] |
+      ~(packed_weights | keys_o | values_o) | ~(aux_mode inside {AUX_MODE_NONE, AUX_MODE_ADD, AUX_MODE_MUL});
 
   // Packed weights start at beat rows.
   function automatic logic inside_row(input logic [31:0] unit);

@@ -16,7 +16,7 @@ module matrix_control #(
     // the last step of a half, beside the quads' valid_i; what follows belongs to the block
     input  logic                   last_i,
     input  logic                   fresh_i,        // starts from +0,
-    input  logic                   load_i,         // from the accumulators held for the next command, or from this one's
+    input  logic                   load_i,         // from those held for it, or from this command's
     input  logic                   keep_i,         // leaves them for the next command
     input  logic                   result_i,       // gives the result
     input  logic                   release_i,      // the unit's last block
@@ -106,38 +106,24 @@ module matrix_control #(
   end
 
   // beside the fp32 pipelines: what a row was issued with
-  typedef struct packed {
-    logic                  fresh;
-    logic                  read_held;
-    logic                  write_held;
-    logic                  result;
-    logic [LINE_WIDTH-1:0] read_line;
-    logic [LINE_WIDTH-1:0] write_line;
-  } row_t;
-  row_t row_in, row_read;
-  // its accumulator has been read
-  // verilator lint_off UNUSEDSIGNAL
-  row_t row_term;
-  // verilator lint_on UNUSEDSIGNAL
-  logic [SUM:1] valid_q;
-  assign row_in.fresh      = fresh_q;
-  assign row_in.read_held  = load_q;
-  assign row_in.write_held = keep_q;
-  assign row_in.result     = result_q;
-  assign row_in.read_line  = {load_q ? held_group_q : group_q, row_q};
-  assign row_in.write_line = {keep_q ? held_group_q : group_q, row_q};
+  logic                  read_result, read_write_held, read_fresh, term_result, term_write_held, sum_result;
+  logic [LINE_WIDTH-1:0] read_write_line, term_write_line;
+  logic [SUM:1]          valid_q;
   always_ff @(posedge clk_i) valid_q <= rst_i ? '0 : {valid_q[SUM-1:1], issue};
-  delay_line #(.WIDTH($bits(row_t)), .CYCLES(TERM - 1)) u_to_read (.clk_i, .value_i(row_in), .value_o(row_read));
-  delay_line #(.WIDTH($bits(row_t)), .CYCLES(1)) u_to_term (.clk_i, .value_i(row_read), .value_o(row_term));
-  logic sum_result;
+  delay_line #(.WIDTH(4 + 2 * LINE_WIDTH), .CYCLES(TERM - 1)) u_to_read (
+      .clk_i,
+      .value_i({fresh_q, load_q, load_q ? held_group_q : group_q, row_q,
+                result_q, keep_q, keep_q ? held_group_q : group_q, row_q}),
+      .value_o({read_fresh, read_held_o, read_line_o, read_result, read_write_held, read_write_line}));
+  delay_line #(.WIDTH(3 + LINE_WIDTH), .CYCLES(1)) u_to_term (
+      .clk_i,
+      .value_i({read_fresh, read_result, read_write_held, read_write_line}),
+      .value_o({fresh_o, term_result, term_write_held, term_write_line}));
   delay_line #(.WIDTH(2 + LINE_WIDTH), .CYCLES(fp_pkg::ADD_LATENCY)) u_to_sum (
       .clk_i,
-      .value_i({row_term.result, row_term.write_held, row_term.write_line}),
+      .value_i({term_result, term_write_held, term_write_line}),
       .value_o({sum_result, write_held_o, write_line_o}));
 
-  assign read_held_o  = row_read.read_held;
-  assign read_line_o  = row_read.read_line;
-  assign fresh_o      = row_term.fresh;
   assign write_o      = valid_q[SUM];
   assign result_o     = valid_q[SUM] & sum_result;
   assign result_row_o = write_line_o[ROW_WIDTH-1:0];
@@ -149,10 +135,10 @@ module matrix_control #(
   logic                  next_held;
   logic [LINE_WIDTH-1:0] next_line;
   delay_line #(.WIDTH(1 + LINE_WIDTH), .CYCLES(fp_pkg::ADD_LATENCY - 1)) u_to_next_sum (
-      .clk_i, .value_i({row_term.write_held, row_term.write_line}), .value_o({next_held, next_line}));
+      .clk_i, .value_i({term_write_held, term_write_line}), .value_o({next_held, next_line}));
   always_ff @(posedge clk_i) begin
-    bypass_o      <= valid_q[SUM-1] & ({next_held, next_line} == {row_read.read_held, row_read.read_line});
-    bypass_last_o <= write_o & ({write_held_o, write_line_o} == {row_read.read_held, row_read.read_line});
+    bypass_o      <= valid_q[SUM-1] & ({next_held, next_line} == {read_held_o, read_line_o});
+    bypass_last_o <= write_o & ({write_held_o, write_line_o} == {read_held_o, read_line_o});
   end
 
 endmodule

@@ -1,7 +1,7 @@
 // The matrix engine: executes LINEAR (doc/isa, doc/numerics.md section 3). doc/hardware.md draws its datapath.
 //
-// One command at a time. Its parts run decoupled, each with its own loops over batches, tiles and rows, and wait for each
-// other only where a buffer is full or empty; there is no other sequencer.
+// One command at a time. Its parts run decoupled, each with its own loops over batches, tiles and rows, and wait for
+// each other only where a buffer is full or empty; there is no other sequencer.
 //
 // `done_o` comes when memory has acknowledged every byte. An error of the command's fields comes instead, before
 // anything is read or written. After an error of the bus the engine swallows what memory still delivers and takes no
@@ -102,10 +102,10 @@ module matrix_engine #(
   assign add_aux = (word0[LINEAR_AUX_MODE_LSB+:2] == AUX_MODE_ADD);
 
   linear_decode #(.UNITS(UNITS), .ACTIVATION_ELEMENTS(ACTIVATION_ELEMENTS), .ACCUMULATORS(ACCUMULATORS)) u_decode (
-      .clk_i, .rst_i, .check_i(state_q == IDLE && cmd_valid_i), .word_i(cmd_word_i), .acc_rows_i(acc_rows_q), .acc_n_i(acc_n_q),
-      .done_o(check_done), .nothing_o(nothing), .error_o(check_error), .format_o(format), .keys_o(keys),
-      .values_o(values), .rows_o(rows), .k_blocks_o(k_blocks), .n_blocks_o(n_blocks), .k_tail_o(k_tail), .n_tail_o(n_tail),
-      .tiles_o(tiles), .tile_units_o(tile_units));
+      .clk_i, .rst_i, .check_i(state_q == IDLE && cmd_valid_i), .word_i(cmd_word_i), .acc_rows_i(acc_rows_q),
+      .acc_n_i(acc_n_q), .done_o(check_done), .nothing_o(nothing), .error_o(check_error), .format_o(format),
+      .keys_o(keys), .values_o(values), .rows_o(rows), .k_blocks_o(k_blocks), .n_blocks_o(n_blocks), .k_tail_o(k_tail),
+      .n_tail_o(n_tail), .tiles_o(tiles), .tile_units_o(tile_units));
 
   assign cmd_ready_o = (state_q == IDLE);
   assign bus_error   = (state_q == RUN) & (|(rd_valid_i & rd_error_i) | wr_error_i);
@@ -178,10 +178,11 @@ module matrix_engine #(
 
   weight_fetch #(.UNITS(UNITS)) u_fetch (
       .clk_i, .rst_i(rst_i | (state_q == HALT)), .start_i(start), .keys_i(keys), .values_i(values),
-      .wgt_i(cmd_word_i[LINEAR_WGT_WORD]), .wgt_tile_i(cmd_word_i[LINEAR_WGT_TILE_WORD]), .wgt_b_i(cmd_word_i[LINEAR_WGT_B_WORD]),
-      .tile_units_i(tile_units), .tiles_i(values ? k_blocks : tiles), .dim_blocks_i(keys ? k_blocks : n_blocks), .batch_i(batch),
-      .idle_o(fetch_idle), .req_valid_o(rd_req_valid_o[WEIGHTS]), .req_ready_i(rd_req_ready_i[WEIGHTS]),
-      .req_unit_o(weight_unit), .req_units_o(rd_req_units_o[WEIGHTS]));
+      .wgt_i(cmd_word_i[LINEAR_WGT_WORD]), .wgt_tile_i(cmd_word_i[LINEAR_WGT_TILE_WORD]),
+      .wgt_b_i(cmd_word_i[LINEAR_WGT_B_WORD]), .tile_units_i(tile_units), .tiles_i(values ? k_blocks : tiles),
+      .dim_blocks_i(keys ? k_blocks : n_blocks), .batch_i(batch), .idle_o(fetch_idle),
+      .req_valid_o(rd_req_valid_o[WEIGHTS]), .req_ready_i(rd_req_ready_i[WEIGHTS]), .req_unit_o(weight_unit),
+      .req_units_o(rd_req_units_o[WEIGHTS]));
 
   weight_unpack #(.UNITS(UNITS), .PORT_BYTES(PORT_BYTES)) u_unpack (
       .clk_i, .rst_i, .clear_i(clear), .enable_i(state_q == RUN && !cache), .element_i(format.element),
@@ -192,19 +193,18 @@ module matrix_engine #(
 
   kv_unpack #(.UNITS(UNITS), .PORT_BYTES(PORT_BYTES), .SLOT_WIDTH(SLOT_WIDTH)) u_kv (
       .clk_i, .rst_i, .clear_i(clear), .enable_i(state_q == RUN && cache), .values_i(values),
-      .dim_blocks_i(keys ? k_blocks : n_blocks), .dim_tail_i(keys ? k_tail : n_tail),
-      .valid_i(rd_valid_i[WEIGHTS]), .ready_o(kv_ready), .beat_i(rd_data_i[WEIGHTS]), .slot_i(first_slot), .room_i(room),
-      .write_o(kv_write), .slot_o(kv_slot), .entry_o(kv_entry), .code_o(kv_code), .write_meta_o(kv_write_meta),
-      .metadata_o(kv_metadata), .exp_valid_o(token_exp_valid), .exp_group_o(token_exp_group), .exp_o(token_exp),
-      .push_o(kv_push));
+      .dim_blocks_i(keys ? k_blocks : n_blocks), .dim_tail_i(keys ? k_tail : n_tail), .valid_i(rd_valid_i[WEIGHTS]),
+      .ready_o(kv_ready), .beat_i(rd_data_i[WEIGHTS]), .slot_i(first_slot), .room_i(room), .write_o(kv_write),
+      .slot_o(kv_slot), .entry_o(kv_entry), .code_o(kv_code), .write_meta_o(kv_write_meta), .metadata_o(kv_metadata),
+      .exp_valid_o(token_exp_valid), .exp_group_o(token_exp_group), .exp_o(token_exp), .push_o(kv_push));
 
   unit_buffer #(.UNITS(UNITS)) u_units (
       .clk_i, .rst_i(clear), .short_i(short_slots), .write_slot_o(first_slot), .room_o(room),
       .write_i(cache ? kv_write : unpack_write), .write_slot_i(cache ? kv_slot : first_slot),
       .write_entry_i(cache ? kv_entry : unpack_entry), .code_i(cache ? kv_code : unpack_code),
       .write_meta_i(cache ? kv_write_meta : unpack_write_meta), .meta_slot_i(first_slot),
-      .metadata_i(cache ? kv_metadata : unpack_metadata), .push_i(push),
-      .read_slot_i(read_slot), .read_entry_i(read_entry), .code_o(code), .read_meta_slot_i(meta_slot), .metadata_o(metadata),
+      .metadata_i(cache ? kv_metadata : unpack_metadata), .push_i(push), .read_slot_i(read_slot),
+      .read_entry_i(read_entry), .code_o(code), .read_meta_slot_i(meta_slot), .metadata_o(metadata),
       .release_i(unit_release));
 
   // -- Activations ------------------------------------------------------------------------------------------------
@@ -223,23 +223,25 @@ module matrix_engine #(
 
   activation_load #(.UNITS(UNITS), .ENTRIES(ENTRIES)) u_load (
       .clk_i, .rst_i(rst_i | (state_q == HALT)), .start_i(start), .values_i(values),
-      .src_i(cmd_word_i[LINEAR_SRC_WORD]), .src_so_i(cmd_word_i[LINEAR_SRC_SO_WORD]), .src_si_i(cmd_word_i[LINEAR_SRC_SI_WORD]),
-      .src_b_i(cmd_word_i[LINEAR_SRC_B_WORD]), .rows_i_i(rows_i), .rows_all_i(rows), .k_i(k), .sets_i(values ? k_blocks : 24'd1),
-      .batch_i(batch), .idle_o(load_idle), .req_valid_o(rd_req_valid_o[ACTIVATIONS]), .req_ready_i(rd_req_ready_i[ACTIVATIONS]),
-      .req_unit_o(activation_unit), .req_units_o(rd_req_units_o[ACTIVATIONS]), .valid_i(rd_valid_i[ACTIVATIONS] & load_ready),
-      .ready_o(load_ready), .last_i(rd_last_i[ACTIVATIONS]), .write_o(load_write), .entry_o(load_entry),
-      .set_done_o(set_done), .set_free_i(set_free));
+      .src_i(cmd_word_i[LINEAR_SRC_WORD]), .src_so_i(cmd_word_i[LINEAR_SRC_SO_WORD]),
+      .src_si_i(cmd_word_i[LINEAR_SRC_SI_WORD]), .src_b_i(cmd_word_i[LINEAR_SRC_B_WORD]), .rows_i_i(rows_i),
+      .rows_all_i(rows), .k_i(k), .sets_i(values ? k_blocks : 24'd1), .batch_i(batch), .idle_o(load_idle),
+      .req_valid_o(rd_req_valid_o[ACTIVATIONS]), .req_ready_i(rd_req_ready_i[ACTIVATIONS]),
+      .req_unit_o(activation_unit), .req_units_o(rd_req_units_o[ACTIVATIONS]),
+      .valid_i(rd_valid_i[ACTIVATIONS] & load_ready), .ready_o(load_ready), .last_i(rd_last_i[ACTIVATIONS]),
+      .write_o(load_write), .entry_o(load_entry), .set_done_o(set_done), .set_free_i(set_free));
 
   activation_feed #(.UNITS(UNITS), .ENTRIES(ENTRIES), .GROUP_WIDTH(GROUP_WIDTH), .SLOT_WIDTH(SLOT_WIDTH)) u_feed (
-      .clk_i, .rst_i(rst_i | (state_q == HALT)), .start_i(start), .values_i(values), .eight_i(word0[LINEAR_ACT_BITS_LSB] == ACT_BITS_B8),
-      .acc_in_i(acc_in), .acc_out_i(acc_out), .unit_exponent_i(format.unit_exponent), .batch_i(batch),
-      .rows_i(rows[ENTRY_WIDTH:0]), .outer_i(values ? k_blocks : tiles), .inner_i(values ? 24'(n_blocks * PARTS) : k_blocks),
-      .result_tiles_i(tiles), .tail_i(k_tail), .idle_o(feed_idle),
-      .write_i(load_write), .write_entry_i(load_entry), .write_data_i(rd_data_i[ACTIVATIONS]), .set_done_i(set_done), .set_free_o(set_free),
-      .push_i(push), .exp_valid_i(token_exp_valid), .exp_group_i(token_exp_group), .exp_slot_i(first_slot), .exp_i(token_exp),
-      .valid_o(operand_valid), .take_i(operand_take), .mantissa_o(mantissa), .exp_o(exp), .sum_o(sum),
-      .fresh_o(fresh), .load_o(load), .keep_o(keep), .result_o(result), .release_o(release_last), .slot_o(slot),
-      .group_o(group), .held_group_o(held_group));
+      .clk_i, .rst_i(rst_i | (state_q == HALT)), .start_i(start), .values_i(values),
+      .eight_i(word0[LINEAR_ACT_BITS_LSB] == ACT_BITS_B8), .acc_in_i(acc_in), .acc_out_i(acc_out),
+      .unit_exponent_i(format.unit_exponent), .batch_i(batch), .rows_i(rows[ENTRY_WIDTH:0]),
+      .outer_i(values ? k_blocks : tiles), .inner_i(values ? 24'(n_blocks * PARTS) : k_blocks), .result_tiles_i(tiles),
+      .tail_i(k_tail), .idle_o(feed_idle), .write_i(load_write), .write_entry_i(load_entry),
+      .write_data_i(rd_data_i[ACTIVATIONS]), .set_done_i(set_done), .set_free_o(set_free), .push_i(push),
+      .exp_valid_i(token_exp_valid), .exp_group_i(token_exp_group), .exp_slot_i(first_slot), .exp_i(token_exp),
+      .valid_o(operand_valid), .take_i(operand_take), .mantissa_o(mantissa), .exp_o(exp), .sum_o(sum), .fresh_o(fresh),
+      .load_o(load), .keep_o(keep), .result_o(result), .release_o(release_last), .slot_o(slot), .group_o(group),
+      .held_group_o(held_group));
 
   // -- Products ---------------------------------------------------------------------------------------------------
 
@@ -248,11 +250,11 @@ module matrix_engine #(
   logic [UNITS-1:0][1:0][31:0] acc;
   matrix_array #(.UNITS(UNITS), .LINES(LINES), .SLOT_WIDTH(SLOT_WIDTH), .RESULT_BLOCKS(RESULT_BLOCKS)) u_array (
       .clk_i, .rst_i(clear), .element_i(format.element), .e8m0_i(format.e8m0), .zero_i(format.zero), .keys_i(keys),
-      .valid_i(operand_valid), .take_o(operand_take), .mantissa_i(mantissa), .exp_i(exp), .sum_i(sum), .fresh_i(fresh), .load_i(load),
-      .keep_i(keep), .result_i(result), .release_i(release_last), .slot_i(slot), .group_i(group), .held_group_i(held_group),
-      .read_slot_o(read_slot), .read_entry_o(read_entry), .code_i(code), .meta_slot_o(meta_slot), .metadata_i(metadata),
-      .release_o(unit_release), .result_o(result_valid), .result_row_o(result_row), .acc_o(acc), .result_free_i(result_free),
-      .idle_o(array_idle));
+      .valid_i(operand_valid), .take_o(operand_take), .mantissa_i(mantissa), .exp_i(exp), .sum_i(sum), .fresh_i(fresh),
+      .load_i(load), .keep_i(keep), .result_i(result), .release_i(release_last), .slot_i(slot), .group_i(group),
+      .held_group_i(held_group), .read_slot_o(read_slot), .read_entry_o(read_entry), .code_i(code),
+      .meta_slot_o(meta_slot), .metadata_i(metadata), .release_o(unit_release), .result_o(result_valid),
+      .result_row_o(result_row), .acc_o(acc), .result_free_i(result_free), .idle_o(array_idle));
 
   // -- Epilogue ---------------------------------------------------------------------------------------------------
 
@@ -264,24 +266,26 @@ module matrix_engine #(
   assign act_slot_o     = word0[LINEAR_ACT_SLOT_LSB+:2];
 
   epilogue_fetch #(.UNITS(UNITS)) u_operands (
-      .clk_i, .rst_i(rst_i | (state_q == HALT)), .start_i(begin_epilogue), .use_row_scale_i(use_row_scale), .use_bias_i(use_bias),
-      .use_aux_i(mul_aux | add_aux), .row_scale_i(cmd_word_i[LINEAR_ROW_SCALE_WORD]), .bias_i(cmd_word_i[LINEAR_BIAS_WORD]),
-      .aux_i(cmd_word_i[LINEAR_AUX_WORD]), .aux_so_i(cmd_word_i[LINEAR_AUX_SO_WORD]), .aux_si_i(cmd_word_i[LINEAR_AUX_SI_WORD]),
-      .rows_i_i(rows_i), .rows_all_i(rows), .n_i(n), .tiles_i(tiles), .batch_i(batch), .idle_o(operand_fetch_idle),
+      .clk_i, .rst_i(rst_i | (state_q == HALT)), .start_i(begin_epilogue), .use_row_scale_i(use_row_scale),
+      .use_bias_i(use_bias), .use_aux_i(mul_aux | add_aux), .row_scale_i(cmd_word_i[LINEAR_ROW_SCALE_WORD]),
+      .bias_i(cmd_word_i[LINEAR_BIAS_WORD]), .aux_i(cmd_word_i[LINEAR_AUX_WORD]),
+      .aux_so_i(cmd_word_i[LINEAR_AUX_SO_WORD]), .aux_si_i(cmd_word_i[LINEAR_AUX_SI_WORD]), .rows_i_i(rows_i),
+      .rows_all_i(rows), .n_i(n), .tiles_i(tiles), .batch_i(batch), .idle_o(operand_fetch_idle),
       .req_valid_o(rd_req_valid_o[OPERANDS]), .req_ready_i(rd_req_ready_i[OPERANDS]), .req_unit_o(operand_unit),
       .req_units_o(rd_req_units_o[OPERANDS]));
 
   epilogue #(.UNITS(UNITS), .PORT_BYTES(PORT_BYTES), .ROWS_MAX(ENTRIES), .RESULT_BLOCKS(RESULT_BLOCKS)) u_epilogue (
       .clk_i, .rst_i(rst_i | (state_q == HALT)), .start_i(begin_epilogue), .use_scale_i(word0[LINEAR_USE_SCALE_LSB]),
-      .use_row_scale_i(use_row_scale), .use_bias_i(use_bias), .use_act_i(word0[LINEAR_USE_ACT_LSB]), .mul_aux_i(mul_aux),
-      .add_aux_i(add_aux), .scale_i(cmd_word_i[LINEAR_SCALE_WORD]), .dst_i(cmd_word_i[LINEAR_DST_WORD]),
-      .dst_so_i(cmd_word_i[LINEAR_DST_SO_WORD]), .dst_si_i(cmd_word_i[LINEAR_DST_SI_WORD]), .dst_b_i(cmd_word_i[LINEAR_DST_B_WORD]),
-      .rows_i_i(rows_i), .rows_all_i(rows), .n_i(n), .tiles_i(tiles), .batch_i(batch), .idle_o(epilogue_idle),
-      .result_i(result_valid), .result_row_i(result_row), .acc_i(acc), .result_free_o(result_free),
-      .valid_i(rd_valid_i[OPERANDS]), .ready_o(epilogue_ready), .data_i(rd_data_i[OPERANDS]), .last_i(rd_last_i[OPERANDS]),
-      .act_index_o, .act_pair_i,
-      .req_valid_o(wr_req_valid_o), .req_ready_i(wr_req_ready_i), .req_unit_o(result_unit), .req_units_o(wr_req_units_o),
-      .valid_o(wr_valid_o), .ready_i(wr_ready_i), .data_o(wr_data_o), .strb_o(wr_strb_o), .written_i(wr_idle_i));
+      .use_row_scale_i(use_row_scale), .use_bias_i(use_bias), .use_act_i(word0[LINEAR_USE_ACT_LSB]),
+      .mul_aux_i(mul_aux), .add_aux_i(add_aux), .scale_i(cmd_word_i[LINEAR_SCALE_WORD]),
+      .dst_i(cmd_word_i[LINEAR_DST_WORD]), .dst_so_i(cmd_word_i[LINEAR_DST_SO_WORD]),
+      .dst_si_i(cmd_word_i[LINEAR_DST_SI_WORD]), .dst_b_i(cmd_word_i[LINEAR_DST_B_WORD]), .rows_i_i(rows_i),
+      .rows_all_i(rows), .n_i(n), .tiles_i(tiles), .batch_i(batch), .idle_o(epilogue_idle), .result_i(result_valid),
+      .result_row_i(result_row), .acc_i(acc), .result_free_o(result_free), .valid_i(rd_valid_i[OPERANDS]),
+      .ready_o(epilogue_ready), .data_i(rd_data_i[OPERANDS]), .last_i(rd_last_i[OPERANDS]), .act_index_o, .act_pair_i,
+      .req_valid_o(wr_req_valid_o), .req_ready_i(wr_req_ready_i), .req_unit_o(result_unit),
+      .req_units_o(wr_req_units_o), .valid_o(wr_valid_o), .ready_i(wr_ready_i), .data_o(wr_data_o), .strb_o(wr_strb_o),
+      .written_i(wr_idle_i));
 
   assign rd_req_addr_o = {{4'd0, operand_unit, 4'd0}, {4'd0, activation_unit, 4'd0}, {4'd0, weight_unit, 4'd0}};
   assign wr_req_addr_o = {4'd0, result_unit, 4'd0};

@@ -1,5 +1,5 @@
-// The integer part of a row: the weights of a slice x mantissas of two tokens in a cycle, summed over a block's slices to
-// the exact dot product of 32 terms. A lane may serve ROWS rows that take turns (the order in which a channel
+// The integer part of a row: the weights of a slice x mantissas of two tokens in a cycle, summed over a block's slices
+// to the exact dot product of 32 terms. A lane may serve ROWS rows that take turns (the order in which a channel
 // delivers them). Its result is valid fp_pkg::LANE_LATENCY cycles after a block's last step.
 //
 // Eight multipliers of 27 x 12 bits have two ways to work (weight_decode):
@@ -59,7 +59,8 @@ module matrix_lane #(
     end
     for (int k = 0; k < 8; k++) begin
       low  = {product_q[k][SPACING-1], product_q[k][SPACING-1:0]};
-      high = $signed({product_q[k][2*SPACING-1], product_q[k][2*SPACING-1:SPACING]}) + $signed({15'd0, product_q[k][SPACING-1]});
+      high = $signed({product_q[k][2*SPACING-1], product_q[k][2*SPACING-1:SPACING]}) +
+          $signed({15'd0, product_q[k][SPACING-1]});
       narrow_sum[0] = narrow_sum[0] + (20'(low) <<< double2_q[k]);
       narrow_sum[1] = narrow_sum[1] + (20'(high) <<< double2_q[k]);
       wide_sum[k%2] = wide_sum[k%2] + $signed(product_q[k][31:0]);

@@ -9,14 +9,16 @@
 // (its ports of the same names, which also give the cycles).
 module matrix_quad #(
     parameter int unsigned HALVES = 2,
-    parameter int unsigned LINES = 2048,  // accumulators: rows of a quad in LINES / ROWS pairs of tokens; twice (held, working)
+    // Accumulators of a token: the quad's rows for each tile and pair of tokens. There are twice as many: those of this
+    // command and those held for the next.
+    parameter int unsigned LINES = 2048,
     localparam int unsigned ROWS = 4 * HALVES,
     localparam int unsigned ROW_WIDTH = $clog2(ROWS),
     localparam int unsigned LINE_WIDTH = $clog2(LINES)
 ) (
     input  logic                        clk_i,
     // a step: a slice of four rows
-    input  dlavm_formats_pkg::element_e element_i,     // steady while steps are under way, as are the flags of the format
+    input  dlavm_formats_pkg::element_e element_i,     // steady while steps are under way, as the flags
     input  logic                        narrow_i,
     input  logic                        e8m0_i,
     input  logic                        symmetric_i,   // no zero points
@@ -30,7 +32,7 @@ module matrix_quad #(
     input  logic [1:0][3:0][11:0]       mantissa_i,    // by token, kk
     // a block's end
     input  logic [HALVES-1:0]           capture_i,     // the lanes hold the dots of this half
-    input  logic [ROWS-1:0][23:0]       metadata_i,    // of the block, with capture of the first half: zero point, scale
+    input  logic [ROWS-1:0][23:0]       metadata_i,    // of the block, with the first half: zero, scale
     // a row a cycle
     input  logic [ROW_WIDTH-1:0]        row_i,
     input  logic [1:0][17:0]            sum_i,         // of the block's mantissas, by token
@@ -45,8 +47,6 @@ module matrix_quad #(
     input  logic [LINE_WIDTH-1:0]       write_line_i,
     output logic [1:0][31:0]            acc_o          // the sum, by token
 );
-
-  import dlavm_formats_pkg::*;
 
   logic [3:0][1:0][34:0] lane_dot;
   for (genvar l = 0; l < 4; l++) begin : g_lane
@@ -83,8 +83,8 @@ module matrix_quad #(
   fp16_to_fp32 u_scale (.half_i(metadata[15:0]), .value_o(half_scale));
   always_comb begin
     power = metadata[7:0];
-    if (power < E8M0_LOWEST) power = E8M0_LOWEST;
-    else if (power > E8M0_HIGHEST) power = E8M0_HIGHEST;
+    if (power < dlavm_formats_pkg::E8M0_LOWEST) power = dlavm_formats_pkg::E8M0_LOWEST;
+    else if (power > dlavm_formats_pkg::E8M0_HIGHEST) power = dlavm_formats_pkg::E8M0_HIGHEST;
     scale = half_scale;
     if (e8m0_i) scale = {1'b0, power, 23'd0};
     if (cache_i) scale = 32'h3f80_0000;

@@ -1,5 +1,5 @@
-// Addresses of rows (o, i), i fastest: base + o * so + i * si. `start_i` begins with row (0, 0) of a base; `next_i` goes on
-// to the next row. The address is valid in the cycle after either.
+// Addresses of rows (o, i), i fastest: base + o * so + i * si. `start_i` begins with row (0, 0) of a base; `next_i`
+// goes on to the next row. The address is valid in the cycle after either.
 module row_walker #(
     parameter int unsigned WIDTH = 32
 ) (

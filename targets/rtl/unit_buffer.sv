@@ -1,5 +1,5 @@
-// Units (blocks of 32 k of a row tile) between memory and lanes: a ring of slots, each with an entry for every slice and
-// half, and two bytes of scale and one of zero point or exponent a row.
+// Units (blocks of 32 k of a row tile) between memory and lanes: a ring of slots, each with an entry for every slice
+// and half, and two bytes of scale and one of zero point or exponent a row.
 //
 // A slot has 8 entries where an entry holds 8 k of a row (codes of 4 and 6 bits), else 16. A writer fills the slot
 // `write_slot_o` and those behind it while `room_o` says that there are enough, then pushes them. Units leave in order:
@@ -12,7 +12,7 @@ module unit_buffer #(
 ) (
     input  logic                             clk_i,
     input  logic                             rst_i,
-    input  logic                             short_i,        // slots of 8 entries, not 16; steady while units are under way
+    input  logic                             short_i,        // slots of 8 entries, not 16; steady
 
     output logic [SLOT_WIDTH-1:0]            write_slot_o,   // the first free one
     output logic [SLOT_WIDTH:0]              room_o,         // free slots

@@ -1,7 +1,7 @@
 // What stands in a row's four bytes of a slice -> what its multipliers take. Combinational.
 //
-// An element of the unit buffer has 12 bits: a mantissa of the KV cache; or a byte of packed weights, of 6-bit codes with
-// the high bits of the low nibble's code (9:8) and of the high nibble's (11:10) beside it.
+// An element of the unit buffer has 12 bits: a mantissa of the KV cache; or a byte of packed weights, of 6-bit codes
+// with the high bits of the low nibble's code (9:8) and of the high nibble's (11:10) beside it.
 //
 // Narrow formats (4 bits): eight weights k = 8s + kk (low nibbles), 8s + 4 + kk (high ones). |w| <= 8; the only larger
 // value, 12 of E2M1, is 6 and a flag that doubles the product: 12 would not leave two tokens room in one multiplier.
@@ -15,9 +15,7 @@ module weight_decode (
     output logic [3:0][18:0]            wide_o     // two's complement
 );
 
-  import dlavm_formats_pkg::*;
-
-  // Sign and magnitude of the small floats, in units of their smallest value.
+  // E2M1 in units of its smallest value.
   function automatic logic [4:0] e2m1(input logic [3:0] code);
     logic [4:0] magnitude;
     case (code[2:0])
@@ -29,37 +27,36 @@ module weight_decode (
     e2m1 = code[3] ? -magnitude : magnitude;
   endfunction
 
-  function automatic logic [18:0] e2m3(input logic [5:0] code);
-    logic [18:0] magnitude;
-    magnitude = 19'({code[4:3] != 0, code[2:0]}) << (code[4:3] - 2'(code[4:3] != 0));
-    e2m3 = code[5] ? -magnitude : magnitude;
+  // E4M3, or E2M3 with two zeros on top of its exponent: a significand of 4 bits with sign, shifted.
+  function automatic logic [18:0] shifted(input logic sign, input logic [3:0] exp, input logic [2:0] frac);
+    logic [4:0] significand;
+    significand = {1'b0, exp != 0, frac};
+    if (sign) significand = -significand;
+    shifted = 19'($signed(significand)) << (exp - 4'(exp != 0));
   endfunction
 
-  function automatic logic [18:0] e4m3(input logic [7:0] code);
-    logic [18:0] magnitude;
-    // The two codes of NaN read as the largest value.
-    magnitude = 19'({code[6:3] != 0, code[2:1], code[0] & ~(&code[6:0])}) << (code[6:3] - 4'(code[6:3] != 0));
-    e4m3 = code[7] ? -magnitude : magnitude;
-  endfunction
-
+  logic       six, nan;
+  logic [5:0] code6;
   always_comb begin
     for (int kk = 0; kk < 4; kk++) begin
       for (int high = 0; high < 2; high++) begin
         // code - 8
         narrow_o[4*high+kk] = {~code_i[kk][4*high+3], ~code_i[kk][4*high+3], code_i[kk][4*high+:3]};
         double_o[4*high+kk] = 1'b0;
-        if (element_i == ELEMENT_E2M1) begin
+        if (element_i == dlavm_formats_pkg::ELEMENT_E2M1) begin
           narrow_o[4*high+kk] = e2m1(code_i[kk][4*high+:4]);
           double_o[4*high+kk] = (code_i[kk][4*high+:3] == 3'd7);
         end
       end
-      case (element_i)
-        ELEMENT_E4M3: wide_o[kk] = e4m3(code_i[kk][7:0]);
-        ELEMENT_E2M3:
-        wide_o[kk] = e2m3(odd_i ? {code_i[kk][11:10], code_i[kk][7:4]} : {code_i[kk][9:8], code_i[kk][3:0]});
-        ELEMENT_CACHE: wide_o[kk] = 19'($signed(code_i[kk]));
-        default: wide_o[kk] = 19'($signed({~code_i[kk][7], code_i[kk][6:0]}));  // code - 128
-      endcase
+      code6 = odd_i ? {code_i[kk][11:10], code_i[kk][7:4]} : {code_i[kk][9:8], code_i[kk][3:0]};
+      six   = (element_i == dlavm_formats_pkg::ELEMENT_E2M3);
+      nan   = &code_i[kk][6:0];  // reads as the largest value
+      wide_o[kk] = shifted(
+          six ? code6[5] : code_i[kk][7],
+          six ? {2'd0, code6[4:3]} : code_i[kk][6:3],
+          six ? code6[2:0] : {code_i[kk][2:1], code_i[kk][0] & ~nan});
+      if (element_i == dlavm_formats_pkg::ELEMENT_CACHE) wide_o[kk] = 19'($signed(code_i[kk]));
+      if (element_i == dlavm_formats_pkg::ELEMENT_INT8) wide_o[kk] = 19'($signed({~code_i[kk][7], code_i[kk][6:0]}));
     end
   end
 

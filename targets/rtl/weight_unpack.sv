@@ -1,6 +1,6 @@
-// Beats of packed weights -> units in the unit buffer (doc/architecture.md, "Layouts"): zero points and scales are taken
-// aside, slices become entries, of 6-bit codes with their high bits beside them. A beat is taken every cycle while
-// there is a free slot.
+// Beats of packed weights -> units in the unit buffer (doc/architecture.md, "Layouts"): zero points and scales are
+// taken aside, slices become entries, of 6-bit codes with their high bits beside them. A beat is taken every cycle
+// while there is a free slot.
 module weight_unpack #(
     parameter int unsigned UNITS = 2,
     parameter int unsigned PORT_BYTES = 16
@@ -30,7 +30,8 @@ module weight_unpack #(
 
   localparam int unsigned QUADS = PORT_BYTES / 16;  // of a channel
 
-  // Where this beat stands: what comes next, the group's number (its last bit), block of the group and of the tile, beat of the unit.
+  // Where this beat stands: what comes next, the group's number (its last bit), block of the group and of the tile,
+  // beat of the unit.
   logic        want_zero_q, want_scale_q, odd_q;
   logic [2:0]  block_q;
   logic [23:0] left_q;   // blocks of the tile behind this one

@@ -13,7 +13,7 @@ from dlavm.target.layout import KvLayout, PackedWeights, ceildiv, row_bytes
 from dlavm.target.spec import ADDRESS_UNIT
 from tests.ops.programs import CACHE, READ, WEIGHTS, WRITE
 from tests.rtl.clients import Waits
-from tests.rtl.linear import BOARD, MEMORY, SPEC, Bench, Fields, number, random_fields
+from tests.rtl.linear import BOARD, MEMORY, SPEC, UNITS, Bench, Fields, number, random_fields
 
 COUNT = int(os.environ.get("LINEAR_COMMANDS", "8"))
 SMOOTH = Waits()
@@ -231,7 +231,7 @@ async def errors_of_the_bus(dut: Any) -> None:
         await bench.run(packed("int4g128", 3, 200, 40, **more))
 
 
-@cocotb.test()
+@cocotb.test(skip=UNITS != 2)
 async def cycles_of_a_weight_beat(dut: Any) -> None:
     """Steady state: a command's cycles over its beats of weights, for one and two tokens."""
     bench = await bench_of(dut, 16)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from typing import Any
 
 import cocotb
@@ -18,7 +20,17 @@ from dlavm.target.tables import ACTIVATIONS, table_bytes
 from tests.ops.programs import TABLE, USED, linear, random_halves
 from tests.rtl.clients import Clients
 
-SPEC = load_target("v3", "nano")
+CHANNELS, PORT_BYTES = (int(x) for x in os.environ.get("LINEAR_MEMORY", "2x16").split("x"))
+
+
+def spec_of(channels: int, port_bytes: int) -> TargetSpec:
+    """v3 on nano, with a weight memory of so many channels and bytes a port."""
+    spec = load_target("v3", "nano")
+    memory = replace(spec.space("weights"), channels=channels, port_bytes=port_bytes)
+    return replace(spec, board=replace(spec.board, memories={**spec.board.memories, memory.name: memory}))
+
+
+SPEC = spec_of(CHANNELS, PORT_BYTES)
 BOARD, MEMORY = SPEC.board, SPEC.space("weights")
 UNITS = MEMORY.beat_row // 16
 OPCODE = SPEC.commands["LINEAR"].opcode

@@ -11,15 +11,28 @@ from dlavm.rtl import build
 TOP = "matrix_engine"
 
 
-@pytest.fixture(scope="session")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(build_dir: Path) -> int:
+    return build.run_bench(TOP, "tests.rtl.bench_linear", build_dir)
+
+
+def compile_engine(build_dir: Path, channels: int, port_bytes: int) -> None:
     reason = build.missing_tools()
     if reason is not None:
         pytest.skip(reason)
-    build_dir = tmp_path_factory.mktemp(TOP)
-    build.build_bench(TOP, [build.module_path(TOP)], build_dir)
-    return build_dir
+    parameters = {"UNITS": channels * port_bytes // 16, "PORT_BYTES": port_bytes}
+    build.build_bench(TOP, [build.module_path(TOP)], build_dir, parameters)
 
 
-def test_commands(engine: Path) -> None:
-    assert build.run_bench(TOP, "tests.rtl.bench_linear", engine) > 0
+def test_nano(tmp_path: Path) -> None:
+    compile_engine(tmp_path, 2, 16)
+    assert run(tmp_path) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("channels", "port_bytes"), [(1, 16), (2, 32), (1, 64)])
+def test_other_memories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int, port_bytes: int) -> None:
+    """Row tiles of 8 and 32 rows; several quads a channel."""
+    monkeypatch.setenv("LINEAR_MEMORY", f"{channels}x{port_bytes}")
+    monkeypatch.setenv("LINEAR_COMMANDS", "4")
+    compile_engine(tmp_path, channels, port_bytes)
+    assert run(tmp_path) > 0
