@@ -19,7 +19,7 @@ from dlavm.support.errors import CheckFailed, DlavmError
 from dlavm.support.paths import data_root
 
 PACKAGES = ("generated/dlavm_isa_pkg.sv", "generated/dlavm_tables_pkg.sv", "rtl/fp_pkg.sv", "rtl/vector_pkg.sv")
-"""Below targets/, read before the modules. Verilator and yosys find the modules themselves, one in a file of its name."""
+"""Below targets/, read before the modules, which Verilator and yosys find by themselves, one in a file of its name."""
 
 _MAKE_VARIABLES = {"CFG_CXXFLAGS_PCH_I": "-include", "OPT_FAST": "-O1", "OPT_SLOW": "-O0"}
 """The package was built by another compiler than ours: its way to include precompiled headers is not gcc's."""

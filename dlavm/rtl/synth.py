@@ -154,7 +154,7 @@ def synthesize(block: Block) -> Synthesis:
         raise DlavmError(f"synthesis: expected yosys, got {reason}")
     with tempfile.TemporaryDirectory() as name:
         # The tool runs in a sandbox that sees the working directory: the sources go there.
-        for path in [*packages(), *map(module_path, modules())]:
+        for path in sources(block.module):
             (Path(name) / path.name).write_text(path.read_text())
         done = subprocess.run(
             [sys.executable, "-c", _RUN, "-q", "-p", _script(block)],
@@ -171,8 +171,18 @@ def synthesize(block: Block) -> Synthesis:
     return Synthesis(found, int(delay[1]) if delay else 0)
 
 
+def sources(module: str) -> list[Path]:
+    """The packages and modules that a module needs, its own file last. Others may use what yosys does not read."""
+    known, found = set(modules()), [module]
+    for name in found:
+        words = dict.fromkeys(re.findall(r"\w+", module_path(name).read_text()))
+        found += [word for word in words if word in known and word not in found]
+    text = "".join(module_path(name).read_text() for name in found)
+    return [path for path in packages() if f"{path.stem}::" in text] + [module_path(name) for name in reversed(found)]
+
+
 def _script(block: Block) -> str:
-    files = " ".join(path.name for path in [*packages(), *map(module_path, modules())])
+    files = " ".join(path.name for path in sources(block.module))
     steps = [f"read_verilog -sv -defer {files}"]
     chosen = "".join(f" -chparam {name} {value}" for name, value in block.parameters)
     steps += [f"hierarchy -top {block.module}{chosen}", "rename -top top"]
