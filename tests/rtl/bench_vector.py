@@ -216,7 +216,7 @@ async def refused_commands(dut: Any) -> None:
             index[place] = bench.rng.choice([255, 256, 1 << 20, 0xFFFFFFFF])
             for memory in (bench.expected, bench.memory.data):
                 memory[programs.INDEX : programs.INDEX + 1200] = index.view(np.uint8)
-            fields = of("PERMUTE", bench.rng, dim=300, limit=255, index=programs.INDEX // 16, dst=programs.WRITE // 16)
+            fields = of("PERMUTE", bench.rng, dim=300, limit=255, index=programs.INDEX // 16, rows_o=1, rows_i=1)
             assert await bench.check("PERMUTE", fields) == "gather_index"
             assert await bench.check("PERMUTE", {**fields, "dim": place}) == ""
     written = bench.memory.bytes_written
