@@ -24,7 +24,7 @@ ADDRESS_BITS = 40
 
 
 def library(spec: TargetSpec, extra: Sequence[Path] = ()) -> Path:
-    """The library of the core of `spec`, built if it is not in the cache. `extra`: directories whose modules come first.
+    """The library of the core of `spec`, built if it is not in the cache. Modules in the directories `extra` go first.
 
     Raises DlavmError without Verilator, for a target or board that the RTL does not cover, and where the build fails.
     """
@@ -55,7 +55,8 @@ def top_text(spec: TargetSpec) -> str:
     memories = list(spec.board.memories.values())
     ports = {m.port_bytes for m in memories}
     if len(ports) != 1:
-        raise DlavmError(f"rtl: expected a board with ports of one width, got {sorted(ports)} bytes on {spec.board.name}")
+        name = spec.board.name
+        raise DlavmError(f"rtl: expected a board with ports of one width, got {sorted(ports)} bytes on {name}")
     values = _parameters(spec, memories)
     body = ",\n".join(f"      .{name}({value})" for name, value in values.items())
     ports_text = _ports(sum(m.channels for m in memories), ports.pop())
@@ -136,9 +137,9 @@ def _build(spec: TargetSpec, top: str, directory: Path, extra: Sequence[Path]) -
     cflags = ["-fPIC", "-std=c++17", f"-I{include}", *(f"-D{name}={value}" for name, value in defines.items())]
     model, *_ = _harness()
     command = [
-        "verilator", "-cc", "--exe", "--build", "-j", "4", "--output-split", "8000", "-Wno-fatal", "-Wno-WIDTH", "-quiet", "-O3", "--x-assign",
-        "fast", "--x-initial", "fast", "--no-timing", "--top-module", TOP, "-Mdir", str(directory / "obj"), "-o",
-        str(directory / LIBRARY), "-CFLAGS", " ".join(cflags), "-LDFLAGS", "-shared", "-MAKEFLAGS",
+        "verilator", "-cc", "--exe", "--build", "-j", "4", "--output-split", "8000", "-quiet", "-O3",
+        "--x-assign", "fast", "--x-initial", "fast", "--no-timing", "--top-module", TOP, "-Mdir",
+        str(directory / "obj"), "-o", str(directory / LIBRARY), "-CFLAGS", " ".join(cflags), "-LDFLAGS", "-shared", "-MAKEFLAGS",
         " ".join(f"{name}={value}" for name, value in make_variables().items()),
         *(part for path in [*extra, rtl_dir()] for part in ("-y", str(path))),
         *map(str, packages()), str(directory / f"{TOP}.sv"), str(model),

@@ -187,16 +187,6 @@ def synthesize(block: Block) -> Synthesis:
     return Synthesis(found, int(delay[1]) if delay else 0)
 
 
-def sources(module: str) -> list[Path]:
-    """The packages and modules that a module needs, its own file last. Others may use what yosys does not read."""
-    known, found = set(modules()), [module]
-    for name in found:
-        words = dict.fromkeys(re.findall(r"\w+", module_path(name).read_text()))
-        found += [word for word in words if word in known and word not in found]
-    text = "".join(module_path(name).read_text() for name in found)
-    return [path for path in packages() if f"{path.stem}::" in text] + [module_path(name) for name in reversed(found)]
-
-
 def _script(block: Block) -> str:
     files = " ".join(path.name for path in sources(block.module))
     steps = [f"read_verilog -sv -defer {files}"]

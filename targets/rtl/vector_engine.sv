@@ -48,6 +48,10 @@ module vector_engine #(
 
   import vector_pkg::*;
 
+  if (LANES < 8 || LANES > VIRTUAL || LANES > UNITS * 8 || (LANES & (LANES - 1)) != 0) begin : g_refuse
+    $error("LANES: expected a power of two from 8 to 128, at most the %0d halves of a beat, got %0d", UNITS * 8, LANES);
+  end
+
   localparam int unsigned OUTS = 32;   // chunks on their way to memory
   localparam int unsigned ANSWERS = 8; // words on their way to memory
 
@@ -75,15 +79,15 @@ module vector_engine #(
       .permute_valid_o(permute_valid), .permute_ready_i(permute_ready), .permute_check_o(permute_check),
       .permute_index_o(permute_index), .permute_src_o(permute_src));
 
-  vector_fifo #(.WIDTH($bits(load_t)), .DEPTH(8)) u_loads (
-      .clk_i, .rst_i, .valid_i(load_in_valid), .ready_o(load_in_ready), .value_i(load_in),
-      .valid_o(load_valid), .ready_i(load_ready), .value_o(load));
-  vector_fifo #(.WIDTH($bits(work_t)), .DEPTH(4)) u_works (
-      .clk_i, .rst_i, .valid_i(work_in_valid), .ready_o(work_in_ready), .value_i(work_in),
-      .valid_o(work_valid), .ready_i(work_ready), .value_o(work));
-  vector_fifo #(.WIDTH($bits(write_t)), .DEPTH(8)) u_writes (
-      .clk_i, .rst_i, .valid_i(write_in_valid), .ready_o(write_in_ready), .value_i(write_in),
-      .valid_o(write_valid), .ready_i(write_ready), .value_o(write));
+  fifo #(.WIDTH($bits(load_t)), .DEPTH(8)) u_loads (
+      .clk_i, .rst_i, .valid_i(load_in_valid), .ready_o(load_in_ready), .data_i(load_in),
+      .valid_o(load_valid), .ready_i(load_ready), .data_o(load));
+  fifo #(.WIDTH($bits(work_t)), .DEPTH(4)) u_works (
+      .clk_i, .rst_i, .valid_i(work_in_valid), .ready_o(work_in_ready), .data_i(work_in),
+      .valid_o(work_valid), .ready_i(work_ready), .data_o(work));
+  fifo #(.WIDTH($bits(write_t)), .DEPTH(8)) u_writes (
+      .clk_i, .rst_i, .valid_i(write_in_valid), .ready_o(write_in_ready), .data_i(write_in),
+      .valid_o(write_valid), .ready_i(write_ready), .data_o(write));
 
   // Reading: strips for the lanes, or indices and elements of PERMUTE.
   logic        load_ask, permute_ask, load_take, permute_take, strip_loaded, chunk_loaded;
@@ -169,12 +173,12 @@ module vector_engine #(
     end
   end
 
-  vector_fifo #(.WIDTH(LANES * 16), .DEPTH(OUTS)) u_outs (
+  fifo #(.WIDTH(LANES * 16), .DEPTH(OUTS)) u_outs (
       .clk_i, .rst_i, .valid_i(job.permute ? permute_out : out_made), .ready_o(permute_out_ready),
-      .value_i(job.permute ? permuted : out_made_chunk), .valid_o(chunk_valid), .ready_i(chunk_ready), .value_o(chunk));
-  vector_fifo #(.WIDTH(32), .DEPTH(ANSWERS)) u_answers (
-      .clk_i, .rst_i, .valid_i(word_made), .ready_o(words_ready), .value_i(word_made_value),
-      .valid_o(word_valid), .ready_i(word_ready), .value_o(word));
+      .data_i(job.permute ? permuted : out_made_chunk), .valid_o(chunk_valid), .ready_i(chunk_ready), .data_o(chunk));
+  fifo #(.WIDTH(32), .DEPTH(ANSWERS)) u_answers (
+      .clk_i, .rst_i, .valid_i(word_made), .ready_o(words_ready), .data_i(word_made_value),
+      .valid_o(word_valid), .ready_i(word_ready), .data_o(word));
 
   vector_storer #(.UNITS(UNITS), .LANES(LANES)) u_storer (
       .clk_i, .rst_i, .mute_i(bus_error_q), .write_valid_i(write_valid), .write_ready_o(write_ready), .write_i(write),

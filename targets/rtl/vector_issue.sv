@@ -27,7 +27,6 @@ module vector_issue #(
   localparam int unsigned SLOTS = VIRTUAL / LANES;  // accumulators of a lane
   localparam int unsigned SLOT_BITS = (SLOTS > 1) ? $clog2(SLOTS) : 1;
   localparam int unsigned ACC_GAP = (SLOTS >= LATENCY) ? 1 : LATENCY / SLOTS;  // between additions to one slot
-  localparam logic [3:0] DRAIN = 4'(OUT_LATENCY + 1);
 
   logic       begun_q;         // not the first step of the work
   logic [6:0] at_q, at;
@@ -64,7 +63,7 @@ module vector_issue #(
   logic [3:0] latency;
   always_comb begin
     latency = (step_now.b == B_OUT) ? 4'(OUT_LATENCY) : 4'(LATENCY);
-    if (starting) gap = (work_i.drain || work_i.tree) ? DRAIN : 4'd1;
+    if (starting) gap = (work_i.drain || work_i.tree) ? 4'(LATENCY) : 4'd1;
     else if (chunk_q != 0) gap = 4'd1;
     else if (work_i.tree) gap = latency;
     else gap = (latency > chunks) ? latency - chunks : 4'd1;
@@ -75,7 +74,7 @@ module vector_issue #(
                    !(step_now.to == TO_OUT && !out_ready_i) && !(step_now.to == TO_WORD && !word_ready_i);
   assign work_ready_o = valid_o && last_chunk && last_step;
   assign strip_done_o = work_ready_o && work_i.loads;
-  assign idle_o       = !work_valid_i && since_q >= DRAIN;
+  assign idle_o       = !work_valid_i && since_q > 4'(OUT_LATENCY);
 
   always_ff @(posedge clk_i) begin
     if (rst_i) begin

@@ -64,9 +64,9 @@ module vector_permute #(
   assign rd_req_valid_o = state_q == ASK || asking;
   assign rd_req_addr_o  = {(state_q == ASK) ? index_at_q : src_q + 36'(element[19:3]), 4'd0};
   assign rd_req_units_o = (state_q == ASK) ? (24'(count_q) + 24'd3) >> 2 : 24'd1;
-  vector_fifo #(.WIDTH(3), .DEPTH(FLIGHTS)) u_places (
-      .clk_i, .rst_i, .valid_i(asking && rd_req_ready_i), .ready_o(place_ready), .value_i(element[2:0]),
-      .valid_o(place_valid), .ready_i(state_q == ELEMENTS && take), .value_o(place));
+  fifo #(.WIDTH(3), .DEPTH(FLIGHTS)) u_places (
+      .clk_i, .rst_i, .valid_i(asking && rd_req_ready_i), .ready_o(place_ready), .data_i(element[2:0]),
+      .valid_o(place_valid), .ready_i(state_q == ELEMENTS && take), .data_o(place));
 
   // Elements gather in a chunk, which goes out before the next one begins.
   localparam int unsigned LANE_BITS = $clog2(LANES);

@@ -334,17 +334,9 @@ package vector_pkg;
     logic [19:0] rows_o;
     logic [11:0] rows_i;
     logic [23:0] dim;          // elements of a row
-    logic [31:0] src;
-    logic [31:0] src_b;
-    logic [31:0] src_so;
-    logic [31:0] src_si;
-    logic [31:0] dst;
-    logic [31:0] dst_b;
-    logic [31:0] dst_so;
-    logic [31:0] dst_si;
-    logic [31:0] other;        // second row set: b, table
-    logic [31:0] other_so;
-    logic [31:0] other_si;
+    logic [31:0] src, src_b, src_so, src_si;
+    logic [31:0] dst, dst_b, dst_so, dst_si;
+    logic [31:0] other, other_so, other_si;  // second row set: b, table
     logic [31:0] vector0;      // gamma, slopes, index
     logic [31:0] vector1;      // beta
     logic [31:0] first;        // 32-bit results: recip, dst of ARGMAX, ids

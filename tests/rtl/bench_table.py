@@ -34,8 +34,8 @@ def boundaries() -> model.U32:
 @cocotb.test()
 async def rounding_to_fp16(dut: Any) -> None:
     rng = np.random.default_rng(1)
-    near = (rng.integers(100, 146, 1_500_000, dtype=np.uint32) << np.uint32(23)) | rng.integers(
-        0, 2**23, 1_500_000, dtype=np.uint32
+    near = (rng.integers(100, 146, 600_000, dtype=np.uint32) << np.uint32(23)) | rng.integers(
+        0, 2**23, 600_000, dtype=np.uint32
     )
     values = rows(signed(boundaries()), signed(CORNERS), signed(near), rng.integers(0, 2**32, 500_000, dtype=np.uint32))
     await start(dut)
@@ -66,12 +66,12 @@ def power(t: model.F32) -> model.F32:
 
 
 def root_points(rng: np.random.Generator) -> model.U32:
-    """Every exponent with the edges of every table interval and random mantissas; subnormals; what is not above zero."""
+    """Every exponent with the edges of every table interval and random mantissas; subnormals; zero and below."""
     edges = (np.arange(256)[:, None] << 15 | np.array([0, 1, 0x7FFF])).ravel()
     exponents = np.arange(256)[:, None] << 23
     parts = [
         exponents | edges[None, :],
-        exponents | rng.integers(0, 2**23, (256, 4000)),
+        exponents | rng.integers(0, 2**23, (256, 1500)),
         rng.integers(0, 2**23, 20_000) >> rng.integers(0, 23, 20_000),
         np.array([0x80000000, 0xBF800000, 0xFF7FFFFF, 0x80000001]),
     ]

@@ -1,9 +1,10 @@
-"""A memory behind an engine's read and write client, for cocotb: random stalls, order and bounds checked, errors on demand."""
+"""cocotb: a memory behind the read and write client of an engine: random stalls, ports checked, errors on demand."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,8 @@ class Memory:
         self.data, self.stall = data, stall
         self.bad: Callable[[int, int, bool], bool] = lambda address, count, write: False
         self.bytes_read = self.bytes_written = self.cycles = 0
-        self._dut, self._rng = dut, np.random.default_rng(seed)
+        self._dut, self._rng = dut, Random(seed)
+        self._driven: dict[str, int] = {}
         self._beat = len(dut.rd_data_i) // 8
         self.forget()
 
@@ -50,6 +52,10 @@ class Memory:
             self._held[name] = values
         return values
 
+    def _drive(self, name: str, value: int) -> None:
+        if self._driven.get(name) != value:
+            getattr(self._dut, name).value = self._driven[name] = value
+
     def _request(self, address: int, units: int) -> None:
         assert address % UNIT == 0 and units > 0, f"request 0x{address:x}, {units} units"
 
@@ -72,13 +78,12 @@ class Memory:
             self._drive_read(read_valid)
             read_ready = len(self._reads) < 64 and self._lucky()
             write_req_ready = len(self._writes) < QUEUE and self._lucky()
-            write_ready = self._lucky()
-            dut.rd_req_ready_i.value = int(read_ready)
-            dut.wr_req_ready_i.value = int(write_req_ready)
-            dut.wr_ready_i.value = int(write_ready and bool(self._writes))
-            write_ready = write_ready and bool(self._writes)
-            dut.wr_error_i.value = int(error)
-            dut.wr_idle_i.value = int(not self._writes and not self._pending)
+            write_ready = bool(self._writes) and self._lucky()
+            self._drive("rd_req_ready_i", int(read_ready))
+            self._drive("wr_req_ready_i", int(write_req_ready))
+            self._drive("wr_ready_i", int(write_ready))
+            self._drive("wr_error_i", int(error))
+            self._drive("wr_idle_i", int(not self._writes and not self._pending))
 
     def _acknowledge(self) -> bool:
         """One cycle of the writes that wait for their acknowledgement; whether one of them failed."""
@@ -102,16 +107,16 @@ class Memory:
             self._reads.popleft()
 
     def _drive_read(self, valid: bool) -> None:
-        dut = self._dut
-        dut.rd_valid_i.value = int(valid)
+        self._drive("rd_valid_i", int(valid))
         if not valid:
-            dut.rd_data_i.value = int(self._rng.integers(1 << 32))
-            dut.rd_error_i.value = dut.rd_last_i.value = int(self._rng.integers(2))
+            for name in ("rd_data_i", "rd_error_i", "rd_last_i"):
+                self._drive(name, 1)
             return
         address, last, error = self._reads[0]
         block = b"" if error else self.data[address : address + self._beat].tobytes()
-        dut.rd_data_i.value = int.from_bytes(block, "little")
-        dut.rd_last_i.value, dut.rd_error_i.value = int(last), int(error)
+        self._drive("rd_data_i", int.from_bytes(block, "little"))
+        self._drive("rd_last_i", int(last))
+        self._drive("rd_error_i", int(error))
 
     def _sample_writes(self, req_ready: bool, ready: bool) -> None:
         dut = self._dut
@@ -139,5 +144,5 @@ class Memory:
         if self._offset >= units * UNIT:
             self._offset = 0
             self._writes.popleft()
-            wait = 1 + int(self._rng.integers(1, 12)) if self.stall else 2
+            wait = 1 + self._rng.randrange(1, 12) if self.stall else 2
             self._pending.append(-wait if error else wait)
