@@ -32,7 +32,7 @@ def library(spec: TargetSpec, extra: Sequence[Path] = ()) -> Path:
     if reason is not None:
         raise DlavmError(f"rtl: expected Verilator, got {reason}")
     top = top_text(spec)
-    target = _cache() / _digest(top, extra) / LIBRARY
+    target = _cache() / _digest(spec, top, extra) / LIBRARY
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="dlavm-rtl-") as name:
@@ -113,10 +113,10 @@ def _harness() -> list[Path]:
     return [rtl_dir() / "sim" / "model.cpp", data_root() / "clib" / "include" / "dlavm" / "rtl_model.h"]
 
 
-def _digest(top: str, extra: Sequence[Path]) -> str:
-    """Of everything that a library is made of."""
-    digest = hashlib.sha256(top.encode())
-    sources = [*packages(), *sorted(rtl_dir().glob("*.sv")), *_harness(), Path(__file__)]
+def _digest(spec: TargetSpec, top: str, extra: Sequence[Path]) -> str:
+    """Of everything that a library is made of: sources and the command that compiles them."""
+    digest = hashlib.sha256((top + " ".join(_command(spec, Path("."), extra))).encode())
+    sources = [*packages(), *sorted(rtl_dir().glob("*.sv")), *_harness()]
     for path in [*sources, *(p for directory in extra for p in sorted(directory.glob("*.sv")))]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:32]
@@ -128,22 +128,26 @@ def _cache() -> Path:
     return (Path(stated) if os.path.isabs(stated) else Path("~/.cache").expanduser()) / "dlavm" / "rtl"
 
 
-def _build(spec: TargetSpec, top: str, directory: Path, extra: Sequence[Path]) -> Path:
-    (directory / f"{TOP}.sv").write_text(top)
+def _command(spec: TargetSpec, directory: Path, extra: Sequence[Path]) -> list[str]:
+    """Compiles the top module in `directory` to a library there. All of it is position independent."""
     memories = spec.board.memories.values()
     defines = {"DLAVM_RTL_CHANNELS": sum(m.channels for m in memories),
                "DLAVM_RTL_PORT_BYTES": next(iter(memories)).port_bytes}
     include = data_root() / "clib" / "include"
     cflags = ["-fPIC", "-std=c++17", f"-I{include}", *(f"-D{name}={value}" for name, value in defines.items())]
-    model, *_ = _harness()
-    command = [
-        "verilator", "-cc", "--exe", "--build", "-j", "4", "--output-split", "8000", "-quiet", "-O3",
-        "--x-assign", "fast", "--x-initial", "fast", "--no-timing", "--top-module", TOP, "-Mdir",
-        str(directory / "obj"), "-o", str(directory / LIBRARY), "-CFLAGS", " ".join(cflags), "-LDFLAGS", "-shared", "-MAKEFLAGS",
-        " ".join(f"{name}={value}" for name, value in make_variables().items()),
-        *(part for path in [*extra, rtl_dir()] for part in ("-y", str(path))),
-        *map(str, packages()), str(directory / f"{TOP}.sv"), str(model),
-    ]
+    variables = " ".join(f"{name}={value}" for name, value in make_variables().items())
+    options = {"--top-module": TOP, "-Mdir": str(directory / "obj"), "-o": str(directory / LIBRARY),
+               "-LDFLAGS": "-shared", "-CFLAGS": " ".join(cflags), "-MAKEFLAGS": variables,
+               "--x-assign": "fast", "--x-initial": "fast", "--output-split": "8000", "-j": "4"}
+    searched = [part for path in [*extra, rtl_dir()] for part in ("-y", str(path))]
+    files = [*packages(), directory / f"{TOP}.sv", _harness()[0]]
+    return ["verilator", "-cc", "--exe", "--build", "-quiet", "-O3", "--no-timing",
+            *(part for option in options.items() for part in option), *searched, *map(str, files)]
+
+
+def _build(spec: TargetSpec, top: str, directory: Path, extra: Sequence[Path]) -> Path:
+    (directory / f"{TOP}.sv").write_text(top)
+    command = _command(spec, directory, extra)
     done = subprocess.run(command, env=verilator_env(), capture_output=True, text=True, check=False)
     if done.returncode:
         tail = (done.stdout + done.stderr)[-3000:]

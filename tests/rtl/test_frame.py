@@ -13,7 +13,7 @@ reason = build.missing_tools()
 pytestmark = pytest.mark.skipif(reason is not None, reason=str(reason))
 
 
-@pytest.mark.parametrize("name", ["memory", "store"])
+@pytest.mark.parametrize("name", ["control", "memory", "store"])
 def test_bench(name: str, tmp_path: Path) -> None:
     top = f"{name}_bench"
     build.build_bench(top, [TB / f"{top}.sv"], tmp_path)
