@@ -4,9 +4,9 @@ BIN     := $(VENV)/bin
 PYTHON  ?= python3
 JOBS    ?= 2
 
-CXX_FILES := $(shell find clib -name '*.cpp' -o -name '*.h' -o -name '*.hpp')
+CXX_FILES := $(shell find clib targets/rtl/sim -name '*.cpp' -o -name '*.h' -o -name '*.hpp')
 # Directories count too: their time changes when a source comes or goes.
-NATIVE  := clib/CMakeLists.txt $(CXX_FILES) $(shell find clib -type d) $(wildcard targets/generated/*.h)
+NATIVE  := clib/CMakeLists.txt $(filter clib/%,$(CXX_FILES)) $(shell find clib -type d) $(wildcard targets/generated/*.h)
 PIP     := $(BIN)/pip install --quiet --disable-pip-version-check
 PYTEST  := $(BIN)/python -m pytest -q
 STORIES := output/stories

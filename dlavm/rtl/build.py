@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,29 @@ from typing import Any
 from dlavm.support.errors import CheckFailed, DlavmError
 from dlavm.support.paths import data_root
 
-PACKAGES = ("fp_pkg.sv",)
-"""Read before the modules; Verilator and yosys find the modules themselves, one in a file of its name."""
+PACKAGES = (
+    *(f"generated/dlavm_{name}_pkg.sv" for name in ("isa", "formats", "tables")),
+    *(f"rtl/{name}_pkg.sv" for name in ("fp", "vector", "mem", "operand", "core")),
+)
+"""Below targets/, read before the modules. Those Verilator and yosys find themselves, each in a file of its name."""
 
 _MAKE_VARIABLES = {"CFG_CXXFLAGS_PCH_I": "-include", "OPT_FAST": "-O1", "OPT_SLOW": "-O0"}
 """The package was built by another compiler than ours: its way to include precompiled headers is not gcc's."""
 
 
+def make_variables() -> dict[str, str]:
+    """Variables of Verilator's makefiles, for the compiler of this machine."""
+    return dict(_MAKE_VARIABLES)
+
+
 def rtl_dir() -> Path:
     """The directory of the SystemVerilog sources."""
     return data_root() / "targets" / "rtl"
+
+
+def packages() -> list[Path]:
+    """The files of PACKAGES."""
+    return [data_root() / "targets" / name for name in PACKAGES]
 
 
 def module_path(name: str) -> Path:
@@ -40,7 +53,7 @@ def module_path(name: str) -> Path:
 
 def modules() -> list[str]:
     """The names of all modules, packages left out."""
-    return sorted(path.stem for path in rtl_dir().glob("*.sv") if path.name not in PACKAGES)
+    return sorted(path.stem for path in rtl_dir().glob("*.sv") if path not in packages())
 
 
 def missing_tools(packages: Sequence[str] = ("verilator", "cocotb", "cocotb_tools")) -> str | None:
@@ -67,7 +80,7 @@ def lint(top: str, sources: Sequence[Path] = ()) -> str:
 
     `sources` come instead of the file of `targets/rtl/` that bears the module's name.
     """
-    files = [str(rtl_dir() / name) for name in PACKAGES] + [str(path) for path in sources or (module_path(top),)]
+    files = [str(path) for path in [*packages(), *(sources or (module_path(top),))]]
     command = ["verilator", "--lint-only", "-Wall", "-quiet", "--top-module", top, "-y", str(rtl_dir()), *files]
     done = subprocess.run(command, env=verilator_env(), capture_output=True, text=True, check=False)
     text = (done.stderr + done.stdout).strip()
@@ -92,20 +105,22 @@ def _runner() -> Any:
     return importlib.import_module("cocotb_tools.runner").get_runner("verilator")
 
 
-def build_bench(top: str, sources: Sequence[Path], build_dir: Path) -> None:
-    """Compiles the bench module `top` with the modules of `targets/rtl/` that it uses, for cocotb.
+def build_bench(
+    top: str, sources: Sequence[Path], build_dir: Path, parameters: Mapping[str, int] | None = None
+) -> None:
+    """Compiles the bench module `top`, with values of its parameters, and the modules of `targets/rtl/` that it uses.
 
     Raises DlavmError if a tool is missing, CheckFailed with the end of the log if it does not compile.
     """
     build_dir.mkdir(parents=True, exist_ok=True)
     log = build_dir / "build.log"
-    packages = [rtl_dir() / name for name in PACKAGES]
     make = " ".join(f"{name}={value}" for name, value in _MAKE_VARIABLES.items())
     with _environment({**verilator_env(), "MAKEFLAGS": f" -- {make}"}):
         try:
             _runner().build(
-                sources=[*packages, *sources],
+                sources=[*packages(), *sources],
                 hdl_toplevel=top,
+                parameters=dict(parameters or {}),
                 build_args=["-Wall", "-quiet", "-y", str(rtl_dir())],
                 build_dir=build_dir,
                 log_file=log,

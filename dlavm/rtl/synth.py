@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlavm.rtl.build import PACKAGES, missing_tools, modules, rtl_dir
+from dlavm.rtl.build import missing_tools, module_path, modules, packages
 from dlavm.support.errors import CheckFailed, DlavmError
 
 
@@ -65,15 +65,17 @@ BLOCKS = (
     Block("fp32_mul"),
     Block("fp32_mul", (("B_SIG", 11), ("SUBNORMALS", 0))),
     Block("int_to_fp32", (("WIDTH", 20),)),
-    Block("int_to_fp32", (("WIDTH", 28),)),
+    Block("int_to_fp32", (("WIDTH", 35),)),
     Block("fp16_to_fp32"),
     Block("quantizer", (("ACT_BITS", 12),)),
-    Block("quantizer", (("ACT_BITS", 8),)),
+    Block("activation_quantizer"),
+    Block("weight_decode"),
     Block("matrix_lane", (("ROWS", 2),)),
     Block("matrix_lane", (("ROWS", 1),)),
     Block("matrix_quad", (("HALVES", 2),)),
     Block("matrix_quad", (("HALVES", 1),)),
-    Block("matrix_slice", (("PORT_BYTES", 16),)),
+    Block("matrix_control"),
+    Block("epilogue_lane"),
 )
 
 _ADD, _MUL, _HALF = Block("fp32_add"), Block("fp32_mul"), Block("fp16_to_fp32")
@@ -100,14 +102,15 @@ class Part:
 
 PARTS = (
     Part("matrix_quad, two beats a cycle: 8,192 lanes", 128, ((Block("matrix_quad", (("HALVES", 1),)), 1),)),
-    Part("quantiser: one a channel, two for activations", 34, ((Block("quantizer", (("ACT_BITS", 12),)), 1),)),
+    Part("quantiser of the cache: one a channel", 32, ((Block("quantizer", (("ACT_BITS", 12),)), 1),)),
+    Part("quantiser of activations", 2, ((Block("activation_quantizer"), 1),)),
     Part("vector lanes: multiply, add, read fp16", 128, ((_MUL, 1), (_ADD, 1), (_HALF, 1))),
-    Part("epilogue lanes: 4 multiply, 3 add", 32, ((_MUL, 4), (_ADD, 3), (_HALF, 2))),
+    Part("epilogue lanes", 32, ((Block("epilogue_lane"), 1),)),
     Part("prefetch buffer, 8 MiB", 1, memory=Usage(0, 0, 0, 0, 8 * 2**20 // URAM_BYTES)),
     Part(
-        "activation buffer, 32 tokens x 11,008 x 12 bits",
+        "activation buffer, 32 tokens x 11,008 of fp16",
         1,
-        memory=Usage(0, 0, 0, -(-32 * 11008 * 12 // 8 // BRAM_BYTES), 0),
+        memory=Usage(0, 0, 0, -(-32 * 11008 * 2 // BRAM_BYTES), 0),
     ),
 )
 """What doc/budget.md needs, as far as it consists of built units. doc/hardware.md says what is left out."""
@@ -144,6 +147,19 @@ def usage(cells: Mapping[str, int]) -> Usage:
     )
 
 
+def sources(module: str) -> list[Path]:
+    """The file of a module and those of the modules and packages that it uses, packages first: yosys reads less
+    SystemVerilog than Verilator, and what it cannot read need not be in its way."""
+    files = {path.stem: path for path in [*packages(), *map(module_path, modules())]}
+    found, new = {module}, [module]
+    while new:
+        code = re.sub(r"//.*", "", files[new.pop()].read_text())
+        words = set(re.findall(r"\w+", code))
+        new += sorted(words & files.keys() - found)
+        found.update(new)
+    return [path for name, path in files.items() if name in found]
+
+
 def synthesize(block: Block) -> Synthesis:
     """Synthesises a block with yosys, flattened, without pads.
 
@@ -154,7 +170,7 @@ def synthesize(block: Block) -> Synthesis:
         raise DlavmError(f"synthesis: expected yosys, got {reason}")
     with tempfile.TemporaryDirectory() as name:
         # The tool runs in a sandbox that sees the working directory: the sources go there.
-        for path in rtl_dir().glob("*.sv"):
+        for path in sources(block.module):
             (Path(name) / path.name).write_text(path.read_text())
         done = subprocess.run(
             [sys.executable, "-c", _RUN, "-q", "-p", _script(block)],
@@ -172,7 +188,7 @@ def synthesize(block: Block) -> Synthesis:
 
 
 def _script(block: Block) -> str:
-    files = " ".join([*PACKAGES, *(f"{name}.sv" for name in modules())])
+    files = " ".join(path.name for path in sources(block.module))
     steps = [f"read_verilog -sv -defer {files}"]
     chosen = "".join(f" -chparam {name} {value}" for name, value in block.parameters)
     steps += [f"hierarchy -top {block.module}{chosen}", "rename -top top"]

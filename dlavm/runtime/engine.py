@@ -32,16 +32,23 @@ def _open_reference(spec: TargetSpec, threads: int | None) -> Device:
     return ReferenceDevice(spec)
 
 
+def _open_rtl(spec: TargetSpec, threads: int | None) -> Device:
+    from dlavm.rtl.model import library
+    from dlavm.sim.native import NativeDevice
+
+    return NativeDevice(spec, f"rtl:{library(spec)}")
+
+
 def _open_url(url: str, spec: TargetSpec, threads: int | None) -> Device:
     from dlavm.sim.native import NativeDevice
 
     return NativeDevice(spec, url, threads)
 
 
-ENGINES: Mapping[str, Opener] = {"sim": _open_sim, "reference": _open_reference}
+ENGINES: Mapping[str, Opener] = {"sim": _open_sim, "reference": _open_reference, "rtl": _open_rtl}
 # Devices elsewhere, by URL (doc/devices.md): the scheme, and what stands behind its colon.
 TRANSPORTS: Mapping[str, str] = {"tcp": "HOST:PORT", "xdma": "/dev/xdma0"}
-PLANNED = ("timed", "rtl")
+PLANNED = ("timed",)
 
 
 def engine_names() -> list[str]:

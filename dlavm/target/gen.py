@@ -66,6 +66,18 @@ def refused(f: Field) -> str:
     return f"{raw(f)} > {f.limit}u" if can_be_past else ""
 
 
+def refused_values(f: Field) -> list[int]:
+    """Values of a packed field that mean nothing on any target; of `by_name` enums a target's mask decides."""
+    if f.enum in masked_enums() or not f.values:
+        return []
+    return [v for v in range(1 << f.bits) if v not in f.values.values()]
+
+
+def masked_enums() -> set[str]:
+    """Enums of which each target has values of its own."""
+    return {name for name, e in load_isa(data_root() / "targets").raw_enums.items() if e.get("by_name")}
+
+
 def code_kind(element: Element) -> str:
     """What the codes are: integers of so many bits, or the name of the floats."""
     return element.name if element.float_type else f"int{element.bits}"
@@ -74,7 +86,7 @@ def code_kind(element: Element) -> str:
 def environment() -> jinja2.Environment:
     env = template_environment("dlavm.target")
     env.filters.update(dynamic_mask=dynamic_mask, packed_mask=packed_mask, raw=raw, ctype=ctype, extract=extract,
-                       refused=refused, code_kind=code_kind,
+                       refused=refused, code_kind=code_kind, refused_values=refused_values,
                        engine_number=lambda c: -1 if c.engine is None else engines()[c.engine],
                        enum_bits=lambda values: max(1, max(values.values()).bit_length()))
     return env
@@ -102,7 +114,7 @@ def render() -> dict[str, str]:
         "log2e": LOG2E_BITS,
     }
     files = {f"targets/generated/dlavm_{name}": env.get_template(f"{name}.j2").render(context)
-             for name in ("isa.h", "formats.h", "tables.h", "isa_pkg.sv", "tables_pkg.sv")}
+             for name in ("isa.h", "formats.h", "tables.h", "isa_pkg.sv", "formats_pkg.sv", "tables_pkg.sv")}
     for name in list_targets():
         spec = load_target(name)
         files[f"targets/generated/{name}.expanded.yaml"] = expanded_text(spec, root)

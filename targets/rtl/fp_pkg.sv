@@ -13,6 +13,9 @@ package fp_pkg;
   localparam int unsigned MUL_LATENCY = 5;
   localparam int unsigned INT_LATENCY = 3;
   localparam int unsigned LANE_LATENCY = 4;  // matrix_lane
+  localparam int unsigned HALF_LATENCY = 2;  // fp32_to_fp16
+  localparam int unsigned TABLE_LATENCY = 5;  // exp_unit, root_unit
+  localparam int unsigned ACT_LATENCY = 1 + MUL_LATENCY + ADD_LATENCY;  // act_eval
   // verilator lint_on UNUSEDPARAM
 
   localparam logic [30:0] MAX_FINITE = 31'h7f7f_ffff;
@@ -20,6 +23,26 @@ package fp_pkg;
   // No infinity and no NaN exists: an exponent of all ones reads as the largest finite value.
   function automatic fp32_t finite(input logic [31:0] bits);
     finite = (bits[30:23] == 8'hff) ? {bits[31], MAX_FINITE} : bits;
+  endfunction
+
+  // The same of fp16: exponent 31 reads as 65504.
+  function automatic logic [15:0] finite_half(input logic [15:0] bits);
+    finite_half = (bits[14:10] == 5'd31) ? {bits[15], 15'h7bff} : bits;
+  endfunction
+
+  // The fp32 value of 0..31.
+  function automatic logic [31:0] small_integer(input logic [4:0] x);
+    logic [4:0] normal;
+    logic [7:0] exp;
+    normal = x;
+    exp    = 8'd131;
+    for (int i = 0; i < 4; i++) begin
+      if (!normal[4]) begin
+        normal = normal << 1;
+        exp    = exp - 8'd1;
+      end
+    end
+    small_integer = (x == 0) ? 32'd0 : {1'b0, exp, normal[3:0], 19'd0};
   endfunction
 
   // Leading zeros by halvings; 32 for zero. A narrower value goes to the top, with ones below it.

@@ -2,9 +2,9 @@
 //
 // The matrix engine multiplies by the power of two here, where it costs one small adder, not after the scale as
 // doc/numerics.md writes it. The bits are the same because nothing in between can become subnormal or saturate:
-// block exponents are -68..10, integers below 2^27 (28 bits with sign) and fp16 scales between 2^-24 and 2^16.
+// block exponents are -68..14, integers below 2^34 (35 bits with sign) and scales between 2^-40 and 2^40.
 module int_to_fp32 #(
-    parameter int unsigned WIDTH = 20,
+    parameter int unsigned WIDTH = 20,  // up to 40
     parameter int unsigned EXP_WIDTH = 8
 ) (
     input  logic                        clk_i,
@@ -24,22 +24,31 @@ module int_to_fp32 #(
     exp1_q       <= exp_i;
   end
 
-  // 2: normalise.
-  logic [31:0] wide, normal2_q;
-  logic [5:0]  zeros;
-  logic [8:0]  exp2_q;
-  assign wide  = {magnitude1_q, {(32 - WIDTH) {1'b0}}};
-  assign zeros = fp_pkg::clz32(wide);
+  // 2: normalise. The top 32 bits find the shift; what a wider integer has below them takes 8 places at once.
+  localparam int unsigned WIDE = (WIDTH > 32) ? 40 : 32;
+  logic [WIDE-1:0] wide, coarse, normal2_q;
+  logic [5:0]      zeros;
+  logic            byte_shift;
+  logic [8:0]      exp2_q;
+  assign wide = {magnitude1_q, {(WIDE - WIDTH) {1'b0}}};
+  if (WIDTH > 32) begin : g_wide
+    assign byte_shift = (wide[WIDE-1-:8] == 0);
+    assign coarse     = byte_shift ? wide << 8 : wide;
+  end else begin : g_narrow
+    assign byte_shift = 1'b0;
+    assign coarse     = wide;
+  end
+  assign zeros = fp_pkg::clz32(coarse[WIDE-1-:32]);
 
   always_ff @(posedge clk_i) begin
     sign2_q   <= sign1_q;
-    normal2_q <= wide << zeros;
-    exp2_q    <= 9'(127 + WIDTH - 1) + 9'(exp1_q) - 9'(zeros);
+    normal2_q <= coarse << zeros;
+    exp2_q    <= 9'(127 + WIDTH - 1) + 9'(exp1_q) - 9'(zeros) - {5'd0, byte_shift, 3'd0};
   end
 
   // 3: round; up to 24 bits are exact and the adder disappears.
   always_ff @(posedge clk_i) begin
-    value_o <= fp_pkg::round_pack(sign2_q, exp2_q, normal2_q[31:8], normal2_q[7], |normal2_q[6:0]);
+    value_o <= fp_pkg::round_pack(sign2_q, exp2_q, normal2_q[WIDE-1-:24], normal2_q[WIDE-25], |normal2_q[WIDE-26:0]);
   end
 
 endmodule

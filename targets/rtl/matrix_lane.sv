@@ -1,23 +1,27 @@
-// The integer part of a row: 8 INT4 weights x 8 mantissas of two tokens in a cycle, summed over 4 such steps to the
-// exact dot product of a block of 32. A lane may serve ROWS rows that take turns step by step (the order in which
-// a channel delivers them). Its result is valid fp_pkg::LANE_LATENCY cycles after a block's last step.
+// The integer part of a row: the weights of a slice x mantissas of two tokens in a cycle, summed over a block's slices
+// to the exact dot product of 32 terms. A lane may serve ROWS rows that take turns (the order in which a channel
+// delivers them). Its result is valid fp_pkg::LANE_LATENCY cycles after a block's last step.
 //
-// Two tokens share a multiplier: (m1 * 2^SPACING + m0) * w holds both products, because |m * w| <= 2047 * 8 fits
-// SPACING = 15 bits with sign and the packed pair 27 bits, one side of a 27x18 multiplier. The pair is formed once
-// for all lanes (matrix_slice), not here.
+// Eight multipliers of 27 x 12 bits have two ways to work (weight_decode):
+// narrow   8 weights of 4 bits; two tokens share a multiplier: (m1 * 2^SPACING + m0) * w holds both products, because
+//          |m * w| <= 2047 * 8 fits SPACING = 15 bits with sign. The pair is formed once for all lanes, not here.
+// wide     4 weights of up to 19 bits, one multiplier a token: 8- and 6-bit formats and the KV cache.
 module matrix_lane #(
-    parameter int unsigned ACT_BITS = 12,
     parameter int unsigned ROWS = 2,
-    localparam int unsigned SPACING = ACT_BITS + 3,
-    localparam int unsigned PAIR_WIDTH = ACT_BITS + SPACING,
-    localparam int unsigned DOT_WIDTH = ACT_BITS + 8
+    localparam int unsigned SPACING = 15,
+    localparam int unsigned PAIR_WIDTH = 12 + SPACING,
+    localparam int unsigned DOT_WIDTH = 35  // 32 * 2047 * 448 * 2^9 with sign
 ) (
     input  logic                           clk_i,
     input  logic                           valid_i,
-    input  logic                           first_i,   // a block's first step
-    input  logic [7:0][3:0]                weight_i,  // w + 8, as in memory
-    input  logic [7:0][PAIR_WIDTH-1:0]     pair_i,
-    output logic [1:0][DOT_WIDTH-1:0]      dot_o      // by token, two's complement
+    input  logic                           first_i,      // a block's first step
+    input  logic                           narrow_i,     // steady while steps are under way
+    input  logic [7:0][4:0]                weight8_i,    // narrow: by k
+    input  logic [7:0]                     double_i,     // narrow: the product counts twice
+    input  logic [3:0][18:0]               weight4_i,    // wide: by k
+    input  logic [7:0][PAIR_WIDTH-1:0]     pair_i,       // narrow: by k
+    input  logic [1:0][3:0][11:0]          mantissa_i,   // wide: by token, k
+    output logic [1:0][DOT_WIDTH-1:0]      dot_o         // by token, two's complement
 );
 
   logic [2:0] valid_q, first_q;
@@ -26,37 +30,49 @@ module matrix_lane #(
     first_q <= {first_q[1:0], first_i};
   end
 
-  // 1, 2: w + 8 -> w flips the top bit; multiply.
-  logic [7:0][3:0]            weight_q;
-  logic [7:0][PAIR_WIDTH-1:0] pair_q;
-  logic [7:0][PAIR_WIDTH+3:0] product_q;
+  // 1, 2: multiply. A wide weight goes to the wide side of the multiplier; numbers 2k and 2k + 1 are the two tokens.
+  logic [7:0][PAIR_WIDTH-1:0] a_q;
+  logic [7:0][11:0]           b_q;
+  logic [7:0]                 double1_q, double2_q;
+  logic [7:0][38:0]           product_q;
   always_ff @(posedge clk_i) begin
-    pair_q <= pair_i;
+    double1_q <= double_i;
+    double2_q <= double1_q;
     for (int k = 0; k < 8; k++) begin
-      weight_q[k]  <= weight_i[k] ^ 4'h8;
-      product_q[k] <= $signed({{4{pair_q[k][PAIR_WIDTH-1]}}, pair_q[k]}) * $signed(weight_q[k]);
+      a_q[k]       <= narrow_i ? pair_i[k] : PAIR_WIDTH'($signed(weight4_i[k/2]));
+      b_q[k]       <= narrow_i ? 12'($signed(weight8_i[k])) : mantissa_i[k%2][k/2];
+      product_q[k] <= 39'($signed(a_q[k])) * 39'($signed(b_q[k]));
     end
   end
 
-  // 3: take the pair apart. The upper product lacks one where the lower is negative.
-  logic signed [DOT_WIDTH-1:0] low, high;
-  logic signed [DOT_WIDTH-1:0] sum_q [2];
+  // 3: take a pair apart (the upper product lacks one where the lower is negative), add.
+  logic signed [SPACING:0] low, high;
+  logic signed [19:0]      narrow_sum [2];
+  logic signed [31:0]      wide_sum [2];
+  logic [DOT_WIDTH-1:0]    sum_q [2];
   always_comb begin
     low  = '0;
     high = '0;
+    for (int t = 0; t < 2; t++) begin
+      narrow_sum[t] = '0;
+      wide_sum[t]   = '0;
+    end
     for (int k = 0; k < 8; k++) begin
-      low  = low + DOT_WIDTH'($signed(product_q[k][SPACING-1:0]));
-      high = high + DOT_WIDTH'($signed(product_q[k][2*SPACING-1:SPACING])) + DOT_WIDTH'(product_q[k][SPACING-1]);
+      low  = {product_q[k][SPACING-1], product_q[k][SPACING-1:0]};
+      high = $signed({product_q[k][2*SPACING-1], product_q[k][2*SPACING-1:SPACING]}) +
+          $signed({15'd0, product_q[k][SPACING-1]});
+      narrow_sum[0] = narrow_sum[0] + (20'(low) <<< double2_q[k]);
+      narrow_sum[1] = narrow_sum[1] + (20'(high) <<< double2_q[k]);
+      wide_sum[k%2] = wide_sum[k%2] + $signed(product_q[k][31:0]);
     end
   end
 
   // 4: accumulate; with two rows the one that is due is always the older one.
-  logic signed [DOT_WIDTH-1:0] dot_q [2][ROWS];
+  logic [DOT_WIDTH-1:0] dot_q [2][ROWS];
   always_ff @(posedge clk_i) begin
-    sum_q[0] <= low;
-    sum_q[1] <= high;
-    if (valid_q[2]) begin
-      for (int t = 0; t < 2; t++) begin
+    for (int t = 0; t < 2; t++) begin
+      sum_q[t] <= narrow_i ? DOT_WIDTH'(narrow_sum[t]) : DOT_WIDTH'(wide_sum[t]);
+      if (valid_q[2]) begin
         dot_q[t][0] <= (first_q[2] ? '0 : dot_q[t][ROWS-1]) + sum_q[t];
         for (int r = 1; r < int'(ROWS); r++) dot_q[t][r] <= dot_q[t][r-1];
       end
@@ -65,5 +81,9 @@ module matrix_lane #(
 
   assign dot_o[0] = dot_q[0][0];
   assign dot_o[1] = dot_q[1][0];
+
+  // 27 x 12 bits as a multiplier has them; no format's product needs the top ones.
+  logic [7:0] unused_top;
+  always_comb for (int k = 0; k < 8; k++) unused_top[k] = &{1'b0, product_q[k][38:32]};
 
 endmodule

@@ -1,149 +1,133 @@
 // Four row lanes for two tokens and the fp32 pipeline a token that their rows share (doc/numerics.md, section 3):
 //   acc = rn(acc + rn(rn(float(dot) * scale) * 2^e))
 // The four lanes end a block in the same cycle; the rows then pass through the pipeline one a cycle. With HALVES = 2
-// a lane serves two rows in turn (one beat a cycle, a block takes 8 cycles), with HALVES = 1 one row (two beats a
-// cycle, 4 cycles). So a row's accumulator is due again after 4 * HALVES cycles at the earliest, and never later
-// than the adder delivers it: fp_pkg::ADD_LATENCY <= 4.
+// a lane serves two rows in turn (one beat a cycle, a block takes 8 cycles or more), with HALVES = 1 one row (two
+// beats a cycle, 4 cycles). So a row's accumulator is due again after 4 * HALVES cycles at the earliest, and never
+// later than the adder delivers it: fp_pkg::ADD_LATENCY <= 4.
 //
-// There is no way to stop the pipeline: whoever feeds a tile's last block has room for its rows.
+// Only data here. All quads work in step; matrix_control counts for all of them and says in each cycle what is due
+// (its ports of the same names, which also give the cycles).
 module matrix_quad #(
-    parameter int unsigned ACT_BITS = 12,
     parameter int unsigned HALVES = 2,
+    // Accumulators of a token: the quad's rows for each tile and pair of tokens. There are twice as many: those of this
+    // command and those held for the next.
+    parameter int unsigned LINES = 2048,
     localparam int unsigned ROWS = 4 * HALVES,
     localparam int unsigned ROW_WIDTH = $clog2(ROWS),
-    localparam int unsigned PAIR_WIDTH = 2 * ACT_BITS + 3,
-    localparam int unsigned DOT_WIDTH = ACT_BITS + 8
+    localparam int unsigned LINE_WIDTH = $clog2(LINES)
 ) (
-    input  logic                       clk_i,
-    input  logic                       rst_i,
-    // A group's scales, by row; not before the last step of the group before, not after the first of this one.
-    input  logic                       scale_valid_i,
-    input  logic [ROWS-1:0][15:0]      scale_i,
-    // A step: 8 k of four rows. With HALVES = 2 rows 0-3 and 4-7 take turns.
-    input  logic                       valid_i,
-    input  logic                       first_i,        // the block's first step of this row
-    input  logic                       last_i,         // and its last
-    input  logic                       tile_first_i,   // the block starts from acc = +0 and not from the acc held here,
-    input  logic                       tile_last_i,    // gives the result
-    input  logic [1:0][7:0]            exp_i,          // of the block, by token
-    input  logic [3:0][7:0][3:0]       weight_i,       // by row, k
-    input  logic [7:0][PAIR_WIDTH-1:0] pair_i,         // by k
-    // The accumulators of a tile, by token; rows ascending.
-    output logic                       valid_o,
-    output logic [ROW_WIDTH-1:0]       row_o,
-    output logic [1:0][31:0]           acc_o
+    input  logic                        clk_i,
+    // a step: a slice of four rows
+    input  dlavm_formats_pkg::element_e element_i,     // steady while steps are under way, as the flags
+    input  logic                        narrow_i,
+    input  logic                        e8m0_i,
+    input  logic                        symmetric_i,   // no zero points
+    input  logic                        cache_i,       // no scales
+    input  logic                        row_exp_i,     // rows have exponents of their own, in the place of zero points
+    input  logic                        valid_i,
+    input  logic                        first_i,
+    input  logic                        odd_i,
+    input  logic [3:0][3:0][11:0]       code_i,        // by row, kk
+    input  logic [7:0][26:0]            pair_i,        // by k
+    input  logic [1:0][3:0][11:0]       mantissa_i,    // by token, kk
+    // a block's end
+    input  logic [HALVES-1:0]           capture_i,     // the lanes hold the dots of this half
+    input  logic [ROWS-1:0][23:0]       metadata_i,    // of the block, with the first half: zero, scale
+    // a row a cycle
+    input  logic [ROW_WIDTH-1:0]        row_i,
+    input  logic [1:0][17:0]            sum_i,         // of the block's mantissas, by token
+    input  logic [1:0][7:0]             exp_i,         // by token
+    input  logic                        read_held_i,   // a cycle before its term: from the accumulators held for the
+    input  logic [LINE_WIDTH-1:0]       read_line_i,   // next command, or from those of this one
+    input  logic                        fresh_i,       // with its term: from +0,
+    input  logic                        bypass_i,      // from the sum that leaves the adder now,
+    input  logic                        bypass_last_i, // or from the one of the cycle before
+    input  logic                        write_i,       // with its sum
+    input  logic                        write_held_i,
+    input  logic [LINE_WIDTH-1:0]       write_line_i,
+    output logic [1:0][31:0]            acc_o          // the sum, by token
 );
 
-  // lanes; what belongs to a step travels beside them
-  logic [3:0][1:0][DOT_WIDTH-1:0] lane_dot;
+  logic [3:0][1:0][34:0] lane_dot;
   for (genvar l = 0; l < 4; l++) begin : g_lane
-    matrix_lane #(.ACT_BITS(ACT_BITS), .ROWS(HALVES)) u_lane (
-        .clk_i, .valid_i, .first_i, .weight_i(weight_i[l]), .pair_i, .dot_o(lane_dot[l]));
+    logic [7:0][4:0]  weight8;
+    logic [7:0]       doubled;
+    logic [3:0][18:0] weight4;
+    weight_decode u_decode (
+        .element_i, .odd_i, .code_i(code_i[l]), .narrow_o(weight8), .double_o(doubled), .wide_o(weight4));
+    matrix_lane #(.ROWS(HALVES)) u_lane (
+        .clk_i, .valid_i, .first_i, .narrow_i, .weight8_i(weight8), .double_i(doubled), .weight4_i(weight4),
+        .pair_i, .mantissa_i, .dot_o(lane_dot[l]));
   end
 
-  logic [fp_pkg::LANE_LATENCY-1:0] done_q, scale_valid_q;
+  // Four rows at once -> one a cycle. The next block's rows cannot arrive before the last of these has gone.
+  logic [HALVES-1:0][3:0][1:0][34:0] waiting_q;
+  logic [ROWS-1:0][23:0]             metadata_q;
   always_ff @(posedge clk_i) begin
-    done_q        <= rst_i ? '0 : {done_q[fp_pkg::LANE_LATENCY-2:0], valid_i & last_i};
-    scale_valid_q <= rst_i ? '0 : {scale_valid_q[fp_pkg::LANE_LATENCY-2:0], scale_valid_i};
+    for (int h = 0; h < int'(HALVES); h++) if (capture_i[h]) waiting_q[h] <= lane_dot;
+    if (capture_i[0]) metadata_q <= metadata_i;
   end
 
-  logic                  done, lane_tile_first, lane_tile_last;
-  logic [1:0][7:0]       lane_exp;
-  logic [ROWS-1:0][15:0] lane_scale;
-  assign done = done_q[fp_pkg::LANE_LATENCY-1];
-  delay_line #(.WIDTH(2 + 16 + 16 * ROWS), .CYCLES(fp_pkg::LANE_LATENCY)) u_beside_lane (
-      .clk_i,
-      .value_i({tile_first_i, tile_last_i, exp_i, scale_i}),
-      .value_o({lane_tile_first, lane_tile_last, lane_exp, lane_scale}));
+  logic [ROWS-1:0][1:0][34:0] dot;
+  logic [23:0]                metadata;
+  assign dot      = waiting_q;
+  assign metadata = metadata_q[row_i];
 
-  // four rows at once -> one a cycle. The next block's rows cannot arrive before the last of these has gone.
-  logic [HALVES-1:0]                          full_q;
-  logic [HALVES-1:0][3:0][1:0][DOT_WIDTH-1:0] waiting_q;
-  logic [ROW_WIDTH-1:0]                       row_q;
-  logic                                       half_in, half_out, issue;
-  logic                                       tile_first_q, tile_last_q;
-  logic [1:0][7:0]                            exp_q;
-  logic [ROWS-1:0][15:0]                      next_scale_q, scale_q;
+  // 1, 2: sum of m * (code - middle) - (zero - middle) * sum of m. Beside it scale and exponent.
+  logic signed [8:0] offset, middle;
+  logic [7:0]        power;
+  logic [31:0]       half_scale, scale, scale_q;
+  assign middle = narrow_i ? 9'sd8 : 9'sd128;
+  assign offset = $signed({1'b0, metadata[23:16]}) - middle;
 
-  if (HALVES == 2) begin : g_two
-    logic half_q;
-    always_ff @(posedge clk_i) half_q <= ~rst_i & (half_q ^ done);
-    assign half_in  = half_q;
-    assign half_out = row_q[ROW_WIDTH-1];
-  end else begin : g_one
-    assign half_in  = 1'b0;
-    assign half_out = 1'b0;
+  fp16_to_fp32 u_scale (.half_i(metadata[15:0]), .value_o(half_scale));
+  always_comb begin
+    power = metadata[7:0];
+    if (power < dlavm_formats_pkg::E8M0_LOWEST) power = dlavm_formats_pkg::E8M0_LOWEST;
+    else if (power > dlavm_formats_pkg::E8M0_HIGHEST) power = dlavm_formats_pkg::E8M0_HIGHEST;
+    scale = half_scale;
+    if (e8m0_i) scale = {1'b0, power, 23'd0};
+    if (cache_i) scale = 32'h3f80_0000;
   end
-  assign issue = full_q[half_out];
+  delay_line #(.WIDTH(32), .CYCLES(2 + fp_pkg::INT_LATENCY)) u_beside_int (
+      .clk_i, .value_i(scale), .value_o(scale_q));
 
-  always_ff @(posedge clk_i) begin
-    if (issue && row_q[1:0] == 2'd3) full_q[half_out] <= 1'b0;
-    if (issue) row_q <= row_q + 1'b1;
-    if (scale_valid_q[fp_pkg::LANE_LATENCY-1]) next_scale_q <= lane_scale;
-    if (done) begin
-      full_q[half_in]    <= 1'b1;
-      waiting_q[half_in] <= lane_dot;
-      if (!half_in) begin
-        tile_first_q <= lane_tile_first;
-        tile_last_q  <= lane_tile_last;
-        exp_q        <= lane_exp;
-        // The rows of the block before may still be on their way out when the next scales come in.
-        scale_q      <= next_scale_q;
-      end
-    end
-    if (rst_i) begin
-      full_q <= '0;
-      row_q  <= '0;
-    end
-  end
-
-  // float(dot) * 2^e, * scale, + acc
-  localparam int unsigned TERM_LATENCY = fp_pkg::INT_LATENCY + fp_pkg::MUL_LATENCY;
-
-  logic [31:0]          scale32, scale32_q;
-  logic                 next_first, next_last, term_first_q, term_last_q, next_sum_last, sum_last_q, bypass_q;
-  logic [ROW_WIDTH-1:0] next_row, term_row_q, next_sum_row, sum_row_q;
-  logic [TERM_LATENCY-1:0]        term_valid_q;
-  logic [fp_pkg::ADD_LATENCY-1:0] sum_valid_q;
-
-  fp16_to_fp32 u_scale (.half_i(scale_q[row_q]), .value_o(scale32));
-  delay_line #(.WIDTH(32), .CYCLES(fp_pkg::INT_LATENCY)) u_beside_int (
-      .clk_i, .value_i(scale32), .value_o(scale32_q));
-  delay_line #(.WIDTH(2 + ROW_WIDTH), .CYCLES(TERM_LATENCY - 1)) u_beside_term (
-      .clk_i, .value_i({tile_first_q, tile_last_q, row_q}), .value_o({next_first, next_last, next_row}));
-  delay_line #(.WIDTH(1 + ROW_WIDTH), .CYCLES(fp_pkg::ADD_LATENCY - 1)) u_beside_sum (
-      .clk_i, .value_i({term_last_q, term_row_q}), .value_o({next_sum_last, next_sum_row}));
-
-  // At full rate and HALVES = 1 the sum that a row needs leaves the adder in the very cycle in which its next term
-  // comes. That is decided a cycle ahead: the way from the sum back into the adder is the longest there is.
-  always_ff @(posedge clk_i) begin
-    term_valid_q <= rst_i ? '0 : {term_valid_q[TERM_LATENCY-2:0], issue};
-    sum_valid_q  <= rst_i ? '0 : {sum_valid_q[fp_pkg::ADD_LATENCY-2:0], term_valid_q[TERM_LATENCY-1]};
-    {term_first_q, term_last_q, term_row_q} <= {next_first, next_last, next_row};
-    {sum_last_q, sum_row_q}                 <= {next_sum_last, next_sum_row};
-    bypass_q <= sum_valid_q[fp_pkg::ADD_LATENCY-2] & (next_sum_row == next_row);
-  end
+  logic bypass_any;
+  assign bypass_any = bypass_i | bypass_last_i;
 
   for (genvar t = 0; t < 2; t++) begin : g_token
-    logic [31:0] dot32, term, acc, sum;
-    logic [31:0] acc_q [ROWS];
+    logic [34:0]        dot1_q, dot2_q;
+    logic signed [26:0] excess1_q;
+    logic signed [7:0]  exp1_q, exp2_q;
+    logic [31:0]        dot32, term, acc, sum, sum_q, held_q;
 
-    int_to_fp32 #(.WIDTH(DOT_WIDTH)) u_int (
-        .clk_i, .int_i(waiting_q[half_out][row_q[1:0]][t]), .exp_i(exp_q[t]), .value_o(dot32));
-    // 11 significant bits of an fp16 scale; nothing here is ever subnormal (int_to_fp32 says why).
-    fp32_mul #(.B_SIG(11), .SUBNORMALS(1'b0)) u_mul (.clk_i, .a_i(dot32), .b_i(scale32_q), .product_o(term));
+    always_ff @(posedge clk_i) begin
+      dot1_q    <= dot[row_i][t];
+      excess1_q <= symmetric_i ? 27'sd0 : 27'($signed(sum_i[t])) * 27'(offset);
+      exp1_q    <= $signed(exp_i[t]) + (row_exp_i ? $signed(metadata[23:16]) : 8'sd0);
+      dot2_q    <= dot1_q - 35'(excess1_q);
+      exp2_q    <= exp1_q;
+    end
 
+    // 3-5: float(dot) * 2^e; 6-10: * scale. 11 significant bits of a scale; nothing here is ever subnormal
+    // (int_to_fp32 says why).
+    int_to_fp32 #(.WIDTH(35)) u_int (.clk_i, .int_i(dot2_q), .exp_i(exp2_q), .value_o(dot32));
+    fp32_mul #(.B_SIG(11), .SUBNORMALS(1'b0)) u_mul (.clk_i, .a_i(dot32), .b_i(scale_q), .product_o(term));
+
+    // 11-14: + acc
+    logic [31:0] acc_ram [2*LINES];
+    always_ff @(posedge clk_i) begin
+      held_q <= acc_ram[{read_held_i, read_line_i}];
+      sum_q  <= sum;
+      if (write_i) acc_ram[{write_held_i, write_line_i}] <= sum;
+    end
     always_comb begin
-      if (term_first_q) acc = 32'd0;
-      else if (bypass_q) acc = sum;
-      else acc = acc_q[term_row_q];
+      acc = held_q;
+      if (fresh_i) acc = 32'd0;
+      else if (bypass_any) acc = bypass_i ? sum : sum_q;
     end
     fp32_add u_add (.clk_i, .a_i(acc), .b_i(term), .sum_o(sum));
-    always_ff @(posedge clk_i) if (sum_valid_q[fp_pkg::ADD_LATENCY-1]) acc_q[sum_row_q] <= sum;
     assign acc_o[t] = sum;
   end
-
-  assign valid_o = sum_valid_q[fp_pkg::ADD_LATENCY-1] & sum_last_q;
-  assign row_o   = sum_row_q;
 
 endmodule

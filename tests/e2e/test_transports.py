@@ -184,7 +184,7 @@ class TestVerb:
         [
             (["--listen", "nowhere"], "expected HOST:PORT"),
             (["--listen", "127.0.0.1:http"], "expected HOST:PORT"),
-            (["--device", "gpu:"], "sim:, tcp:, xdma:"),
+            (["--device", "gpu:"], "sim:, rtl:, tcp:, xdma:"),
             (["--secret-file", "/nonexistent"], "/nonexistent"),
             (["--max-memory", "0"], "'0'"),
         ],

@@ -95,17 +95,20 @@ async def narrow_mul(dut: Any) -> None:
     expect("narrow_mul", got, model.mul32(a, b), a, b)
 
 
-async def check_ints(dut: Any, width: int) -> None:
+async def check_ints(dut: Any, width: int, scale: int = 1, offset: int = 0) -> None:
+    """Integers of up to 32 bits at the port; the unit sees value * scale + offset."""
     rng = np.random.default_rng(width)
-    limit = 2 ** (width - 1)
-    edge = np.concatenate([[0, -limit, limit - 1], 2 ** np.arange(width - 1), 2 ** np.arange(width - 1) - 1])
-    values = np.concatenate([edge, -edge[1:], rng.integers(-limit, limit, 200_000)]).clip(-limit, limit - 1)
-    values = np.pad(values, (0, -len(values) % WAYS)).reshape(-1, WAYS).astype(np.int32)
+    limit = 2 ** (min(width, 32) - 1)
+    edge = np.concatenate([[0, -limit, limit - 1], 2 ** np.arange(20), 2 ** np.arange(20) - 1])
+    sparse = rng.integers(-limit, limit, 100_000) >> rng.integers(0, 31, 100_000)
+    values = np.concatenate([edge, -edge[1:], rng.integers(-limit, limit, 200_000), sparse]).clip(-limit, limit - 1)
+    values = np.pad(values, (0, -len(values) % WAYS)).reshape(-1, WAYS).astype(np.int64)
     exps = rng.integers(-70, 12, values.shape).astype(np.int8)
     await start(dut)
-    ports = {"int_i": words(values), "int_exp_i": words(exps)}
+    ports = {"int_i": words(values.astype(np.int32)), "int_exp_i": words(exps)}
     got = await pipeline(dut, ports, f"int{width}_o", INT_LATENCY, np.uint32)
-    want = np.ldexp(values.astype(np.float32), exps.astype(np.int32)).astype(np.float32).view(np.uint32)
+    floats = (values * scale + offset).astype(np.float32)  # rounds once, to nearest even
+    want = np.ldexp(floats, exps.astype(np.int32)).astype(np.float32).view(np.uint32)
     expect("int", got, want, values, exps)
 
 
@@ -115,8 +118,8 @@ async def int20(dut: Any) -> None:
 
 
 @cocotb.test()
-async def int28(dut: Any) -> None:
-    await check_ints(dut, 28)
+async def int35(dut: Any) -> None:
+    await check_ints(dut, 35, scale=8, offset=5)
 
 
 @cocotb.test()

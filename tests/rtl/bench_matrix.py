@@ -1,4 +1,4 @@
-"""cocotb: matrix_slice and matrix_quad against section 3 of doc/numerics.md, with gaps, resumed tiles and a reset."""
+"""cocotb: matrix_quad with one row a lane, under matrix_control, against section 3 of doc/numerics.md."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ import numpy.typing as npt
 from cocotb.triggers import RisingEdge
 
 from tests.rtl import model
-from tests.rtl.drive import pack, pipeline, reset, start, words
+from tests.rtl.drive import pack, reset, start, words
 
-PORT_BYTES = 32
-ROWS = PORT_BYTES // 2
-QUADS = ROWS // 8
-LANE_LATENCY = 4
+ROWS = 4
 
 
 @dataclass(frozen=True)
@@ -59,98 +56,29 @@ def pairs(mantissa: model.Ints) -> model.Ints:
     return (mantissa[1] * 2**15 + mantissa[0]).reshape(-1, 8)
 
 
-def unit(weight: model.Ints) -> npt.NDArray[np.uint8]:
-    """weight (row, 32) -> the 8 beats (8, PORT_BYTES), bytes in the order [step][row][kk]."""
-    nibble = (weight + 8).astype(np.uint8).reshape(len(weight), 4, 2, 4)  # row, step, half of the 8 k, kk
-    packed = nibble[:, :, 0] | (nibble[:, :, 1] << 4)
-    return np.asarray(packed.transpose(1, 0, 2).reshape(8, -1), np.uint8)
-
-
-def beats(tile: Tile) -> list[tuple[int, int, int]]:
-    """A tile as the slice sees it: (beat, pairs, exponents) a cycle; junk pairs beside a beat of scales."""
-    pair_words = pack(pairs(tile.mantissa), 27)
-    stream = []
-    for block in range(tile.blocks):
-        exponents = pack(tile.exponent[:, block][None], 8)[0]
-        if block % 4 == 0:
-            stream.append((words(tile.scale[:, block // 4][None])[0], (1 << 216) - 1, 0x5A5A))
-        data = words(unit(tile.weight[:, 32 * block : 32 * block + 32]))
-        stream += [(data[b], pair_words[4 * block + b // 2], exponents) for b in range(8)]
-    return stream
-
-
-async def feed(dut: Any, tile: Tile, rng: np.random.Generator, gap: float) -> None:
-    for beat, pair, exponents in beats(tile):
-        while rng.random() < gap:
-            dut.slice_valid_i.value = 0
-            dut.slice_beat_i.value = (1 << (8 * PORT_BYTES)) - 1
-            await RisingEdge(dut.clk_i)
-        dut.slice_valid_i.value = 1
-        dut.slice_beat_i.value = beat
-        dut.slice_pair_i.value = pair
-        dut.slice_exp_i.value = exponents
-        await RisingEdge(dut.clk_i)
-    dut.slice_valid_i.value = 0
-
-
-async def collect(dut: Any) -> model.U32:
-    """The accumulators (token, row) of the next tile; rows must ascend within each quad's halves."""
-    acc = np.zeros((2, ROWS), np.uint32)
-    for index in range(8):
-        await RisingEdge(dut.clk_i)
-        while dut.slice_valid_o.value == 0:
-            await RisingEdge(dut.clk_i)
-        rows, values = dut.slice_row_o.value.to_unsigned(), dut.slice_acc_o.value.to_unsigned()
-        for q in range(QUADS):
-            row = (rows >> (4 * q)) & 15
-            assert row == index // 4 * (ROWS // 2) + 4 * q + index % 4
-            for token in range(2):
-                acc[token, row] = (values >> (32 * (2 * q + token))) & 0xFFFFFFFF
-    return acc
-
-
-async def run_tiles(dut: Any, tiles: list[Tile], rng: np.random.Generator, gap: float) -> None:
-    """Tiles one after the other; each is compared."""
-    for tile in tiles:
-        dut.slice_blocks_i.value = tile.blocks
-        result = cocotb.start_soon(collect(dut))
-        await feed(dut, tile, rng, gap)
-        np.testing.assert_array_equal(await result, tile.want())
+async def run_tile(dut: Any, tile: Tile, rng: np.random.Generator, gap: float, group: int = 0) -> None:
+    """A tile alone, compared."""
+    task = cocotb.start_soon(collect_quad(dut))
+    await feed_quad(dut, [(tile, group)], rng, gap)
+    np.testing.assert_array_equal(await task, tile.want())
 
 
 @cocotb.test()
 async def full_rate(dut: Any) -> None:
-    """Every tile without a gap, all K sizes around the group."""
+    """One row a lane and no gap: every accumulator is due again after four cycles."""
     rng = np.random.default_rng(1)
     await start(dut)
-    await run_tiles(dut, [random_tile(rng, ROWS, n) for n in (1, 2, 3, 4, 5, 8, 9, 32, 128)], rng, gap=0.0)
-
-
-@cocotb.test()
-async def back_to_back(dut: Any) -> None:
-    """The next tile starts in the cycle after the last beat, while the rows of this one are still on their way."""
-    rng = np.random.default_rng(2)
-    await start(dut)
-    for blocks in (1, 3, 4):
-        tiles = [random_tile(rng, ROWS, blocks) for _ in range(12)]
-        dut.slice_blocks_i.value = blocks
-
-        async def results(count: int = len(tiles)) -> list[model.U32]:
-            return [await collect(dut) for _ in range(count)]
-
-        task = cocotb.start_soon(results())
-        for tile in tiles:
-            await feed(dut, tile, rng, 0.0)
-        for tile, got in zip(tiles, await task, strict=True):
-            np.testing.assert_array_equal(got, tile.want())
+    for blocks in (1, 2, 3, 4, 5, 8, 9, 32, 128):
+        await run_tile(dut, random_tile(rng, ROWS, blocks), rng, 0.0)
 
 
 @cocotb.test()
 async def gaps(dut: Any) -> None:
     rng = np.random.default_rng(3)
     await start(dut)
-    for gap in (0.1, 0.5, 0.9):
-        await run_tiles(dut, [random_tile(rng, ROWS, int(rng.integers(1, 14))) for _ in range(8)], rng, gap)
+    for gap in (0.1, 0.3, 0.5, 0.9):
+        for _ in range(6):
+            await run_tile(dut, random_tile(rng, ROWS, int(rng.integers(1, 14))), rng, gap, int(rng.integers(16)))
 
 
 @cocotb.test()
@@ -158,24 +86,26 @@ async def extremes(dut: Any) -> None:
     """Largest dots, scales and exponents: nothing saturates or becomes subnormal on the way."""
     rng = np.random.default_rng(4)
     await start(dut)
-    await run_tiles(dut, [random_tile(rng, ROWS, 9, extreme=True) for _ in range(20)], rng, 0.0)
+    for _ in range(20):
+        await run_tile(dut, random_tile(rng, ROWS, 9, extreme=True), rng, 0.0)
 
 
 @cocotb.test()
-async def resume(dut: Any) -> None:
-    """A tile along K goes on from the accumulators of the one before."""
+async def two_groups_in_turn(dut: Any) -> None:
+    """Two pairs of tokens take turns block by block; each goes on from its own accumulators in memory."""
     rng = np.random.default_rng(5)
     await start(dut)
-    acc: model.U32 | None = None
-    for blocks in (8, 4, 5):
-        tile = random_tile(rng, ROWS, blocks)
-        dut.slice_blocks_i.value = blocks
-        dut.slice_resume_i.value = int(acc is not None)
-        result = cocotb.start_soon(collect(dut))
-        await feed(dut, tile, rng, 0.2)
-        got = await result
-        np.testing.assert_array_equal(got, tile.want(acc))
-        acc = got
+    for gap in (0.0, 0.2):
+        one, two = (random_tile(rng, ROWS, 11) for _ in range(2))
+        two = Tile(two.mantissa, two.exponent, one.weight, one.scale)
+
+        async def both() -> list[model.U32]:
+            return [await collect_quad(dut), await collect_quad(dut)]
+
+        task = cocotb.start_soon(both())
+        await feed_quad(dut, [(one, 3), (two, 9)], rng, gap)
+        for tile, got in zip((one, two), await task, strict=True):
+            np.testing.assert_array_equal(got, tile.want())
 
 
 @cocotb.test()
@@ -183,68 +113,44 @@ async def reset_in_the_middle(dut: Any) -> None:
     """After a reset anywhere in a tile the next tile is right and nothing of the old one comes out."""
     rng = np.random.default_rng(6)
     await start(dut)
-    whole = 33
-    for cut, wait in [(1, 0), (4, 0), (8, 0), (20, 0), *((whole, wait) for wait in range(16))]:
-        tile = random_tile(rng, ROWS, 4)
-        dut.slice_blocks_i.value = tile.blocks
-        for beat, pair, exponents in beats(tile)[:cut]:
-            dut.slice_valid_i.value, dut.slice_beat_i.value = 1, beat
-            dut.slice_pair_i.value, dut.slice_exp_i.value = pair, exponents
+    for cut in range(1, 33):
+        task = cocotb.start_soon(feed_quad(dut, [(random_tile(rng, ROWS, 4), 0)], rng, 0.0))
+        for _ in range(cut):
             await RisingEdge(dut.clk_i)
-        dut.slice_valid_i.value = 0
-        for _ in range(wait):
-            await RisingEdge(dut.clk_i)
+        task.cancel()
+        dut.quad_valid_i.value = dut.quad_metadata_valid_i.value = 0
         await reset(dut, cycles=1)
-        await run_tiles(dut, [random_tile(rng, ROWS, 5)], rng, 0.0)
+        await run_tile(dut, random_tile(rng, ROWS, 5), rng, 0.0)
 
 
-@cocotb.test()
-async def two_beats_a_cycle(dut: Any) -> None:
-    """matrix_quad alone with one row a lane: every accumulator is due again after four cycles, at full rate."""
-    rng = np.random.default_rng(8)
-    await start(dut)
-    for gap in (0.0, 0.3):
-        tile = random_tile(rng, 4, 13)
-        task = cocotb.start_soon(collect_quad(dut))
-        await feed_quad(dut, tile, rng, gap)
-        np.testing.assert_array_equal(await task, tile.want())
+async def feed_quad(dut: Any, tiles: list[tuple[Tile, int]], rng: np.random.Generator, gap: float) -> None:
+    """Blocks of the tiles (of equal weights) in turn, each with the group of its accumulators."""
+    for block in range(tiles[0][0].blocks):
+        slot = block // 4 % 2
+        for index, (tile, group) in enumerate(tiles):
+            for step in range(4):
+                k = 32 * block + 8 * step
+                # Two beats a cycle bring a group's scales together with its first weights at the earliest.
+                dut.quad_metadata_valid_i.value = int(index == 0 and step == 0 and block % 4 == 0)
+                dut.quad_metadata_i.value = pack(tile.scale[:, block // 4][None], 24)[0]
+                dut.quad_slot_i.value, dut.quad_group_i.value = slot, group
+                dut.quad_first_i.value, dut.quad_last_i.value = int(step == 0), int(step == 3)
+                dut.quad_tile_first_i.value = int(block == 0)
+                dut.quad_tile_last_i.value = int(block == tile.blocks - 1)
+                dut.quad_exp_i.value = pack(tile.exponent[:, block][None], 8)[0]
+                dut.quad_code_i.value = words(codes(tile.weight[:, k : k + 8])[None])[0]
+                dut.quad_pair_i.value = pack(pairs(tile.mantissa[:, k : k + 8]), 27)[0]
+                dut.quad_valid_i.value = 1
+                await RisingEdge(dut.clk_i)
+                dut.quad_valid_i.value = dut.quad_metadata_valid_i.value = 0
+                while rng.random() < gap:
+                    await RisingEdge(dut.clk_i)
 
 
-@cocotb.test()
-async def lane_of_8_bits(dut: Any) -> None:
-    """matrix_lane with 8-bit mantissas: random blocks, the largest dots of either sign, a block each 4 cycles."""
-    rng = np.random.default_rng(9)
-    mantissa = rng.integers(-127, 128, (2, 500 * 32))
-    weight = rng.integers(-8, 8, 500 * 32)
-    mantissa[:, : 4 * 32] = np.repeat([[127, 127, -127, -127], [127, -127, 127, -127]], 32, axis=1)
-    weight[: 4 * 32] = -8
-    pair_words = pack((mantissa[1] * 2**11 + mantissa[0]).reshape(-1, 8), 19)
-    first = [int(step % 4 == 0) for step in range(len(pair_words))]
-    ports = {"lane8_pair_i": pair_words, "lane8_weight_i": pack((weight + 8).reshape(-1, 8), 4), "lane8_first_i": first}
-    await start(dut)
-    dut.lane8_valid_i.value = 1
-    got = await pipeline(dut, ports, "lane8_dot_o", LANE_LATENCY, np.int16)
-    want = (mantissa * weight).reshape(2, -1, 32).sum(axis=2).T
-    np.testing.assert_array_equal(got[3::4], want)
-
-
-async def feed_quad(dut: Any, tile: Tile, rng: np.random.Generator, gap: float) -> None:
-    pair_words = pack(pairs(tile.mantissa), 27)
-    for step in range(4 * tile.blocks):
-        block = step // 4
-        # Two beats a cycle bring a group's scales together with its first weights at the earliest.
-        dut.quad_scale_valid_i.value = int(step % 16 == 0)
-        dut.quad_scale_i.value = words(tile.scale[:, block // 4][None])[0]
-        dut.quad_first_i.value, dut.quad_last_i.value = int(step % 4 == 0), int(step % 4 == 3)
-        dut.quad_tile_first_i.value, dut.quad_tile_last_i.value = int(block == 0), int(block == tile.blocks - 1)
-        dut.quad_exp_i.value = pack(tile.exponent[:, block][None], 8)[0]
-        dut.quad_weight_i.value = pack((tile.weight[:, 8 * step : 8 * step + 8] + 8).reshape(1, -1), 4)[0]
-        dut.quad_pair_i.value = pair_words[step]
-        dut.quad_valid_i.value = 1
-        await RisingEdge(dut.clk_i)
-        dut.quad_valid_i.value = dut.quad_scale_valid_i.value = 0
-        while rng.random() < gap:
-            await RisingEdge(dut.clk_i)
+def codes(weight: model.Ints) -> npt.NDArray[np.uint8]:
+    """weight (row, 8) -> bytes (row, 4): k = kk in the low nibble, k = 4 + kk in the high one."""
+    nibble = (weight + 8).astype(np.uint8)
+    return np.asarray(nibble[:, :4] | nibble[:, 4:] << 4, np.uint8)
 
 
 async def collect_quad(dut: Any) -> model.U32:

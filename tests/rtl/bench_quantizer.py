@@ -8,6 +8,7 @@ import cocotb
 import numpy as np
 from cocotb.triggers import RisingEdge
 
+from dlavm.sim.reference import numerics
 from tests.rtl import model
 from tests.rtl.drive import reset, start, unpack, words
 
@@ -82,3 +83,51 @@ async def gaps_and_reset(dut: Any) -> None:
     await drive(dut, words(x[:4]), np.random.default_rng(3), gap=0.0)
     await reset(dut)  # the four blocks on their way must not come out
     await run(dut, x, gap=0.4)
+
+
+async def drive_powers(dut: Any, rows: list[int], powers: list[int], rng: np.random.Generator) -> None:
+    for word, power in zip(rows, powers, strict=True):
+        dut.block_valid_i.value, dut.block_i.value, dut.power_i.value = 1, word, power
+        await RisingEdge(dut.clk_i)
+        dut.block_valid_i.value = 0
+        while rng.random() < 0.2:
+            await RisingEdge(dut.clk_i)
+
+
+async def run_powers(dut: Any, x: model.U16, powers: model.Ints, bits: int) -> None:
+    """The quantiser of activations: each value times a power of two of its own."""
+    dut.eight_i.value = int(bits == 8)
+    task = cocotb.start_soon(drive_powers(dut, words(x), words(powers.astype(np.int8)), np.random.default_rng(8)))
+    values = np.ldexp(model.half(x).astype(np.float64), powers.astype(np.int32))
+    mantissa, exponent = numerics.quantize(values, bits)
+    for row in range(len(x)):
+        await RisingEdge(dut.clk_i)
+        while dut.activation_valid_o.value == 0:
+            await RisingEdge(dut.clk_i)
+        got = unpack(dut.activation_o.value.to_unsigned(), 12, 32)
+        want = mantissa[row, 0].tolist()
+        assert got == want, f"block {row} {x[row]} {powers[row]}: want {want}, got {got}"
+        assert dut.activation_sum_o.value.to_signed() == sum(want)
+        if any(want):
+            assert dut.activation_exp_o.value.to_signed() == exponent[row, 0]
+    await task
+
+
+@cocotb.test()
+async def activations(dut: Any) -> None:
+    await start(dut)
+    x = blocks(np.random.default_rng(4))[::3]
+    for bits in WIDTHS:
+        await run_powers(dut, x, np.zeros(x.shape, np.int64), bits)
+
+
+@cocotb.test()
+async def powers_of_values(dut: Any) -> None:
+    """Exponents as the cache's values have them, far apart and close together; the last of all blocks is of zeros."""
+    await start(dut)
+    rng = np.random.default_rng(5)
+    x = blocks(rng)[::3]
+    powers = rng.integers(-34, 6, x.shape)
+    powers[::2] = powers[::2, :1] + rng.integers(-2, 1, powers[::2].shape)
+    for bits in WIDTHS:
+        await run_powers(dut, x, powers.clip(-34, 5), bits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -13,19 +14,34 @@ TB = Path(__file__).parent / "tb"
 TOP = "rtl_bench"
 
 
-@pytest.fixture(scope="session")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(top: str, tmp_path_factory: pytest.TempPathFactory, parameters: Mapping[str, int] | None = None) -> Path:
+    """The build directory of a bench."""
     reason = build.missing_tools()
     if reason is not None:
         pytest.skip(reason)
-    build_dir = tmp_path_factory.mktemp(TOP)
-    build.build_bench(TOP, [TB / f"{TOP}.sv"], build_dir)
+    build_dir = tmp_path_factory.mktemp(top)
+    build.build_bench(top, [TB / f"{top}.sv"], build_dir, parameters)
     return build_dir
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(TOP, tmp_path_factory)
+
+
+def test_tables(tmp_path_factory: pytest.TempPathFactory) -> None:
+    assert build.run_bench("table_bench", "tests.rtl.bench_table", built("table_bench", tmp_path_factory)) > 0
 
 
 @pytest.mark.parametrize("name", ["fp32", "quantizer", "matrix"])
 def test_bench(bench: Path, name: str) -> None:
     assert build.run_bench(TOP, f"tests.rtl.bench_{name}", bench) > 0
+
+
+@pytest.mark.parametrize("lanes", [8, pytest.param(16, marks=pytest.mark.slow)])
+def test_vector_engine(tmp_path_factory: pytest.TempPathFactory, lanes: int) -> None:
+    directory = built("vector_bench", tmp_path_factory, {"LANES": lanes})
+    assert build.run_bench("vector_bench", "tests.rtl.bench_vector", directory) > 0
 
 
 def test_a_module_without_tests_is_a_failure(bench: Path) -> None:

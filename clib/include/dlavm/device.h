@@ -53,7 +53,7 @@ typedef struct {
 } dlavm_counters;
 
 typedef struct {
-    const char* engine;  // "sim", "xdma"; behind tcp: that of the other machine
+    const char* engine;  // "sim", "rtl", "xdma"; behind tcp: that of the other machine
     const char* simd;    // "portable", "avx2" or "avx512"; "none" on a card
     uint32_t threads;    // that work on one command; 0 on a card
     uint32_t abi_version;
@@ -63,6 +63,7 @@ typedef struct dlavm_device dlavm_device;
 
 // Opens a device by URL. `config` is copied.
 //   sim:              the functional simulator
+//   rtl:/path/x.so    a Verilated core (dlavm/rtl_model.h), with memory here
 //   xdma:/dev/xdma0   a card behind the public Xilinx XDMA driver: /dev/xdma0_h2c_0, _c2h_0, _user
 //   tcp:host:port     a device on another machine, behind a device server; IPv6 in brackets. The file that
 //                     the variable DLAVM_DEVICE_SECRET_FILE names holds the server's secret, if it has one.
@@ -76,8 +77,9 @@ const char* dlavm_error(const dlavm_device* device);
 int dlavm_info(const dlavm_device* device, dlavm_device_info* out);
 
 // sim: threads, a number (0: one per processor); simd: auto, portable, avx2, avx512; check_hazards: 0 or 1
-// (default 1). xdma: timeout_ms, after which a run is given up and the card reset (default 10000). tcp: the
-// options of the device there.
+// (default 1). rtl: latency of memory in cycles (default 40), stalls a channel makes in 1000 cycles (0) from
+// seed (1), max_cycles of a run. xdma: timeout_ms, after which a run is given up and the card reset (default
+// 10000). tcp: the options of the device there.
 int dlavm_set_option(dlavm_device* device, const char* name, const char* value);
 
 // Copies memory at linear byte addresses; the bytes must lie in one space.
@@ -95,8 +97,8 @@ int dlavm_csr_read(dlavm_device* device, uint32_t offset, uint32_t* value);
 int dlavm_csr_write(dlavm_device* device, uint32_t offset, uint32_t value);
 
 // After CONTROL.start: executes commands until the program ends, stops with an error, or `max_commands` were
-// fetched (0: no limit, the only value that a card takes); a later call goes on. `executed` (may be null)
-// receives the number of commands fetched by this call.
+// fetched (0: no limit, the only value that a card or a Verilated core takes); a later call goes on.
+// `executed` (may be null) receives the number of commands fetched by this call.
 int dlavm_run(dlavm_device* device, uint64_t max_commands, uint64_t* executed);
 
 int dlavm_counters_read(dlavm_device* device, dlavm_counters* out);

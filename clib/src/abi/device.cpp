@@ -9,6 +9,7 @@
 #include "abi/guard.h"
 #include "abi/registers.h"
 #include "remote/engine.h"
+#include "rtl/core.h"
 #include "sim/core.h"
 #include "xdma/card.h"
 
@@ -32,6 +33,10 @@ constexpr Scheme kSchemes[] = {
     {"sim:",
      [](const std::string&, const dlavm_config& config) -> std::unique_ptr<Engine> {
          return std::make_unique<sim::Core>(config);
+     }},
+    {"rtl:",
+     [](const std::string& rest, const dlavm_config& config) -> std::unique_ptr<Engine> {
+         return std::make_unique<rtl::Core>(rest, config);
      }},
     {"tcp:",
      [](const std::string& rest, const dlavm_config& config) -> std::unique_ptr<Engine> {

@@ -1,0 +1,155 @@
+"""The Verilated core of a target on a board as a shared library, for devices of URL `rtl:PATH` (doc/devices.md).
+
+A library is built once for each state of the sources, target and board, and kept in the user's cache directory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from dlavm.rtl.build import make_variables, missing_tools, packages, rtl_dir, verilator_env
+from dlavm.support.errors import DlavmError
+from dlavm.support.paths import data_root
+from dlavm.target.spec import ADDRESS_UNIT, Memory, TargetSpec
+
+TOP = "dlavm_top"
+LIBRARY = "libdlavm_rtl.so"
+ADDRESS_BITS = 40
+
+
+def library(spec: TargetSpec, extra: Sequence[Path] = ()) -> Path:
+    """The library of the core of `spec`, built if it is not in the cache. Modules in the directories `extra` go first.
+
+    Raises DlavmError without Verilator, for a target or board that the RTL does not cover, and where the build fails.
+    """
+    reason = missing_tools(("verilator",))
+    if reason is not None:
+        raise DlavmError(f"rtl: expected Verilator, got {reason}")
+    top = top_text(spec)
+    target = _cache() / _digest(spec, top, extra) / LIBRARY
+    if not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="dlavm-rtl-") as name:
+            built = _build(spec, top, Path(name), extra)
+            # Renamed within one directory, so that others see all of it or nothing.
+            partial = target.with_suffix(f".{os.getpid()}")
+            shutil.copyfile(built, partial)
+            partial.replace(target)
+    return target
+
+
+def top_text(spec: TargetSpec) -> str:
+    """A module that gives the core the parameters of a target on its board.
+
+    Raises DlavmError for a target whose commands come over registers or are patched, or a board with ports of several
+    widths.
+    """
+    if not spec.has("stream", "scalars"):
+        raise DlavmError(f"rtl: expected a target with a stream and scalars, got {spec.name}")
+    memories = list(spec.board.memories.values())
+    ports = {m.port_bytes for m in memories}
+    if len(ports) != 1:
+        name = spec.board.name
+        raise DlavmError(f"rtl: expected a board with ports of one width, got {sorted(ports)} bytes on {name}")
+    values = _parameters(spec, memories)
+    body = ",\n".join(f"      .{name}({value})" for name, value in values.items())
+    ports_text = _ports(sum(m.channels for m in memories), ports.pop())
+    return f"module {TOP} (\n{ports_text}\n);\n  dlavm_core #(\n{body}\n  ) u_core (.*);\nendmodule\n"
+
+
+def _parameters(spec: TargetSpec, memories: Sequence[Memory]) -> dict[str, str]:
+    limits, board = spec.limits, spec.board
+
+    def each(bits: int, values: Sequence[int]) -> str:
+        return "{" + ", ".join(f"{bits}'h{v:x}" for v in reversed(values)) + "}"
+
+    opcodes = sum(1 << opcode for opcode in spec.opcodes)
+    return {
+        "ID": f"32'h{spec.hash[:8]}",
+        "OPCODES": f"256'h{opcodes:x}",
+        "WEIGHT_FORMATS": f"32'h{spec.weight_format_mask:x}",
+        "UNITS": str(max(m.beat_row for m in memories) // ADDRESS_UNIT),
+        "PORT_BYTES": str(memories[0].port_bytes),
+        "SPACES": str(len(memories)),
+        "BASE": each(ADDRESS_BITS, [m.base for m in memories]),
+        "CAPACITY": each(ADDRESS_BITS, [m.capacity for m in memories]),
+        "SPACE_CHANNELS": each(8, [m.channels for m in memories]),
+        "CHANNELS": str(sum(m.channels for m in memories)),
+        "LANES": str(board.vector_lanes),
+        "ACTIVATION_ELEMENTS": str(board.activation_elements),
+        "ACCUMULATORS": str(board.accumulators),
+        "SCALARS": str(limits["scalar_registers"]),
+        "SEMAPHORES": str(limits["semaphores"]),
+        "LOOP_DEPTH": str(limits["loop_depth"]),
+        "CALL_DEPTH": str(limits["call_depth"]),
+    }
+
+
+def _ports(channels: int, port_bytes: int) -> str:
+    """The ports of dlavm_core: direction, name and bits of each."""
+    address, data = ADDRESS_BITS * channels, 8 * port_bytes * channels
+    outs = {"ar_valid": channels, "ar_addr": address, "ar_len": 8 * channels, "r_ready": channels, "aw_valid": channels,
+            "aw_addr": address, "aw_len": 8 * channels, "w_valid": channels, "w_data": data,
+            "w_strb": port_bytes * channels, "w_last": channels, "b_ready": channels}
+    ins = {"ar_ready": channels, "r_valid": channels, "r_data": data, "r_resp": 2 * channels, "aw_ready": channels,
+           "w_ready": channels, "b_valid": channels, "b_resp": 2 * channels}
+    slave_ins = {"aw_valid": 1, "aw_addr": 12, "w_valid": 1, "w_data": 32, "b_ready": 1, "ar_valid": 1, "ar_addr": 12,
+                 "r_ready": 1}
+    slave_outs = {"aw_ready": 1, "w_ready": 1, "b_valid": 1, "ar_ready": 1, "r_valid": 1, "r_data": 32}
+    lines = ["  input logic [0:0] clk_i", "  input logic [0:0] rst_i", "  output logic [0:0] busy_o"]
+    for direction, suffix, prefix, table in (("output", "o", "m", outs), ("input", "i", "m", ins),
+                                             ("input", "i", "s", slave_ins), ("output", "o", "s", slave_outs)):
+        lines += [f"  {direction} logic [{bits - 1}:0] {prefix}_{name}_{suffix}" for name, bits in table.items()]
+    return ",\n".join(lines)
+
+
+def _harness() -> list[Path]:
+    return [rtl_dir() / "sim" / "model.cpp", data_root() / "clib" / "include" / "dlavm" / "rtl_model.h"]
+
+
+def _digest(spec: TargetSpec, top: str, extra: Sequence[Path]) -> str:
+    """Of everything that a library is made of: sources and the command that compiles them."""
+    digest = hashlib.sha256((top + " ".join(_command(spec, Path("."), extra))).encode())
+    sources = [*packages(), *sorted(rtl_dir().glob("*.sv")), *_harness()]
+    for path in [*sources, *(p for directory in extra for p in sorted(directory.glob("*.sv")))]:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:32]
+
+
+def _cache() -> Path:
+    """XDG Base Directory Specification."""
+    stated = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(stated) if os.path.isabs(stated) else Path("~/.cache").expanduser()) / "dlavm" / "rtl"
+
+
+def _command(spec: TargetSpec, directory: Path, extra: Sequence[Path]) -> list[str]:
+    """Compiles the top module in `directory` to a library there. All of it is position independent."""
+    memories = spec.board.memories.values()
+    defines = {"DLAVM_RTL_CHANNELS": sum(m.channels for m in memories),
+               "DLAVM_RTL_PORT_BYTES": next(iter(memories)).port_bytes}
+    include = data_root() / "clib" / "include"
+    cflags = ["-fPIC", "-std=c++17", f"-I{include}", *(f"-D{name}={value}" for name, value in defines.items())]
+    variables = " ".join(f"{name}={value}" for name, value in make_variables().items())
+    options = {"--top-module": TOP, "-Mdir": str(directory / "obj"), "-o": str(directory / LIBRARY),
+               "-LDFLAGS": "-shared", "-CFLAGS": " ".join(cflags), "-MAKEFLAGS": variables,
+               "--x-assign": "fast", "--x-initial": "fast", "--output-split": "8000", "-j": "4"}
+    searched = [part for path in [*extra, rtl_dir()] for part in ("-y", str(path))]
+    files = [*packages(), directory / f"{TOP}.sv", _harness()[0]]
+    return ["verilator", "-cc", "--exe", "--build", "-quiet", "-O3", "--no-timing",
+            *(part for option in options.items() for part in option), *searched, *map(str, files)]
+
+
+def _build(spec: TargetSpec, top: str, directory: Path, extra: Sequence[Path]) -> Path:
+    (directory / f"{TOP}.sv").write_text(top)
+    command = _command(spec, directory, extra)
+    done = subprocess.run(command, env=verilator_env(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        tail = (done.stdout + done.stderr)[-3000:]
+        raise DlavmError(f"rtl: expected the core of {spec.name} on {spec.board.name} to compile, got\n{tail}")
+    return directory / LIBRARY

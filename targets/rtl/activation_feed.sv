@@ -1,0 +1,258 @@
+// The activation buffer, and the order in which everything is multiplied. For each unit in the unit buffer and each
+// pair of rows of src (tokens) it reads two blocks, quantises them and offers them as the operand of one block product.
+//
+//   packed weights, keys   for each row tile, for each block of 32 k, for each pair
+//   values                 for each block of 32 tokens, for each row tile, for each pair
+//
+// so `outer` counts tiles and `inner` blocks of a tile, or the other way round; only sums over `outer` (values) or
+// `inner` (else) are sums along k. An unpaired token goes with one of zeros.
+module activation_feed #(
+    parameter int unsigned UNITS = 2,
+    parameter int unsigned ENTRIES = 256,
+    parameter int unsigned GROUP_WIDTH = 8,
+    parameter int unsigned SLOT_WIDTH = 3,
+    localparam int unsigned ENTRY_WIDTH = $clog2(ENTRIES),
+    localparam int unsigned PARTS = 4 / UNITS,  // beats of a block; row tiles of a block of values
+    localparam int unsigned DEPTH = 4           // operands under way
+) (
+    input  logic                         clk_i,
+    input  logic                         rst_i,
+    // a command; steady until the next start
+    input  logic                         start_i,
+    input  logic                         values_i,
+    input  logic                         eight_i,
+    input  logic                         acc_in_i,
+    input  logic                         acc_out_i,
+    input  logic signed [4:0]            unit_exponent_i,
+    input  logic [11:0]                  batch_i,
+    input  logic [ENTRY_WIDTH:0]         rows_i,
+    input  logic [23:0]                  outer_i,
+    input  logic [23:0]                  inner_i,
+    input  logic [23:0]                  result_tiles_i,  // values: tiles of n; those behind it are padding
+    input  logic [5:0]                   tail_i,          // elements of the last block along k, 1..32
+    output logic                         idle_o,
+    // activation_load
+    input  logic [PARTS-1:0]             write_i,
+    input  logic [ENTRY_WIDTH-1:0]       write_entry_i,
+    input  logic [UNITS*128-1:0]         write_data_i,
+    input  logic                         set_done_i,
+    output logic                         set_free_o,
+    // unit buffer; kv_unpack
+    input  logic [2:0]                   push_i,
+    input  logic                         exp_valid_i,
+    input  logic [2:0]                   exp_group_i,
+    input  logic [SLOT_WIDTH-1:0]        exp_slot_i,
+    input  logic [3:0][7:0]              exp_i,
+    // the operand
+    output logic                         valid_o,
+    input  logic                         take_i,
+    output logic [1:0][31:0][11:0]       mantissa_o,
+    output logic [1:0][7:0]              exp_o,
+    output logic [1:0][17:0]             sum_o,
+    output logic                         fresh_o,    // see matrix_control
+    output logic                         load_o,
+    output logic                         keep_o,
+    output logic                         result_o,
+    output logic                         release_o,
+    output logic [SLOT_WIDTH-1:0]        slot_o,
+    output logic [GROUP_WIDTH-1:0]       group_o,
+    output logic [GROUP_WIDTH-1:0]       held_group_o
+);
+
+  // Order
+  logic                   active_q, second_q, odd_set_q, start_q;
+  logic [11:0]            batch_q;
+  logic [23:0]            outer_q, inner_q;
+  logic [ENTRY_WIDTH:0]   row_q;         // of the pair's first token
+  logic [ENTRY_WIDTH-1:0] entry_q, next_entry, stride;
+  logic [GROUP_WIDTH-1:0] pair_q, base_q;
+  logic [SLOT_WIDTH-1:0]  slot_q;
+  logic [SLOT_WIDTH:0]    units_q;
+  logic [1:0]             sets_q;
+  logic [2:0]             free_q;        // room for operands
+  logic                   issue, pair_done, unit_done, inner_last, outer_last, batch_last, lonely;
+
+  assign issue      = active_q & (second_q | (units_q != 0 && sets_q != 0 && free_q != 0));
+  assign lonely     = (row_q + 1'b1 >= rows_i);  // the pair has one token
+  assign pair_done  = issue & second_q;
+  assign unit_done  = pair_done & (row_q + (ENTRY_WIDTH + 1)'(2) >= rows_i);
+  assign inner_last = (inner_q + 24'd1 == inner_i);
+  assign outer_last = (outer_q + 24'd1 == outer_i);
+  assign batch_last = (batch_q + 12'd1 == batch_i);
+  assign set_free_o = unit_done & inner_last & (values_i | outer_last);
+  assign stride     = values_i ? ENTRY_WIDTH'(1) : ENTRY_WIDTH'(inner_i);
+
+  // where the next unit's first block stands
+  always_comb begin
+    if (values_i) next_entry = (odd_set_q ^ inner_last) ? ENTRY_WIDTH'(ENTRIES / 2) : '0;
+    else next_entry = inner_last ? '0 : ENTRY_WIDTH'(inner_q + 24'd1);
+  end
+
+  always_ff @(posedge clk_i) begin
+    start_q <= start_i;
+    if (start_i) begin
+      active_q  <= 1'b1;
+      second_q  <= 1'b0;
+      odd_set_q <= 1'b0;
+      batch_q   <= '0;
+      outer_q   <= '0;
+      inner_q   <= '0;
+      row_q     <= '0;
+      entry_q   <= '0;
+      pair_q    <= '0;
+      base_q    <= '0;
+      slot_q    <= '0;
+    end else if (issue) begin
+      second_q <= ~second_q;
+      entry_q  <= entry_q + stride;
+      if (pair_done) begin
+        row_q  <= row_q + (ENTRY_WIDTH + 1)'(2);
+        pair_q <= pair_q + 1'b1;
+      end
+      if (unit_done) begin
+        row_q   <= '0;
+        pair_q  <= '0;
+        entry_q <= next_entry;
+        slot_q  <= slot_q + 1'b1;
+        inner_q <= inner_last ? '0 : inner_q + 24'd1;
+        if (values_i || inner_last) base_q <= base_q + pair_q + 1'b1;
+        if (inner_last) begin
+          odd_set_q <= ~odd_set_q;
+          outer_q   <= outer_last ? '0 : outer_q + 24'd1;
+          if (values_i) base_q <= '0;
+          if (outer_last) begin
+            batch_q  <= batch_q + 12'd1;
+            base_q   <= '0;
+            active_q <= ~batch_last;
+          end
+        end
+      end
+    end
+    units_q <= units_q + (SLOT_WIDTH + 1)'(push_i) - (SLOT_WIDTH + 1)'(unit_done);
+    sets_q  <= sets_q + 2'(set_done_i) - 2'(set_free_o);
+    free_q  <= free_q - 3'(issue && !second_q) + 3'(take_i);
+    if (rst_i || start_i) begin
+      units_q <= '0;
+      sets_q  <= '0;
+      free_q  <= 3'(DEPTH);
+    end
+    if (rst_i) active_q <= 1'b0;
+  end
+  assign idle_o = ~active_q & ~start_q & (free_q == 3'(DEPTH));
+
+  // The buffer: fp16 as read, a block an entry.
+  logic [31:0][15:0]        block;
+  logic [PARTS-1:0][UNITS*128-1:0] raw_q;
+  for (genvar p = 0; p < int'(PARTS); p++) begin : g_part
+    logic [UNITS*128-1:0] entries [ENTRIES];
+    always_ff @(posedge clk_i) begin
+      if (write_i[p]) entries[write_entry_i] <= write_data_i;
+      raw_q[p] <= entries[entry_q];
+    end
+  end
+
+  // Exponents of the tokens' values, by slot of the block's first unit.
+  logic [31:0][7:0]      power_q;
+  logic [SLOT_WIDTH-1:0] first_slot;
+  assign first_slot = slot_q & ~SLOT_WIDTH'(PARTS - 1);
+  for (genvar g = 0; g < 8; g++) begin : g_power
+    logic [3:0][7:0] powers [2**SLOT_WIDTH];
+    always_ff @(posedge clk_i) begin
+      if (exp_valid_i && exp_group_i == 3'(g)) powers[exp_slot_i] <= exp_i;
+      power_q[4*g+:4] <= values_i ? powers[first_slot] : '0;
+    end
+  end
+
+  // What lies past k, and the token that is none, is zero.
+  logic [5:0]  count_q;
+  logic        issued_q;
+  logic [31:0][15:0] raw;
+  assign raw = raw_q;
+  always_ff @(posedge clk_i) begin
+    issued_q <= ~rst_i & ~start_i & issue;
+    count_q  <= (second_q && lonely) ? 6'd0 : (values_i ? outer_last : inner_last) ? tail_i : 6'd32;
+  end
+  always_comb for (int i = 0; i < 32; i++) block[i] = (6'(i) < count_q) ? raw[i] : '0;
+
+  logic              quantized;
+  logic [31:0][11:0] mantissa;
+  logic signed [7:0] exp;
+  logic [17:0]       sum;
+  activation_quantizer u_quantizer (
+      .clk_i, .rst_i(rst_i | start_i), .eight_i, .valid_i(issued_q), .x_i(block), .power_i(power_q),
+      .valid_o(quantized), .mantissa_o(mantissa), .exp_o(exp), .sum_o(sum));
+
+  // Operands wait; what they belong to was noted when they were issued.
+  typedef struct packed {
+    logic                   fresh;
+    logic                   load;
+    logic                   keep;
+    logic                   result;
+    logic                   release_unit;
+    logic [SLOT_WIDTH-1:0]  slot;
+    logic [GROUP_WIDTH-1:0] group;
+    logic [GROUP_WIDTH-1:0] held_group;
+  } tag_t;
+  typedef struct packed {
+    logic [1:0][31:0][11:0] mantissa;
+    logic [1:0][7:0]        exp;
+    logic [1:0][17:0]       sum;
+  } operand_t;
+  tag_t     tags [DEPTH], tag, head_tag;
+  operand_t operands [DEPTH], operand, head;
+  logic [1:0] tag_in_q, in_q, out_q;
+  logic [2:0] ready_q;
+  logic       have_first_q, first, last;
+  operand_t   first_q;
+
+  assign first           = values_i ? (outer_q == 0) : (inner_q == 0);
+  assign last            = values_i ? outer_last : inner_last;
+  assign tag.fresh        = first & ~acc_in_i;
+  assign tag.load         = first & acc_in_i;
+  assign tag.keep         = last & acc_out_i;
+  assign tag.result       = last & ~acc_out_i & (~values_i | (inner_q < result_tiles_i));
+  assign tag.release_unit = unit_done;
+  assign tag.slot         = slot_q;
+  assign tag.group        = values_i ? base_q + pair_q : pair_q;
+  assign tag.held_group   = base_q + pair_q;
+
+  always_comb begin
+    operand             = first_q;
+    operand.mantissa[1] = mantissa;
+    operand.exp[1]      = exp + 8'(unit_exponent_i);
+    operand.sum[1]      = sum;
+  end
+
+  always_ff @(posedge clk_i) begin
+    if (pair_done) begin
+      tags[tag_in_q] <= tag;
+      tag_in_q       <= tag_in_q + 2'd1;
+    end
+    if (quantized) begin
+      have_first_q        <= ~have_first_q;
+      first_q.mantissa[0] <= mantissa;
+      first_q.exp[0]      <= exp + 8'(unit_exponent_i);
+      first_q.sum[0]      <= sum;
+      if (have_first_q) begin
+        operands[in_q] <= operand;
+        in_q           <= in_q + 2'd1;
+      end
+    end
+    if (take_i) out_q <= out_q + 2'd1;
+    ready_q <= ready_q + 3'(quantized & have_first_q) - 3'(take_i);
+    if (rst_i || start_i) begin
+      tag_in_q     <= '0;
+      in_q         <= '0;
+      out_q        <= '0;
+      ready_q      <= '0;
+      have_first_q <= 1'b0;
+    end
+  end
+
+  assign valid_o  = (ready_q != 0);
+  assign head     = operands[out_q];
+  assign head_tag = tags[out_q];
+  assign {mantissa_o, exp_o, sum_o} = head;
+  assign {fresh_o, load_o, keep_o, result_o, release_o, slot_o, group_o, held_group_o} = head_tag;
+
+endmodule

@@ -1,0 +1,127 @@
+// Reads rows of src and puts their blocks of 32 into the activation buffer, row after row.
+//
+// The rows are loaded in sets: all of K for packed weights and keys, one set a batch; for values (where K counts tokens
+// and may be longer than the buffer) 32 k of all rows, one set for each block of 32 tokens, in the buffer's two halves
+// in turn. A set is loaded while one that the buffer has room for is still in use.
+module activation_load #(
+    parameter int unsigned UNITS = 2,     // 1, 2 or 4
+    parameter int unsigned ENTRIES = 256, // blocks of 32 that the activation buffer holds
+    localparam int unsigned ENTRY_WIDTH = $clog2(ENTRIES),
+    localparam int unsigned PARTS = 4 / UNITS  // beats of a block
+) (
+    input  logic                   clk_i,
+    input  logic                   rst_i,
+    // a command; steady until the next start
+    input  logic                   start_i,
+    input  logic                   values_i,
+    input  logic [31:0]            src_i,      // addresses in units of 16 bytes
+    input  logic [31:0]            src_so_i,
+    input  logic [31:0]            src_si_i,
+    input  logic [31:0]            src_b_i,
+    input  logic [11:0]            rows_i_i,   // inner rows
+    input  logic [23:0]            rows_all_i, // all rows
+    input  logic [23:0]            k_i,
+    input  logic [23:0]            sets_i,     // sets of a batch
+    input  logic [11:0]            batch_i,
+    output logic                   idle_o,
+    // read client
+    output logic                   req_valid_o,
+    input  logic                   req_ready_i,
+    output logic [31:0]            req_unit_o,
+    output logic [23:0]            req_units_o,
+    input  logic                   valid_i,
+    output logic                   ready_o,
+    input  logic                   last_i,
+    // the buffer
+    output logic [PARTS-1:0]       write_o,
+    output logic [ENTRY_WIDTH-1:0] entry_o,
+    output logic                   set_done_o,
+    input  logic                   set_free_i   // a set is no longer in use
+);
+
+  // Requests
+  logic        active_q, begin_q;
+  logic [11:0] batch_q;
+  logic [23:0] set_q, row_q, k_left_q, limit;
+  logic [31:0] base_q, batch_base_q;
+  logic [1:0]  used_q;  // sets that were asked for and not freed
+  logic        room, accept, row_last, set_last, batch_last;
+  assign limit       = (values_i && k_left_q > 24'd32) ? 24'd32 : k_left_q;
+  assign req_units_o = 24'((limit + 24'd7) >> 3);
+  assign room        = values_i ? (used_q != 2'd2) : (used_q == 2'd0);
+  assign req_valid_o = active_q & ~begin_q & (room | (row_q != 0));
+  assign accept      = req_valid_o & req_ready_i;
+  assign row_last    = (row_q + 24'd1 == rows_all_i);
+  assign set_last    = (set_q + 24'd1 == sets_i);
+  assign batch_last  = (batch_q + 12'd1 == batch_i);
+
+  row_walker u_rows (
+      .clk_i, .start_i(begin_q), .next_i(accept), .base_i(base_q), .so_i(src_so_i), .si_i(src_si_i),
+      .rows_i_i, .address_o(req_unit_o));
+
+  always_ff @(posedge clk_i) begin
+    begin_q <= 1'b0;
+    if (start_i) begin
+      active_q     <= 1'b1;
+      begin_q      <= 1'b1;
+      base_q       <= src_i;
+      batch_base_q <= src_i;
+      batch_q      <= '0;
+      set_q        <= '0;
+      row_q        <= '0;
+      k_left_q     <= k_i;
+    end else if (accept) begin
+      row_q <= row_last ? '0 : row_q + 24'd1;
+      if (row_last) begin
+        begin_q  <= 1'b1;
+        set_q    <= set_last ? '0 : set_q + 24'd1;
+        base_q   <= base_q + 32'd4;
+        k_left_q <= k_left_q - 24'd32;
+        if (set_last) begin
+          batch_q      <= batch_q + 12'd1;
+          batch_base_q <= batch_base_q + src_b_i;
+          base_q       <= batch_base_q + src_b_i;
+          k_left_q     <= k_i;
+          active_q     <= ~batch_last;
+        end
+      end
+    end
+    used_q <= used_q + 2'(accept & (row_q == 0)) - 2'(set_free_i);
+    if (rst_i || start_i) used_q <= '0;
+    if (rst_i) active_q <= 1'b0;
+  end
+
+  // Data. A row's last block may lack beats; what stands there then is never read.
+  localparam int unsigned PART_WIDTH = (PARTS > 1) ? $clog2(PARTS) : 1;
+  logic [PART_WIDTH-1:0]  part_q;
+  logic [ENTRY_WIDTH-1:0] entry_q;
+  logic                   odd_q, block_last;
+  logic [23:0]            rows_in_q;
+  assign ready_o    = 1'b1;
+  assign block_last = last_i | (part_q == PART_WIDTH'(PARTS - 1));
+  assign entry_o    = entry_q;
+  assign set_done_o = valid_i & last_i & (rows_in_q + 24'd1 == rows_all_i);
+  always_comb for (int p = 0; p < int'(PARTS); p++) write_o[p] = valid_i & (part_q == PART_WIDTH'(p));
+
+  always_ff @(posedge clk_i) begin
+    if (valid_i) begin
+      part_q <= block_last ? '0 : part_q + 1'b1;
+      if (block_last) entry_q <= entry_q + 1'b1;
+      if (last_i) rows_in_q <= rows_in_q + 24'd1;
+      if (set_done_o) begin
+        rows_in_q <= '0;
+        odd_q     <= ~odd_q;
+        entry_q   <= (values_i && !odd_q) ? ENTRY_WIDTH'(ENTRIES / 2) : '0;
+      end
+    end
+    if (rst_i || start_i) begin
+      part_q    <= '0;
+      entry_q   <= '0;
+      odd_q     <= 1'b0;
+      rows_in_q <= '0;
+    end
+  end
+
+  assign idle_o = ~active_q;
+
+endmodule

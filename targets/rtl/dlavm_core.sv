@@ -1,0 +1,251 @@
+// The accelerator of generation 3: front end, queues, engines, memory fabric, registers (doc/hardware.md draws it).
+//
+// Memory: one AXI4 master a channel, data width PORT_BYTES, one ID, INCR bursts of whole beats, in order; addresses
+// count from the start of the channel. Registers: an AXI4-Lite slave of 4 KiB.
+module dlavm_core #(
+    parameter logic [31:0] ID = '0,             // first 32 bits of the target hash
+    parameter logic [255:0] OPCODES = '1,       // those that the target has
+    parameter logic [31:0] WEIGHT_FORMATS = '1,
+    parameter int unsigned UNITS = 2,           // of 16 bytes in a beat row of the widest space
+    parameter int unsigned PORT_BYTES = 16,
+    parameter int unsigned SPACES = 1,
+    parameter logic [SPACES-1:0][mem_pkg::ADDRESS_WIDTH-1:0] BASE = '0,
+    parameter logic [SPACES-1:0][mem_pkg::ADDRESS_WIDTH-1:0] CAPACITY = {SPACES{40'h800_0000}},
+    parameter logic [SPACES-1:0][7:0] SPACE_CHANNELS = {SPACES{8'd2}},
+    parameter int unsigned CHANNELS = 2,        // of all spaces, in their order
+    parameter int unsigned CHUNK = 16,          // rows of a burst
+    parameter int unsigned READ_ROWS = 64,      // rows that a read client's buffer holds
+    parameter int unsigned LANES = 8,           // of the vector engine
+    parameter int unsigned ACTIVATION_ELEMENTS = 8192,
+    parameter int unsigned ACCUMULATORS = 4096,
+    parameter int unsigned SCALARS = 32,
+    parameter int unsigned SEMAPHORES = 32,
+    parameter int unsigned LOOP_DEPTH = 8,
+    parameter int unsigned CALL_DEPTH = 8,
+    parameter int unsigned QUEUE_DEPTH = 4,
+    localparam int unsigned PORT_BITS = 8 * PORT_BYTES
+) (
+    input  logic                                             clk_i,
+    input  logic                                             rst_i,
+    output logic                                             busy_o,  // from CONTROL.start until STATUS says done or error
+
+    output logic [CHANNELS-1:0]                              m_ar_valid_o,
+    input  logic [CHANNELS-1:0]                              m_ar_ready_i,
+    output logic [CHANNELS-1:0][mem_pkg::ADDRESS_WIDTH-1:0]  m_ar_addr_o,
+    output logic [CHANNELS-1:0][7:0]                         m_ar_len_o,
+    input  logic [CHANNELS-1:0]                              m_r_valid_i,
+    output logic [CHANNELS-1:0]                              m_r_ready_o,
+    input  logic [CHANNELS-1:0][PORT_BITS-1:0]               m_r_data_i,
+    input  logic [CHANNELS-1:0][1:0]                         m_r_resp_i,
+    output logic [CHANNELS-1:0]                              m_aw_valid_o,
+    input  logic [CHANNELS-1:0]                              m_aw_ready_i,
+    output logic [CHANNELS-1:0][mem_pkg::ADDRESS_WIDTH-1:0]  m_aw_addr_o,
+    output logic [CHANNELS-1:0][7:0]                         m_aw_len_o,
+    output logic [CHANNELS-1:0]                              m_w_valid_o,
+    input  logic [CHANNELS-1:0]                              m_w_ready_i,
+    output logic [CHANNELS-1:0][PORT_BITS-1:0]               m_w_data_o,
+    output logic [CHANNELS-1:0][PORT_BYTES-1:0]              m_w_strb_o,
+    output logic [CHANNELS-1:0]                              m_w_last_o,
+    input  logic [CHANNELS-1:0]                              m_b_valid_i,
+    output logic [CHANNELS-1:0]                              m_b_ready_o,
+    input  logic [CHANNELS-1:0][1:0]                         m_b_resp_i,
+
+    input  logic                                             s_aw_valid_i,
+    output logic                                             s_aw_ready_o,
+    input  logic [11:0]                                      s_aw_addr_i,
+    input  logic                                             s_w_valid_i,
+    output logic                                             s_w_ready_o,
+    input  logic [31:0]                                      s_w_data_i,
+    output logic                                             s_b_valid_o,
+    input  logic                                             s_b_ready_i,
+    input  logic                                             s_ar_valid_i,
+    output logic                                             s_ar_ready_o,
+    input  logic [11:0]                                      s_ar_addr_i,
+    output logic                                             s_r_valid_o,
+    input  logic                                             s_r_ready_i,
+    output logic [31:0]                                      s_r_data_o
+);
+
+  import dlavm_isa_pkg::*;
+  import core_pkg::*;
+
+  localparam int unsigned WIDTH = UNITS * mem_pkg::UNIT_BITS;
+
+  // Clients of the memory fabric. LINEAR reads weights, activations and the epilogue's operands at once.
+  localparam int unsigned READERS = 8, WRITERS = 3;
+  localparam int unsigned FRONT_READ = 0, STORE_READ = 2, MATRIX_READ = 4, VECTOR_READ = 7;
+
+  logic [READERS-1:0]                              rd_req_valid, rd_req_ready, rd_valid, rd_ready, rd_last, rd_error;
+  logic [READERS-1:0][mem_pkg::ADDRESS_WIDTH-1:0]  rd_req_addr;
+  logic [READERS-1:0][mem_pkg::COUNT_WIDTH-1:0]    rd_req_units;
+  logic [READERS-1:0][WIDTH-1:0]                   rd_data;
+  logic [WRITERS-1:0]                              wr_req_valid, wr_req_ready, wr_valid, wr_ready, wr_idle, wr_error;
+  logic [WRITERS-1:0][mem_pkg::ADDRESS_WIDTH-1:0]  wr_req_addr;
+  logic [WRITERS-1:0][mem_pkg::COUNT_WIDTH-1:0]    wr_req_units;
+  logic [WRITERS-1:0][WIDTH-1:0]                   wr_data;
+  logic [WRITERS-1:0][WIDTH/8-1:0]                 wr_strb;
+
+  // -- Registers and control --------------------------------------------------------------------------------------
+
+  logic             start_request, reset_request, start, reset_taken, core_reset, reset, abort, busy, quiet, finished, counted;
+  logic             bytes_valid;
+  error_e           error;
+  logic [2:0]       status;
+  logic [3:0]       error_code;
+  logic [31:0]      program_base, program_words, error_pc, run_error_pc;
+  logic [7:0][31:0] arg;
+  logic [63:0]      cycles, commands, bytes_read, bytes_written, command_read, command_written;
+
+  register_file #(.ID(ID)) u_registers (
+      .clk_i, .rst_i, .aw_valid_i(s_aw_valid_i), .aw_ready_o(s_aw_ready_o), .aw_addr_i(s_aw_addr_i),
+      .w_valid_i(s_w_valid_i), .w_ready_o(s_w_ready_o), .w_data_i(s_w_data_i), .b_valid_o(s_b_valid_o),
+      .b_ready_i(s_b_ready_i), .ar_valid_i(s_ar_valid_i), .ar_ready_o(s_ar_ready_o), .ar_addr_i(s_ar_addr_i),
+      .r_valid_o(s_r_valid_o), .r_ready_i(s_r_ready_i), .r_data_o(s_r_data_o),
+      .start_o(start_request), .reset_o(reset_request), .start_taken_i(start), .reset_taken_i(reset_taken),
+      .program_o(program_base), .program_words_o(program_words), .arg_o(arg), .status_i(status), .error_i(error_code),
+      .error_pc_i(run_error_pc), .cycles_i(cycles), .commands_i(commands), .bytes_read_i(bytes_read),
+      .bytes_written_i(bytes_written));
+
+  run_control u_control (
+      .clk_i, .rst_i, .start_i(start_request), .reset_i(reset_request), .start_taken_o(start), .reset_taken_o(reset_taken),
+      .core_reset_o(core_reset),
+      .abort_o(abort), .busy_i(busy), .quiet_i(quiet), .finished_i(finished), .error_i(error), .error_pc_i(error_pc),
+      .counted_i(counted), .bytes_valid_i(bytes_valid), .read_i(command_read), .written_i(command_written),
+      .status_o(status), .error_o(error_code), .error_pc_o(run_error_pc), .cycles_o(cycles), .commands_o(commands),
+      .bytes_read_o(bytes_read), .bytes_written_o(bytes_written));
+
+  assign busy_o = start_request || reset_request || status[0];
+  always_ff @(posedge clk_i) reset <= rst_i || core_reset;
+
+  // -- Front end and queues ---------------------------------------------------------------------------------------
+
+  logic                    stop, failed;
+  logic [QUEUES-1:0]       entry_valid, entry_ready, idle, signal, pass, cmd_valid, cmd_ready, cmd_done, cmd_error, queue_failed;
+  logic [QUEUES-1:0][4:0]  sem;
+  logic [QUEUES-1:0][31:0] ticket, failed_order, failed_pc;
+  logic [QUEUES-1:0][3:0]  cmd_error_code, failed_code;
+  logic [QUEUES-1:0][7:0]  cmd_opcode;
+  logic [31:0]             cmd_word [QUEUES][MAX_PAYLOAD_WORDS];
+  entry_t                  entry;
+  logic [3:0]              first_code;
+  logic [31:0]             first_order, first_pc;
+
+  front_end #(.UNITS(UNITS), .SPACES(SPACES), .BASE(BASE), .CAPACITY(CAPACITY), .OPCODES(OPCODES),
+              .WEIGHT_FORMATS(WEIGHT_FORMATS), .SCALARS(SCALARS), .SEMAPHORES(SEMAPHORES), .LOOP_DEPTH(LOOP_DEPTH),
+              .CALL_DEPTH(CALL_DEPTH)) u_front_end (
+      .clk_i, .rst_i(reset), .start_i(start), .abort_i(abort), .program_i(program_base), .program_words_i(program_words),
+      .arg_i(arg), .busy_o(busy), .finished_o(finished), .error_o(error), .error_pc_o(error_pc), .counted_o(counted),
+      .read_o(command_read), .written_o(command_written), .bytes_valid_o(bytes_valid),
+      .stop_o(stop), .entry_valid_o(entry_valid), .entry_ready_i(entry_ready), .entry_o(entry), .idle_i(idle),
+      .failed_i(failed), .failed_code_i(first_code), .failed_pc_i(first_pc),
+      .rd_req_valid_o(rd_req_valid[FRONT_READ+:2]), .rd_req_ready_i(rd_req_ready[FRONT_READ+:2]),
+      .rd_req_addr_o(rd_req_addr[FRONT_READ+:2]), .rd_req_units_o(rd_req_units[FRONT_READ+:2]),
+      .rd_valid_i(rd_valid[FRONT_READ+:2]), .rd_ready_o(rd_ready[FRONT_READ+:2]), .rd_data_i(rd_data[FRONT_READ+:2]),
+      .rd_last_i(rd_last[FRONT_READ+:2]), .rd_error_i(rd_error[FRONT_READ+:2]));
+
+  semaphores #(.COUNT(SEMAPHORES)) u_semaphores (
+      .clk_i, .clear_i(reset || start), .signal_i(signal), .sem_i(sem), .ticket_i(ticket), .pass_o(pass));
+
+  for (genvar q = 0; q < int'(QUEUES); q++) begin : g_queue
+    engine_queue #(.DEPTH(QUEUE_DEPTH)) u_queue (
+        .clk_i, .rst_i(reset || start), .stop_i(stop), .valid_i(entry_valid[q]), .ready_o(entry_ready[q]), .entry_i(entry),
+        .idle_o(idle[q]), .signal_o(signal[q]), .sem_o(sem[q]), .ticket_o(ticket[q]), .pass_i(pass[q]),
+        .cmd_valid_o(cmd_valid[q]), .cmd_ready_i(cmd_ready[q]), .cmd_opcode_o(cmd_opcode[q]), .cmd_word_o(cmd_word[q]),
+        .done_i(cmd_done[q]), .error_i(cmd_error[q]), .error_code_i(cmd_error_code[q]),
+        .failed_o(queue_failed[q]), .failed_code_o(failed_code[q]), .failed_order_o(failed_order[q]),
+        .failed_pc_o(failed_pc[q]));
+  end
+
+  // The first of the commands that failed, in the order of the program's run.
+  always_comb begin
+    failed      = |queue_failed;
+    first_code  = '0;
+    first_order = '1;
+    first_pc    = '0;
+    for (int q = 0; q < int'(QUEUES); q++) begin
+      if (queue_failed[q] && failed_order[q] <= first_order) begin
+        first_code  = failed_code[q];
+        first_order = failed_order[q];
+        first_pc    = failed_pc[q];
+      end
+    end
+  end
+
+  // -- Engines ----------------------------------------------------------------------------------------------------
+
+  logic                    table_write;
+  logic [1:0]              table_slot, act_slot;
+  logic [10:0]             table_index;
+  logic [63:0]             table_pair;
+  logic [UNITS-1:0][10:0]  act_index;
+  logic [UNITS-1:0][63:0]  act_pair;
+
+  store_engine #(.UNITS(UNITS), .SPACES(SPACES), .BASE(BASE), .CAPACITY(CAPACITY)) u_store (
+      .clk_i, .rst_i(reset), .cmd_valid_i(cmd_valid[STORE]), .cmd_ready_o(cmd_ready[STORE]),
+      .cmd_opcode_i(cmd_opcode[STORE]), .cmd_word_i(cmd_word[STORE]), .done_o(cmd_done[STORE]), .error_o(cmd_error[STORE]),
+      .error_code_o(cmd_error_code[STORE]),
+      .rd_req_valid_o(rd_req_valid[STORE_READ+:2]), .rd_req_ready_i(rd_req_ready[STORE_READ+:2]),
+      .rd_req_addr_o(rd_req_addr[STORE_READ+:2]), .rd_req_units_o(rd_req_units[STORE_READ+:2]),
+      .rd_valid_i(rd_valid[STORE_READ+:2]), .rd_ready_o(rd_ready[STORE_READ+:2]), .rd_data_i(rd_data[STORE_READ+:2]),
+      .rd_error_i(rd_error[STORE_READ+:2]),
+      .wr_req_valid_o(wr_req_valid[STORE]), .wr_req_ready_i(wr_req_ready[STORE]), .wr_req_addr_o(wr_req_addr[STORE]),
+      .wr_req_units_o(wr_req_units[STORE]), .wr_valid_o(wr_valid[STORE]), .wr_ready_i(wr_ready[STORE]),
+      .wr_data_o(wr_data[STORE]), .wr_strb_o(wr_strb[STORE]), .wr_idle_i(wr_idle[STORE]), .wr_error_i(wr_error[STORE]),
+      .table_write_o(table_write), .table_slot_o(table_slot), .table_index_o(table_index), .table_pair_o(table_pair));
+
+  logic unused_last;
+  assign unused_last = ^rd_last[STORE_READ+:2];
+
+  matrix_engine #(.UNITS(UNITS), .PORT_BYTES(PORT_BYTES), .ACTIVATION_ELEMENTS(ACTIVATION_ELEMENTS),
+                  .ACCUMULATORS(ACCUMULATORS)) u_matrix (
+      .clk_i, .rst_i(reset), .cmd_valid_i(cmd_valid[MATRIX]), .cmd_ready_o(cmd_ready[MATRIX]),
+      .cmd_opcode_i(cmd_opcode[MATRIX]), .cmd_word_i(cmd_word[MATRIX]), .done_o(cmd_done[MATRIX]),
+      .error_o(cmd_error[MATRIX]), .error_code_o(cmd_error_code[MATRIX]),
+      .rd_req_valid_o(rd_req_valid[MATRIX_READ+:3]), .rd_req_ready_i(rd_req_ready[MATRIX_READ+:3]),
+      .rd_req_addr_o(rd_req_addr[MATRIX_READ+:3]), .rd_req_units_o(rd_req_units[MATRIX_READ+:3]),
+      .rd_valid_i(rd_valid[MATRIX_READ+:3]), .rd_ready_o(rd_ready[MATRIX_READ+:3]), .rd_data_i(rd_data[MATRIX_READ+:3]),
+      .rd_last_i(rd_last[MATRIX_READ+:3]), .rd_error_i(rd_error[MATRIX_READ+:3]),
+      .wr_req_valid_o(wr_req_valid[MATRIX]), .wr_req_ready_i(wr_req_ready[MATRIX]), .wr_req_addr_o(wr_req_addr[MATRIX]),
+      .wr_req_units_o(wr_req_units[MATRIX]), .wr_valid_o(wr_valid[MATRIX]), .wr_ready_i(wr_ready[MATRIX]),
+      .wr_data_o(wr_data[MATRIX]), .wr_strb_o(wr_strb[MATRIX]), .wr_idle_i(wr_idle[MATRIX]), .wr_error_i(wr_error[MATRIX]),
+      .act_slot_o(act_slot), .act_index_o(act_index), .act_pair_i(act_pair));
+
+  act_tables #(.READERS(UNITS)) u_epilogue_tables (
+      .clk_i, .rst_i(reset), .write_i(table_write), .write_slot_i(table_slot), .write_index_i(table_index),
+      .write_pair_i(table_pair), .slot_i(act_slot), .index_i(act_index), .pair_o(act_pair));
+
+  vector_engine #(.UNITS(UNITS), .LANES(LANES), .WORDS(MAX_PAYLOAD_WORDS)) u_vector (
+      .clk_i, .rst_i(reset), .cmd_valid_i(cmd_valid[VECTOR]), .cmd_ready_o(cmd_ready[VECTOR]),
+      .cmd_opcode_i(cmd_opcode[VECTOR]), .cmd_word_i(cmd_word[VECTOR]), .done_o(cmd_done[VECTOR]),
+      .error_o(cmd_error[VECTOR]), .error_code_o(cmd_error_code[VECTOR]),
+      .rd_req_valid_o(rd_req_valid[VECTOR_READ]), .rd_req_ready_i(rd_req_ready[VECTOR_READ]),
+      .rd_req_addr_o(rd_req_addr[VECTOR_READ]), .rd_req_units_o(rd_req_units[VECTOR_READ]),
+      .rd_valid_i(rd_valid[VECTOR_READ]), .rd_ready_o(rd_ready[VECTOR_READ]), .rd_data_i(rd_data[VECTOR_READ]),
+      .rd_last_i(rd_last[VECTOR_READ]), .rd_error_i(rd_error[VECTOR_READ]),
+      .wr_req_valid_o(wr_req_valid[VECTOR]), .wr_req_ready_i(wr_req_ready[VECTOR]), .wr_req_addr_o(wr_req_addr[VECTOR]),
+      .wr_req_units_o(wr_req_units[VECTOR]), .wr_valid_o(wr_valid[VECTOR]), .wr_ready_i(wr_ready[VECTOR]),
+      .wr_data_o(wr_data[VECTOR]), .wr_strb_o(wr_strb[VECTOR]), .wr_idle_i(wr_idle[VECTOR]), .wr_error_i(wr_error[VECTOR]),
+      .table_write_i(table_write), .table_slot_i(table_slot), .table_index_i(table_index), .table_pair_i(table_pair));
+
+  // -- Memory -----------------------------------------------------------------------------------------------------
+
+  logic fabric_quiet;
+  assign quiet = fabric_quiet && idle == '1;
+
+  memory_fabric #(.READERS(READERS), .WRITERS(WRITERS), .UNITS(UNITS), .PORT_BYTES(PORT_BYTES), .SPACES(SPACES),
+                  .BASE(BASE), .CAPACITY(CAPACITY), .SPACE_CHANNELS(SPACE_CHANNELS), .CHANNELS(CHANNELS), .CHUNK(CHUNK),
+                  .READ_ROWS(READ_ROWS)) u_fabric (
+      .clk_i, .rst_i(reset), .quiet_o(fabric_quiet),
+      .rd_req_valid_i(rd_req_valid), .rd_req_ready_o(rd_req_ready), .rd_req_addr_i(rd_req_addr),
+      .rd_req_units_i(rd_req_units), .rd_valid_o(rd_valid), .rd_ready_i(rd_ready), .rd_data_o(rd_data),
+      .rd_last_o(rd_last), .rd_error_o(rd_error),
+      .wr_req_valid_i(wr_req_valid), .wr_req_ready_o(wr_req_ready), .wr_req_addr_i(wr_req_addr),
+      .wr_req_units_i(wr_req_units), .wr_valid_i(wr_valid), .wr_ready_o(wr_ready), .wr_data_i(wr_data),
+      .wr_strb_i(wr_strb), .wr_idle_o(wr_idle), .wr_error_o(wr_error),
+      .ar_valid_o(m_ar_valid_o), .ar_ready_i(m_ar_ready_i), .ar_addr_o(m_ar_addr_o), .ar_len_o(m_ar_len_o),
+      .r_valid_i(m_r_valid_i), .r_ready_o(m_r_ready_o), .r_data_i(m_r_data_i), .r_resp_i(m_r_resp_i),
+      .aw_valid_o(m_aw_valid_o), .aw_ready_i(m_aw_ready_i), .aw_addr_o(m_aw_addr_o), .aw_len_o(m_aw_len_o),
+      .w_valid_o(m_w_valid_o), .w_ready_i(m_w_ready_i), .w_data_o(m_w_data_o), .w_strb_o(m_w_strb_o),
+      .w_last_o(m_w_last_o), .b_valid_i(m_b_valid_i), .b_ready_o(m_b_ready_o), .b_resp_i(m_b_resp_i));
+
+endmodule

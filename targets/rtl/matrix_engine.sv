@@ -1,0 +1,299 @@
+// The matrix engine: executes LINEAR (doc/isa, doc/numerics.md section 3). doc/hardware.md draws its datapath.
+//
+// One command at a time. Its parts run decoupled, each with its own loops over batches, tiles and rows, and wait for
+// each other only where a buffer is full or empty; there is no other sequencer.
+//
+// `done_o` comes when memory has acknowledged every byte. An error of the command's fields comes instead, before
+// anything is read or written. After an error of the bus the engine swallows what memory still delivers and takes no
+// command until a reset.
+module matrix_engine #(
+    parameter int unsigned UNITS = 2,        // 16-byte units of a beat: 1, 2 or 4
+    parameter int unsigned PORT_BYTES = 16,  // of a channel, at most a beat
+    parameter int unsigned ACTIVATION_ELEMENTS = 8192,
+    parameter int unsigned ACCUMULATORS = 4096,
+    localparam int unsigned CLIENTS = 3      // weights, activations, operands of the epilogue
+) (
+    input  logic                              clk_i,
+    input  logic                              rst_i,
+    // command
+    input  logic                              cmd_valid_i,
+    output logic                              cmd_ready_o,
+    input  logic [7:0]                        cmd_opcode_i,
+    input  logic [31:0]                       cmd_word_i [dlavm_isa_pkg::LINEAR_WORDS],
+    output logic                              done_o,
+    output logic                              error_o,
+    output logic [3:0]                        error_code_o,
+    // read clients
+    output logic [CLIENTS-1:0]                rd_req_valid_o,
+    input  logic [CLIENTS-1:0]                rd_req_ready_i,
+    output logic [CLIENTS-1:0][39:0]          rd_req_addr_o,
+    output logic [CLIENTS-1:0][23:0]          rd_req_units_o,
+    input  logic [CLIENTS-1:0]                rd_valid_i,
+    output logic [CLIENTS-1:0]                rd_ready_o,
+    input  logic [CLIENTS-1:0][UNITS*128-1:0] rd_data_i,
+    input  logic [CLIENTS-1:0]                rd_last_i,
+    input  logic [CLIENTS-1:0]                rd_error_i,
+    // write client
+    output logic                              wr_req_valid_o,
+    input  logic                              wr_req_ready_i,
+    output logic [39:0]                       wr_req_addr_o,
+    output logic [23:0]                       wr_req_units_o,
+    output logic                              wr_valid_o,
+    input  logic                              wr_ready_i,
+    output logic [UNITS*128-1:0]              wr_data_o,
+    output logic [UNITS*16-1:0]               wr_strb_o,
+    input  logic                              wr_idle_i,
+    input  logic                              wr_error_i,
+    // activation tables: a reader a lane of the epilogue, answered a cycle later with {base, slope}
+    output logic [1:0]                        act_slot_o,
+    output logic [UNITS-1:0][10:0]            act_index_o,
+    input  logic [UNITS-1:0][63:0]            act_pair_i
+);
+
+  import dlavm_isa_pkg::*;
+  import dlavm_formats_pkg::*;
+
+  localparam int unsigned TILE = 8 * UNITS;
+  localparam int unsigned PARTS = 32 / TILE;
+  localparam int unsigned ENTRIES = ACTIVATION_ELEMENTS / 32;
+  localparam int unsigned ENTRY_WIDTH = $clog2(ENTRIES);
+  // Tokens go in pairs and columns in tiles, so that twice the accumulators are needed for the worst shape.
+  localparam int unsigned LINES = ACCUMULATORS / UNITS;
+  localparam int unsigned GROUP_WIDTH = $clog2(LINES) - 3;
+  localparam int unsigned SLOT_WIDTH = 3;
+  localparam int unsigned RESULT_BLOCKS = 4;
+  localparam int unsigned WEIGHTS = 0, ACTIVATIONS = 1, OPERANDS = 2;
+
+  if (UNITS != 1 && UNITS != 2 && UNITS != 4) begin : g_units
+    $error("a beat has 1, 2 or 4 units");
+  end
+  if (ENTRIES * TILE > 2 * ACCUMULATORS) begin : g_tile
+    $error("a row tile of as many rows as the activation buffer holds has no room");
+  end
+  if (2 * (ACCUMULATORS / 32) > ENTRIES) begin : g_values
+    $error("two blocks of 32 tokens of P have no room in the activation buffer");
+  end
+
+  // -- The command ------------------------------------------------------------------------------------------------
+
+  typedef enum logic [2:0] {IDLE, CHECK, BEGIN, RUN, HALT} state_e;
+  state_e      state_q;
+  logic [23:0] acc_rows_q, acc_n_q;
+  logic        check_done, nothing, bus_error, quiet, start, clear, finished;
+  logic [2:0]  quiet_q;
+  logic [7:0]  cmd_opcode_q;
+  error_e      check_error;
+
+  format_t     format;
+  logic        keys, values;
+  logic [23:0] rows, k_blocks, n_blocks, tiles, tile_units, k, n;
+  logic [5:0]  k_tail, n_tail;
+  logic [11:0] rows_i, batch;
+  logic [31:0] word0;
+  logic        acc_in, acc_out, mul_aux, add_aux;
+  assign word0   = cmd_word_i[0];
+  assign rows_i  = cmd_word_i[LINEAR_ROWS_I_WORD][11:0];
+  assign batch   = cmd_word_i[LINEAR_BATCH_WORD][11:0];
+  assign k       = cmd_word_i[LINEAR_K_WORD][23:0];
+  assign n       = cmd_word_i[LINEAR_N_WORD][23:0];
+  assign acc_in  = word0[LINEAR_ACC_IN_LSB];
+  assign acc_out = word0[LINEAR_ACC_OUT_LSB];
+  assign mul_aux = (word0[LINEAR_AUX_MODE_LSB+:2] == AUX_MODE_MUL);
+  assign add_aux = (word0[LINEAR_AUX_MODE_LSB+:2] == AUX_MODE_ADD);
+
+  linear_decode #(.UNITS(UNITS), .ACTIVATION_ELEMENTS(ACTIVATION_ELEMENTS), .ACCUMULATORS(ACCUMULATORS)) u_decode (
+      .clk_i, .rst_i, .check_i(state_q == IDLE && cmd_valid_i), .word_i(cmd_word_i), .acc_rows_i(acc_rows_q),
+      .acc_n_i(acc_n_q), .done_o(check_done), .nothing_o(nothing), .error_o(check_error), .format_o(format),
+      .keys_o(keys), .values_o(values), .rows_o(rows), .k_blocks_o(k_blocks), .n_blocks_o(n_blocks), .k_tail_o(k_tail),
+      .n_tail_o(n_tail), .tiles_o(tiles), .tile_units_o(tile_units));
+
+  assign cmd_ready_o = (state_q == IDLE);
+  assign bus_error   = (state_q == RUN) & (|(rd_valid_i & rd_error_i) | wr_error_i);
+  assign start       = (state_q == BEGIN);
+  assign clear       = rst_i | (state_q != RUN);
+  // An engine that has just been started, or a write that has just been handed over, shows itself a cycle later.
+  assign finished    = (state_q == RUN) & quiet & (&quiet_q);
+
+  always_ff @(posedge clk_i) begin
+    done_o       <= 1'b0;
+    error_o      <= 1'b0;
+    quiet_q      <= (state_q == RUN) ? {quiet_q[1:0], quiet} : '0;
+    case (state_q)
+      IDLE: if (cmd_valid_i) state_q <= CHECK;
+      CHECK:
+      if (check_done) begin
+        state_q <= BEGIN;
+        if (check_error != ERROR_NONE || nothing || cmd_opcode_q != OP_LINEAR) begin
+          state_q      <= IDLE;
+          done_o       <= (check_error == ERROR_NONE) && (cmd_opcode_q == OP_LINEAR);
+          error_o      <= (check_error != ERROR_NONE) || (cmd_opcode_q != OP_LINEAR);
+          error_code_o <= (cmd_opcode_q == OP_LINEAR) ? check_error : ERROR_ILLEGAL_OPCODE;
+        end
+      end
+      BEGIN: state_q <= RUN;
+      RUN:
+      if (bus_error) begin
+        state_q      <= HALT;
+        error_o      <= 1'b1;
+        error_code_o <= ERROR_BUS;
+      end else if (finished) begin
+        state_q <= IDLE;
+        done_o  <= 1'b1;
+        if (acc_out) begin
+          acc_rows_q <= rows;
+          acc_n_q    <= n;
+        end
+      end
+      default: ;
+    endcase
+    if (rst_i) begin
+      state_q    <= IDLE;
+      done_o     <= 1'b0;
+      error_o    <= 1'b0;
+      acc_rows_q <= '0;
+      acc_n_q    <= '0;
+    end
+  end
+  always_ff @(posedge clk_i) if (state_q == IDLE) cmd_opcode_q <= cmd_opcode_i;
+
+  // -- Weights ----------------------------------------------------------------------------------------------------
+
+  logic                             fetch_idle, unpack_ready, kv_ready, short_slots, unit_release;
+  logic [SLOT_WIDTH-1:0]            first_slot, kv_slot, read_slot, meta_slot;
+  logic [SLOT_WIDTH:0]              room;
+  logic [2:0]                       push, kv_push;
+  logic                             unpack_push;
+  logic [UNITS-1:0]                 unpack_write, kv_write;
+  logic [3:0]                       unpack_entry, kv_entry, read_entry;
+  logic [UNITS-1:0][3:0][3:0][11:0] unpack_code, kv_code, code;
+  logic [UNITS-1:0][1:0]            unpack_write_meta, kv_write_meta;
+  logic [UNITS-1:0][7:0][23:0]      unpack_metadata, kv_metadata, metadata;
+  logic                             token_exp_valid, cache;
+  logic [2:0]                       token_exp_group;
+  logic [3:0][7:0]                  token_exp;
+  logic [31:0]                      weight_unit;
+  assign cache       = keys | values;
+  assign short_slots = format.element inside {ELEMENT_INT4, ELEMENT_E2M1, ELEMENT_E2M3};
+  assign push        = cache ? kv_push : {2'd0, unpack_push};
+
+  weight_fetch #(.UNITS(UNITS)) u_fetch (
+      .clk_i, .rst_i(rst_i | (state_q == HALT)), .start_i(start), .keys_i(keys), .values_i(values),
+      .wgt_i(cmd_word_i[LINEAR_WGT_WORD]), .wgt_tile_i(cmd_word_i[LINEAR_WGT_TILE_WORD]),
+      .wgt_b_i(cmd_word_i[LINEAR_WGT_B_WORD]), .tile_units_i(tile_units), .tiles_i(values ? k_blocks : tiles),
+      .dim_blocks_i(keys ? k_blocks : n_blocks), .batch_i(batch), .idle_o(fetch_idle),
+      .req_valid_o(rd_req_valid_o[WEIGHTS]), .req_ready_i(rd_req_ready_i[WEIGHTS]), .req_unit_o(weight_unit),
+      .req_units_o(rd_req_units_o[WEIGHTS]));
+
+  weight_unpack #(.UNITS(UNITS), .PORT_BYTES(PORT_BYTES)) u_unpack (
+      .clk_i, .rst_i, .clear_i(clear), .enable_i(state_q == RUN && !cache), .element_i(format.element),
+      .group_blocks_i(format.group_blocks), .e8m0_i(format.e8m0), .zero_i(format.zero), .blocks_i(k_blocks),
+      .valid_i(rd_valid_i[WEIGHTS]), .ready_o(unpack_ready), .beat_i(rd_data_i[WEIGHTS]), .room_i(room != 0),
+      .write_o(unpack_write), .entry_o(unpack_entry), .code_o(unpack_code), .write_meta_o(unpack_write_meta),
+      .metadata_o(unpack_metadata), .push_o(unpack_push));
+
+  kv_unpack #(.UNITS(UNITS), .PORT_BYTES(PORT_BYTES), .SLOT_WIDTH(SLOT_WIDTH)) u_kv (
+      .clk_i, .rst_i, .clear_i(clear), .enable_i(state_q == RUN && cache), .values_i(values),
+      .dim_blocks_i(keys ? k_blocks : n_blocks), .dim_tail_i(keys ? k_tail : n_tail), .valid_i(rd_valid_i[WEIGHTS]),
+      .ready_o(kv_ready), .beat_i(rd_data_i[WEIGHTS]), .slot_i(first_slot), .room_i(room), .write_o(kv_write),
+      .slot_o(kv_slot), .entry_o(kv_entry), .code_o(kv_code), .write_meta_o(kv_write_meta), .metadata_o(kv_metadata),
+      .exp_valid_o(token_exp_valid), .exp_group_o(token_exp_group), .exp_o(token_exp), .push_o(kv_push));
+
+  unit_buffer #(.UNITS(UNITS)) u_units (
+      .clk_i, .rst_i(clear), .short_i(short_slots), .write_slot_o(first_slot), .room_o(room),
+      .write_i(cache ? kv_write : unpack_write), .write_slot_i(cache ? kv_slot : first_slot),
+      .write_entry_i(cache ? kv_entry : unpack_entry), .code_i(cache ? kv_code : unpack_code),
+      .write_meta_i(cache ? kv_write_meta : unpack_write_meta), .meta_slot_i(first_slot),
+      .metadata_i(cache ? kv_metadata : unpack_metadata), .push_i(push), .read_slot_i(read_slot),
+      .read_entry_i(read_entry), .code_o(code), .read_meta_slot_i(meta_slot), .metadata_o(metadata),
+      .release_i(unit_release));
+
+  // -- Activations ------------------------------------------------------------------------------------------------
+
+  logic                   load_idle, feed_idle, set_done, set_free, operand_valid, operand_take;
+  logic                   fresh, load, keep, result, release_last;
+  logic [4/UNITS-1:0]     load_write;
+  logic [ENTRY_WIDTH-1:0] load_entry;
+  logic [1:0][31:0][11:0] mantissa;
+  logic [1:0][7:0]        exp;
+  logic [1:0][17:0]       sum;
+  logic [SLOT_WIDTH-1:0]  slot;
+  logic [GROUP_WIDTH-1:0] group, held_group;
+  logic [31:0]            activation_unit;
+  logic                   load_ready;
+
+  activation_load #(.UNITS(UNITS), .ENTRIES(ENTRIES)) u_load (
+      .clk_i, .rst_i(rst_i | (state_q == HALT)), .start_i(start), .values_i(values),
+      .src_i(cmd_word_i[LINEAR_SRC_WORD]), .src_so_i(cmd_word_i[LINEAR_SRC_SO_WORD]),
+      .src_si_i(cmd_word_i[LINEAR_SRC_SI_WORD]), .src_b_i(cmd_word_i[LINEAR_SRC_B_WORD]), .rows_i_i(rows_i),
+      .rows_all_i(rows), .k_i(k), .sets_i(values ? k_blocks : 24'd1), .batch_i(batch), .idle_o(load_idle),
+      .req_valid_o(rd_req_valid_o[ACTIVATIONS]), .req_ready_i(rd_req_ready_i[ACTIVATIONS]),
+      .req_unit_o(activation_unit), .req_units_o(rd_req_units_o[ACTIVATIONS]),
+      .valid_i(rd_valid_i[ACTIVATIONS] & load_ready), .ready_o(load_ready), .last_i(rd_last_i[ACTIVATIONS]),
+      .write_o(load_write), .entry_o(load_entry), .set_done_o(set_done), .set_free_i(set_free));
+
+  activation_feed #(.UNITS(UNITS), .ENTRIES(ENTRIES), .GROUP_WIDTH(GROUP_WIDTH), .SLOT_WIDTH(SLOT_WIDTH)) u_feed (
+      .clk_i, .rst_i(rst_i | (state_q == HALT)), .start_i(start), .values_i(values),
+      .eight_i(word0[LINEAR_ACT_BITS_LSB] == ACT_BITS_B8), .acc_in_i(acc_in), .acc_out_i(acc_out),
+      .unit_exponent_i(format.unit_exponent), .batch_i(batch), .rows_i(rows[ENTRY_WIDTH:0]),
+      .outer_i(values ? k_blocks : tiles), .inner_i(values ? 24'(n_blocks * PARTS) : k_blocks), .result_tiles_i(tiles),
+      .tail_i(k_tail), .idle_o(feed_idle), .write_i(load_write), .write_entry_i(load_entry),
+      .write_data_i(rd_data_i[ACTIVATIONS]), .set_done_i(set_done), .set_free_o(set_free), .push_i(push),
+      .exp_valid_i(token_exp_valid), .exp_group_i(token_exp_group), .exp_slot_i(first_slot), .exp_i(token_exp),
+      .valid_o(operand_valid), .take_i(operand_take), .mantissa_o(mantissa), .exp_o(exp), .sum_o(sum), .fresh_o(fresh),
+      .load_o(load), .keep_o(keep), .result_o(result), .release_o(release_last), .slot_o(slot), .group_o(group),
+      .held_group_o(held_group));
+
+  // -- Products ---------------------------------------------------------------------------------------------------
+
+  logic                        array_idle, result_valid, result_free;
+  logic [2:0]                  result_row;
+  logic [UNITS-1:0][1:0][31:0] acc;
+  matrix_array #(.UNITS(UNITS), .LINES(LINES), .SLOT_WIDTH(SLOT_WIDTH), .RESULT_BLOCKS(RESULT_BLOCKS)) u_array (
+      .clk_i, .rst_i(clear), .element_i(format.element), .e8m0_i(format.e8m0), .zero_i(format.zero), .keys_i(keys),
+      .valid_i(operand_valid), .take_o(operand_take), .mantissa_i(mantissa), .exp_i(exp), .sum_i(sum), .fresh_i(fresh),
+      .load_i(load), .keep_i(keep), .result_i(result), .release_i(release_last), .slot_i(slot), .group_i(group),
+      .held_group_i(held_group), .read_slot_o(read_slot), .read_entry_o(read_entry), .code_i(code),
+      .meta_slot_o(meta_slot), .metadata_i(metadata), .release_o(unit_release), .result_o(result_valid),
+      .result_row_o(result_row), .acc_o(acc), .result_free_i(result_free), .idle_o(array_idle));
+
+  // -- Epilogue ---------------------------------------------------------------------------------------------------
+
+  logic        operand_fetch_idle, epilogue_idle, epilogue_ready, begin_epilogue, use_row_scale, use_bias;
+  logic [31:0] operand_unit, result_unit;
+  assign begin_epilogue = start & ~acc_out;
+  assign use_row_scale  = word0[LINEAR_USE_ROW_SCALE_LSB];
+  assign use_bias       = word0[LINEAR_USE_BIAS_LSB];
+  assign act_slot_o     = word0[LINEAR_ACT_SLOT_LSB+:2];
+
+  epilogue_fetch #(.UNITS(UNITS)) u_operands (
+      .clk_i, .rst_i(rst_i | (state_q == HALT)), .start_i(begin_epilogue), .use_row_scale_i(use_row_scale),
+      .use_bias_i(use_bias), .use_aux_i(mul_aux | add_aux), .row_scale_i(cmd_word_i[LINEAR_ROW_SCALE_WORD]),
+      .bias_i(cmd_word_i[LINEAR_BIAS_WORD]), .aux_i(cmd_word_i[LINEAR_AUX_WORD]),
+      .aux_so_i(cmd_word_i[LINEAR_AUX_SO_WORD]), .aux_si_i(cmd_word_i[LINEAR_AUX_SI_WORD]), .rows_i_i(rows_i),
+      .rows_all_i(rows), .n_i(n), .tiles_i(tiles), .batch_i(batch), .idle_o(operand_fetch_idle),
+      .req_valid_o(rd_req_valid_o[OPERANDS]), .req_ready_i(rd_req_ready_i[OPERANDS]), .req_unit_o(operand_unit),
+      .req_units_o(rd_req_units_o[OPERANDS]));
+
+  epilogue #(.UNITS(UNITS), .PORT_BYTES(PORT_BYTES), .ROWS_MAX(ENTRIES), .RESULT_BLOCKS(RESULT_BLOCKS)) u_epilogue (
+      .clk_i, .rst_i(rst_i | (state_q == HALT)), .start_i(begin_epilogue), .use_scale_i(word0[LINEAR_USE_SCALE_LSB]),
+      .use_row_scale_i(use_row_scale), .use_bias_i(use_bias), .use_act_i(word0[LINEAR_USE_ACT_LSB]),
+      .mul_aux_i(mul_aux), .add_aux_i(add_aux), .scale_i(cmd_word_i[LINEAR_SCALE_WORD]),
+      .dst_i(cmd_word_i[LINEAR_DST_WORD]), .dst_so_i(cmd_word_i[LINEAR_DST_SO_WORD]),
+      .dst_si_i(cmd_word_i[LINEAR_DST_SI_WORD]), .dst_b_i(cmd_word_i[LINEAR_DST_B_WORD]), .rows_i_i(rows_i),
+      .rows_all_i(rows), .n_i(n), .tiles_i(tiles), .batch_i(batch), .idle_o(epilogue_idle), .result_i(result_valid),
+      .result_row_i(result_row), .acc_i(acc), .result_free_o(result_free), .valid_i(rd_valid_i[OPERANDS]),
+      .ready_o(epilogue_ready), .data_i(rd_data_i[OPERANDS]), .last_i(rd_last_i[OPERANDS]), .act_index_o, .act_pair_i,
+      .req_valid_o(wr_req_valid_o), .req_ready_i(wr_req_ready_i), .req_unit_o(result_unit),
+      .req_units_o(wr_req_units_o), .valid_o(wr_valid_o), .ready_i(wr_ready_i), .data_o(wr_data_o), .strb_o(wr_strb_o),
+      .written_i(wr_idle_i));
+
+  assign rd_req_addr_o = {{4'd0, operand_unit, 4'd0}, {4'd0, activation_unit, 4'd0}, {4'd0, weight_unit, 4'd0}};
+  assign wr_req_addr_o = {4'd0, result_unit, 4'd0};
+  assign rd_ready_o    = {epilogue_ready, load_ready, cache ? kv_ready : unpack_ready} | {CLIENTS{state_q == HALT}};
+  assign quiet         = fetch_idle & load_idle & feed_idle & array_idle & operand_fetch_idle & epilogue_idle;
+
+  // What the parts need of a word is less than the word.
+  logic unused_words;
+  assign unused_words = &{1'b0, word0, rd_last_i[WEIGHTS], format.packed_weights};
+
+endmodule

@@ -1,0 +1,108 @@
+// Plays an operand through the lanes: for each slice of the unit either half, a step a cycle. The unit buffer answers a
+// cycle after its address, so what goes to the lanes is registered here. Operands follow each other without a gap.
+module matrix_steps #(
+    parameter int unsigned RESULT_BLOCKS = 4,  // block results that the epilogue has room for
+    parameter int unsigned SLOT_WIDTH = 3,
+    parameter int unsigned GROUP_WIDTH = 8
+) (
+    input  logic                   clk_i,
+    input  logic                   rst_i,
+    input  logic                   narrow_i,       // 4 slices, else 8
+    input  logic                   six_i,          // entries of two slices
+    // the operand (activation_feed)
+    input  logic                   valid_i,
+    output logic                   take_o,
+    input  logic [1:0][31:0][11:0] mantissa_i,
+    input  logic [1:0][7:0]        exp_i,
+    input  logic [1:0][17:0]       sum_i,
+    input  logic                   fresh_i,
+    input  logic                   load_i,
+    input  logic                   keep_i,
+    input  logic                   result_i,
+    input  logic                   release_i,
+    input  logic [SLOT_WIDTH-1:0]  slot_i,
+    input  logic [GROUP_WIDTH-1:0] group_i,
+    input  logic [GROUP_WIDTH-1:0] held_group_i,
+    // unit buffer
+    output logic [SLOT_WIDTH-1:0]  read_slot_o,
+    output logic [3:0]             read_entry_o,
+    // quads and matrix_control
+    output logic                   valid_o,
+    output logic                   first_o,
+    output logic                   last_o,
+    output logic                   odd_o,
+    output logic [7:0][26:0]       pair_o,
+    output logic [1:0][3:0][11:0]  mantissa_o,
+    output logic [1:0][7:0]        exp_o,
+    output logic [1:0][17:0]       sum_o,
+    output logic                   fresh_o,
+    output logic                   load_o,
+    output logic                   keep_o,
+    output logic                   result_o,
+    output logic                   release_o,
+    output logic [SLOT_WIDTH-1:0]  slot_o,
+    output logic [GROUP_WIDTH-1:0] group_o,
+    output logic [GROUP_WIDTH-1:0] held_group_o,
+    // a block's result has left the epilogue
+    input  logic                   result_free_i,
+    // blocks under way
+    input  logic                   retire_i,
+    output logic                   idle_o
+);
+
+  localparam int unsigned COUNT_WIDTH = $clog2(RESULT_BLOCKS + 1);
+
+  logic                   running_q, half_q, go, step, slice_last;
+  logic [2:0]             slice_q;
+  logic [COUNT_WIDTH-1:0] room_q;
+  logic [3:0]             under_way_q;
+
+  // A block starts when the operand is there and its result has room; it is then never stopped.
+  assign go         = valid_i & (~result_i | (room_q != 0));
+  assign step       = running_q | go;
+  assign slice_last = narrow_i ? (slice_q[1:0] == 2'd3) : (slice_q == 3'd7);
+  assign take_o     = step & half_q & slice_last;
+
+  assign read_slot_o  = slot_i;
+  assign read_entry_o = six_i ? {1'b0, slice_q[2:1], half_q} : {slice_q, half_q};
+
+  always_ff @(posedge clk_i) begin
+    if (step) begin
+      running_q <= ~take_o;
+      half_q    <= ~half_q;
+      if (half_q) slice_q <= slice_last ? '0 : slice_q + 3'd1;
+    end
+    room_q      <= room_q - COUNT_WIDTH'(take_o & result_i) + COUNT_WIDTH'(result_free_i);
+    under_way_q <= under_way_q + 4'(take_o) - 4'(retire_i);
+    if (rst_i) begin
+      running_q   <= 1'b0;
+      half_q      <= 1'b0;
+      slice_q     <= '0;
+      room_q      <= COUNT_WIDTH'(RESULT_BLOCKS);
+      under_way_q <= '0;
+    end
+  end
+  assign idle_o = ~running_q & (under_way_q == 0);
+
+  always_ff @(posedge clk_i) begin
+    valid_o <= ~rst_i & step;
+    first_o <= (slice_q == 0);
+    last_o  <= ~rst_i & step & slice_last;
+    odd_o   <= slice_q[0];
+    for (int k = 0; k < 8; k++)
+      pair_o[k] <= {mantissa_i[1][{slice_q[1:0], 3'(k)}], 15'd0} + 27'($signed(mantissa_i[0][{slice_q[1:0], 3'(k)}]));
+    for (int t = 0; t < 2; t++)
+      for (int kk = 0; kk < 4; kk++) mantissa_o[t][kk] <= mantissa_i[t][{slice_q, 2'(kk)}];
+    exp_o        <= exp_i;
+    sum_o        <= sum_i;
+    fresh_o      <= fresh_i;
+    load_o       <= load_i;
+    keep_o       <= keep_i;
+    result_o     <= result_i;
+    release_o    <= release_i;
+    slot_o       <= slot_i;
+    group_o      <= group_i;
+    held_group_o <= held_group_i;
+  end
+
+endmodule

@@ -1,0 +1,150 @@
+// One read client of the memory fabric: its requests, cut into chunks of rows that no burst limit or 4 KiB boundary
+// divides; the rows that come back, turned so that a beat begins with the request's first unit.
+//
+// A chunk is asked for only when the buffer has room for all of it, so that a client that does not listen never
+// keeps others waiting. Requests are answered in order, at one beat a cycle; a request that starts inside a row
+// costs one cycle more. One outside of every memory space is answered with beats marked `error_o`.
+module read_port #(
+    parameter int unsigned UNITS = 2,
+    parameter int unsigned SPACES = 1,
+    parameter logic [SPACES-1:0][mem_pkg::ADDRESS_WIDTH-1:0] BASE = '0,
+    parameter logic [SPACES-1:0][mem_pkg::ADDRESS_WIDTH-1:0] CAPACITY = {SPACES{40'h1000}},
+    parameter int unsigned CHUNK = 16,     // rows, a power of two
+    parameter int unsigned ROWS = 64,      // of the buffer, a power of two, at least CHUNK
+    parameter int unsigned REQUESTS = 16,  // on their way
+    localparam int unsigned WIDTH = UNITS * mem_pkg::UNIT_BITS,
+    localparam int unsigned SPACE_WIDTH = mem_pkg::index_width(SPACES),
+    localparam int unsigned CHUNK_WIDTH = $clog2(CHUNK) + 1
+) (
+    input  logic                              clk_i,
+    input  logic                              rst_i,
+    // client
+    input  logic                              req_valid_i,
+    output logic                              req_ready_o,
+    input  logic [mem_pkg::ADDRESS_WIDTH-1:0] req_addr_i,
+    input  logic [mem_pkg::COUNT_WIDTH-1:0]   req_units_i,  // at least 1
+    output logic                              valid_o,
+    input  logic                              ready_i,
+    output logic [WIDTH-1:0]                  data_o,
+    output logic                              last_o,
+    output logic                              error_o,
+    // channels: chunks out, their rows in, in the same order
+    output logic                              chunk_valid_o,
+    input  logic                              chunk_ready_i,
+    output logic [SPACE_WIDTH-1:0]            chunk_space_o,
+    output logic [mem_pkg::ROW_WIDTH-1:0]     chunk_row_o,
+    output logic [CHUNK_WIDTH-1:0]            chunk_rows_o,
+    input  logic                              row_valid_i,
+    input  logic                              row_error_i,
+    input  logic [WIDTH-1:0]                  row_data_i
+);
+
+  localparam int unsigned OFFSET_WIDTH = mem_pkg::index_width(UNITS);
+  localparam int unsigned COUNT = mem_pkg::COUNT_WIDTH;
+  localparam int unsigned CREDIT_WIDTH = $clog2(ROWS) + 1;
+
+  // Requests wait, then are cut.
+  logic                              head_valid, take;
+  logic [mem_pkg::ADDRESS_WIDTH-1:0] head_addr;
+  logic [COUNT-1:0]                  head_units;
+  fifo #(.WIDTH(mem_pkg::ADDRESS_WIDTH + COUNT), .DEPTH(4)) u_requests (
+      .clk_i, .rst_i, .valid_i(req_valid_i), .ready_o(req_ready_o), .data_i({req_addr_i, req_units_i}),
+      .valid_o(head_valid), .ready_i(take), .data_o({head_addr, head_units}));
+
+  logic                          map_ok;
+  logic [SPACE_WIDTH-1:0]        map_space;
+  logic [mem_pkg::ROW_WIDTH-1:0] map_row;
+  logic [OFFSET_WIDTH-1:0]       map_offset;
+  logic [COUNT:0]                map_rows;
+  address_map #(.UNITS(UNITS), .SPACES(SPACES), .BASE(BASE), .CAPACITY(CAPACITY)) u_map (
+      .addr_i(head_addr), .units_i(head_units), .ok_o(map_ok), .space_o(map_space), .row_o(map_row),
+      .offset_o(map_offset), .rows_o(map_rows));
+
+  logic                          busy_q;
+  logic [SPACE_WIDTH-1:0]        space_q;
+  logic [mem_pkg::ROW_WIDTH-1:0] row_q;
+  logic [COUNT:0]                rows_q;
+  logic [CREDIT_WIDTH-1:0]       credit_q;
+  logic [CHUNK_WIDTH-1:0]        to_boundary, rows;
+  logic                          granted, row_taken;
+
+  assign to_boundary   = CHUNK_WIDTH'(CHUNK) - CHUNK_WIDTH'(row_q[$clog2(CHUNK)-1:0]);
+  assign rows          = (rows_q < (COUNT + 1)'(to_boundary)) ? CHUNK_WIDTH'(rows_q) : to_boundary;
+  assign chunk_valid_o = busy_q && credit_q >= CREDIT_WIDTH'(rows);
+  assign chunk_space_o = space_q;
+  assign chunk_row_o   = row_q;
+  assign chunk_rows_o  = rows;
+  assign granted       = chunk_valid_o && chunk_ready_i;
+
+  logic told_ready;
+  assign take = head_valid && told_ready && (!busy_q || (granted && rows_q == (COUNT + 1)'(rows)));
+
+  always_ff @(posedge clk_i) begin
+    if (take) begin
+      space_q <= map_space;
+      row_q   <= map_row;
+      rows_q  <= map_rows;
+    end else if (granted) begin
+      row_q  <= row_q + mem_pkg::ROW_WIDTH'(rows);
+      rows_q <= rows_q - (COUNT + 1)'(rows);
+    end
+    if (rst_i) begin
+      busy_q   <= 1'b0;
+      credit_q <= CREDIT_WIDTH'(ROWS);
+    end else begin
+      if (take) busy_q <= map_ok;
+      else if (granted && rows_q == (COUNT + 1)'(rows)) busy_q <= 1'b0;
+      credit_q <= credit_q - (granted ? CREDIT_WIDTH'(rows) : '0) + CREDIT_WIDTH'(row_taken);
+    end
+  end
+
+  // What the other side has to know about each request.
+  logic                    told_valid, ok, done;
+  logic [OFFSET_WIDTH-1:0] offset;
+  logic [COUNT-1:0]        units;
+  fifo #(.WIDTH(1 + OFFSET_WIDTH + COUNT), .DEPTH(REQUESTS)) u_told (
+      .clk_i, .rst_i, .valid_i(take), .ready_o(told_ready), .data_i({map_ok, map_offset, head_units}),
+      .valid_o(told_valid), .ready_i(done), .data_o({ok, offset, units}));
+
+  // Rows come when they please; the credit says that there is room.
+  logic             row_valid, row_error, unused_ready;
+  logic [WIDTH-1:0] row_data;
+  fifo #(.WIDTH(WIDTH + 1), .DEPTH(ROWS)) u_rows (
+      .clk_i, .rst_i, .valid_i(row_valid_i), .ready_o(unused_ready), .data_i({row_error_i, row_data_i}),
+      .valid_o(row_valid), .ready_i(row_taken), .data_o({row_error, row_data}));
+
+  // A beat of a request that starts inside a row is the end of one row, held, and the start of the next.
+  logic             started_q, held_q, held_error_q;
+  logic [COUNT-1:0] left_q, left;
+  logic [WIDTH-1:0] held_data_q;
+  logic             direct, in_held, fire;
+
+  assign left    = started_q ? left_q : units;
+  assign direct  = offset == 0;
+  assign last_o  = left <= COUNT'(UNITS);
+  assign in_held = left <= COUNT'(UNITS) - COUNT'(offset);  // nothing of the next row is needed
+  assign valid_o = told_valid && (!ok || (direct ? row_valid : held_q && (in_held || row_valid)));
+  assign error_o = !ok || (!direct && held_error_q) || (row_error && (direct || !in_held));
+  assign data_o  = direct ? row_data : WIDTH'({row_data, held_data_q} >> {offset, 7'd0});
+  assign fire    = valid_o && ready_i;
+  assign done    = fire && last_o;
+
+  always_comb begin
+    if (!told_valid || !ok) row_taken = 1'b0;
+    else if (direct) row_taken = fire;
+    else row_taken = row_valid && (!held_q || (fire && !in_held));
+  end
+
+  always_ff @(posedge clk_i) begin
+    if (fire) left_q <= left - COUNT'(UNITS);
+    if (row_taken) {held_error_q, held_data_q} <= {row_error, row_data};
+    if (rst_i || done) begin
+      started_q <= 1'b0;
+      held_q    <= 1'b0;
+    end else begin
+      if (fire) started_q <= 1'b1;
+      if (row_taken) held_q <= 1'b1;
+    end
+  end
+
+endmodule

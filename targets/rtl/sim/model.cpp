@@ -1,0 +1,236 @@
+// Clocks a Verilated core with memory behind its AXI ports (dlavm/rtl_model.h). Signals of all channels are
+// vectors of whole bytes a channel, or of bits; Verilator keeps a vector little-endian, whatever type it
+// chose.
+#include "dlavm/rtl_model.h"
+
+#include <cstring>
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "Vdlavm_top.h"
+#include "verilated.h"
+
+namespace {
+
+constexpr uint32_t kAddressBytes = 5;  // of 40 bits
+constexpr uint64_t kResetCycles = 4, kRegisterCycles = 1000;
+
+template <class Signal>
+uint8_t* bytes(Signal& signal) {
+    return reinterpret_cast<uint8_t*>(&signal);
+}
+
+template <class Signal>
+bool bit(Signal& signal, uint32_t index) {
+    return (bytes(signal)[index / 8] >> index % 8 & 1) != 0;
+}
+
+template <class Signal>
+void set_bit(Signal& signal, uint32_t index, bool value) {
+    uint8_t& byte = bytes(signal)[index / 8];
+    byte = static_cast<uint8_t>((byte & ~(1u << index % 8)) | static_cast<unsigned>(value) << index % 8);
+}
+
+template <class Signal>
+uint64_t address(Signal& signal, uint32_t channel) {
+    uint64_t value = 0;
+    std::memcpy(&value, bytes(signal) + channel * kAddressBytes, kAddressBytes);
+    return value;
+}
+
+struct Burst {
+    uint64_t due, address;
+    uint32_t beats;
+};
+
+// One channel: bursts are answered in order, a beat a cycle.
+struct Channel {
+    dlavm_rtl_channel memory;
+    uint64_t random;
+    std::deque<Burst> reads, writes;
+    std::deque<uint64_t> answers;  // when
+    dlavm_rtl_traffic traffic{};
+    bool waits = false;  // a read was offered and not taken
+
+    bool inside(uint64_t at, uint32_t count) const {
+        return at <= memory.bytes && count <= memory.bytes - at;
+    }
+};
+
+}  // namespace
+
+struct dlavm_rtl_model {
+    VerilatedContext context;
+    std::unique_ptr<Vdlavm_top> top;
+    std::vector<Channel> channels;
+    uint32_t port_bytes = 0;
+    dlavm_rtl_memory memory{40, 0, 1};
+    uint64_t cycle = 0;
+
+    void clock();
+    void take(Channel& channel, uint32_t index);
+    void offer(Channel& channel, uint32_t index);
+    bool acts(Channel& channel) const;
+    void restart();
+};
+
+// Whether a channel is willing in this cycle (xorshift64).
+bool dlavm_rtl_model::acts(Channel& channel) const {
+    if (memory.stalls == 0) return true;
+    channel.random ^= channel.random << 13;
+    channel.random ^= channel.random >> 7;
+    channel.random ^= channel.random << 17;
+    return channel.random % 1000 >= memory.stalls;
+}
+
+// What passes at the coming edge.
+void dlavm_rtl_model::take(Channel& c, uint32_t i) {
+    Vdlavm_top& t = *top;
+    if (bit(t.m_ar_valid_o, i) && bit(t.m_ar_ready_i, i)) {
+        c.reads.push_back({cycle + memory.latency, address(t.m_ar_addr_o, i), bytes(t.m_ar_len_o)[i] + 1u});
+    }
+    if (bit(t.m_r_valid_i, i)) {
+        if (bit(t.m_r_ready_o, i)) {
+            ++c.traffic.read_beats;
+            c.reads.front().address += port_bytes;
+            if (--c.reads.front().beats == 0) c.reads.pop_front();
+        } else {
+            ++c.traffic.stalled;
+        }
+    }
+    if (bit(t.m_aw_valid_o, i) && bit(t.m_aw_ready_i, i))
+        c.writes.push_back({0, address(t.m_aw_addr_o, i), bytes(t.m_aw_len_o)[i] + 1u});
+    if (bit(t.m_w_valid_o, i)) {
+        if (bit(t.m_w_ready_i, i)) {
+            ++c.traffic.written_beats;
+            Burst& burst = c.writes.front();
+            const uint8_t* data = bytes(t.m_w_data_o) + uint64_t{i} * port_bytes;
+            for (uint32_t b = 0; b < port_bytes && c.inside(burst.address, port_bytes); ++b)
+                if (bit(t.m_w_strb_o, i * port_bytes + b)) c.memory.data[burst.address + b] = data[b];
+            burst.address += port_bytes;
+            if (--burst.beats == 0) {
+                c.writes.pop_front();
+                c.answers.push_back(cycle + memory.latency);
+            }
+        } else {
+            ++c.traffic.stalled;
+        }
+    }
+    if (bit(t.m_b_valid_i, i) && bit(t.m_b_ready_o, i)) c.answers.pop_front();
+}
+
+// What the channel shows after the edge. Data is taken only once its address is known.
+void dlavm_rtl_model::offer(Channel& c, uint32_t i) {
+    Vdlavm_top& t = *top;
+    constexpr uint8_t kSlaveError = 2;
+    const bool read_stays = bit(t.m_r_valid_i, i) && c.waits, willing = acts(c);
+    c.waits = false;
+    set_bit(t.m_ar_ready_i, i, willing && c.reads.size() < 64);
+    set_bit(t.m_aw_ready_i, i, willing && c.writes.size() < 64);
+    set_bit(t.m_w_ready_i, i, willing && !c.writes.empty());
+    const bool reads = !c.reads.empty() && c.reads.front().due <= cycle && (willing || read_stays);
+    set_bit(t.m_r_valid_i, i, reads);
+    if (reads) {
+        const uint64_t at = c.reads.front().address;
+        const bool good = c.inside(at, port_bytes);
+        uint8_t* data = bytes(t.m_r_data_i) + uint64_t{i} * port_bytes;
+        if (good) std::memcpy(data, c.memory.data + at, port_bytes);
+        const uint8_t response = good ? 0 : kSlaveError;
+        set_bit(t.m_r_resp_i, 2 * i, response & 1);
+        set_bit(t.m_r_resp_i, 2 * i + 1, response >> 1);
+    }
+    set_bit(t.m_b_valid_i, i, !c.answers.empty() && c.answers.front() <= cycle);
+}
+
+void dlavm_rtl_model::clock() {
+    const auto count = static_cast<uint32_t>(channels.size());
+    for (uint32_t i = 0; i < count; ++i) take(channels[i], i);
+    // A read that was offered and not taken must be offered again.
+    for (uint32_t i = 0; i < count; ++i)
+        channels[i].waits = bit(top->m_r_valid_i, i) && !bit(top->m_r_ready_o, i);
+    top->clk_i = 1;
+    top->eval();
+    ++cycle;
+    for (uint32_t i = 0; i < count; ++i) offer(channels[i], i);
+    top->clk_i = 0;
+    top->eval();
+}
+
+void dlavm_rtl_model::restart() {
+    top->rst_i = 1;
+    for (uint64_t i = 0; i < kResetCycles; ++i) clock();
+    top->rst_i = 0;
+    clock();
+}
+
+uint32_t dlavm_rtl_version(void) { return DLAVM_RTL_VERSION; }
+
+dlavm_rtl_model* dlavm_rtl_open(const dlavm_rtl_channel* channels, uint32_t count, uint32_t port_bytes) {
+    if (count != DLAVM_RTL_CHANNELS || port_bytes != DLAVM_RTL_PORT_BYTES) return nullptr;
+    auto model = std::make_unique<dlavm_rtl_model>();
+    model->top = std::make_unique<Vdlavm_top>(&model->context);
+    model->port_bytes = port_bytes;
+    for (uint32_t i = 0; i < count; ++i)
+        model->channels.push_back({channels[i], i + 1, {}, {}, {}, {}, false});
+    model->top->eval();
+    model->restart();
+    return model.release();
+}
+
+void dlavm_rtl_close(dlavm_rtl_model* model) {
+    if (model == nullptr) return;
+    model->top->final();
+    delete model;
+}
+
+void dlavm_rtl_set_memory(dlavm_rtl_model* model, const dlavm_rtl_memory* memory) {
+    model->memory = *memory;
+    for (size_t i = 0; i < model->channels.size(); ++i)
+        model->channels[i].random = (memory->seed << 8 | 1) + i;
+}
+
+uint32_t dlavm_rtl_read(dlavm_rtl_model* model, uint32_t offset) {
+    Vdlavm_top& t = *model->top;
+    t.s_ar_addr_i = static_cast<uint16_t>(offset & 0xfff);
+    t.s_ar_valid_i = 1;
+    t.eval();
+    for (uint64_t i = 0; i < kRegisterCycles && !t.s_ar_ready_o; ++i) model->clock();
+    model->clock();
+    t.s_ar_valid_i = 0;
+    t.s_r_ready_i = 1;
+    t.eval();
+    for (uint64_t i = 0; i < kRegisterCycles && !t.s_r_valid_o; ++i) model->clock();
+    const uint32_t value = t.s_r_data_o;
+    model->clock();
+    t.s_r_ready_i = 0;
+    t.eval();
+    return value;
+}
+
+void dlavm_rtl_write(dlavm_rtl_model* model, uint32_t offset, uint32_t value) {
+    Vdlavm_top& t = *model->top;
+    t.s_aw_addr_i = static_cast<uint16_t>(offset & 0xfff);
+    t.s_w_data_i = value;
+    t.s_aw_valid_i = t.s_w_valid_i = 1;
+    t.eval();
+    for (uint64_t i = 0; i < kRegisterCycles && !(t.s_aw_ready_o && t.s_w_ready_o); ++i) model->clock();
+    model->clock();
+    t.s_aw_valid_i = t.s_w_valid_i = 0;
+    t.s_b_ready_i = 1;
+    t.eval();
+    for (uint64_t i = 0; i < kRegisterCycles && !t.s_b_valid_o; ++i) model->clock();
+    model->clock();
+    t.s_b_ready_i = 0;
+    t.eval();
+}
+
+uint64_t dlavm_rtl_run(dlavm_rtl_model* model, uint64_t cycles) {
+    const uint64_t begin = model->cycle;
+    while (model->cycle - begin < cycles && model->top->busy_o) model->clock();
+    return model->cycle - begin;
+}
+
+dlavm_rtl_traffic dlavm_rtl_traffic_of(const dlavm_rtl_model* model, uint32_t channel) {
+    return channel < model->channels.size() ? model->channels[channel].traffic : dlavm_rtl_traffic{};
+}
