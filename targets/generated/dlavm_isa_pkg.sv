@@ -723,7 +723,7 @@ package dlavm_isa_pkg;
       OP_ARGMAX: command_of = '{1'b1, 1'b1, ENGINE_VECTOR, 1'b1, 6'd5, 32'h0000001f, 32'hffffffff};
       OP_PERMUTE: command_of = '{1'b1, 1'b1, ENGINE_VECTOR, 1'b1, 6'd11, 32'h000007ff, 32'hffffffff};
       OP_TOPK: command_of = '{1'b1, 1'b1, ENGINE_VECTOR, 1'b1, 6'd8, 32'h000000fe, 32'h00000001};
-      OP_KV_APPEND: command_of = '{1'b1, 1'b1, ENGINE_STORE, 1'b1, 6'd9, 32'h000001ff, 32'hffffffff};
+      OP_KV_APPEND: command_of = '{1'b1, 1'b1, ENGINE_STORE, 1'b1, 6'd10, 32'h000003fe, 32'h00000001};
       OP_GATHER: command_of = '{1'b1, 1'b1, ENGINE_STORE, 1'b1, 6'd8, 32'h000000ff, 32'hffffffff};
       OP_COPY: command_of = '{1'b1, 1'b1, ENGINE_STORE, 1'b1, 6'd9, 32'h000001ff, 32'hffffffff};
       OP_LOAD_TABLE: command_of = '{1'b1, 1'b1, ENGINE_STORE, 1'b1, 6'd2, 32'h00000002, 32'h00000003};
@@ -767,10 +767,10 @@ package dlavm_isa_pkg;
       {OP_TOPK, 5'd3}: word_bits = 6'd20;  // rows_o
       {OP_TOPK, 5'd4}: word_bits = 6'd16;  // n
       {OP_TOPK, 5'd5}: word_bits = 6'd8;  // k
-      {OP_KV_APPEND, 5'd3}: word_bits = 6'd20;  // rows_o
-      {OP_KV_APPEND, 5'd4}: word_bits = 6'd12;  // rows_i
-      {OP_KV_APPEND, 5'd5}: word_bits = 6'd16;  // dim
-      {OP_KV_APPEND, 5'd8}: word_bits = 6'd24;  // pos
+      {OP_KV_APPEND, 5'd4}: word_bits = 6'd20;  // rows_o
+      {OP_KV_APPEND, 5'd5}: word_bits = 6'd12;  // rows_i
+      {OP_KV_APPEND, 5'd6}: word_bits = 6'd16;  // dim
+      {OP_KV_APPEND, 5'd9}: word_bits = 6'd24;  // pos
       {OP_GATHER, 5'd5}: word_bits = 6'd20;  // rows_o
       {OP_GATHER, 5'd6}: word_bits = 6'd20;  // dim
       {OP_GATHER, 5'd7}: word_bits = 6'd24;  // limit
