@@ -72,14 +72,15 @@ def _parts(c: Context, total: int, tile: int) -> Iterator[tuple[Expr, int, dict[
     loop."""
     last = ceildiv(total, tile) - 1
     for number, count in ((0, min(last, 1)), (1, last - 1)):
-        with c.tasks.loop("k", max(count, 0)) as k:
-            yield k + number, tile, {"acc_in": number, "acc_out": 1}
+        if count > 0:
+            with c.tasks.loop("k", count) as k:
+                yield k + number, tile, {"acc_in": number, "acc_out": 1}
     yield wrap(last), total - last * tile, {"acc_in": int(last > 0), "acc_out": 0}
 
 
 def _shift(rows: Rows, units: Expr) -> Rows:
     """The same rows from a column on that is `units` address units behind the first one."""
-    return replace(rows, base=rows.base + units)
+    return rows if units.is_const and units.value == 0 else replace(rows, base=rows.base + units)
 
 
 def _epilogue(c: Context, node: Node) -> dict[str, IntoExpr]:
