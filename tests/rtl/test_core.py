@@ -16,8 +16,9 @@ from dlavm.sim.native import NativeDevice
 from dlavm.sim.reference import ReferenceDevice
 from dlavm.support.errors import DlavmError
 from dlavm.support.paths import native_library
-from dlavm.target import load_target
-from dlavm.target.isa import Instr, SReg, encode_program
+from dlavm.target import TargetSpec, load_target
+from dlavm.target.isa import Instr, SReg, decode_program, encode_program
+from dlavm.target.spec import ADDRESS_UNIT
 from tests.ops.programs import PROGRAM, READ, USED, WRITE, Case, Rng, random_case
 from tests.ops.test_engines import start
 from tests.ops.test_errors import damaged
@@ -69,6 +70,52 @@ def test_many_random_programs(core: NativeDevice, first: int) -> None:
     for seed in range(first, first + 10):
         core.set_option("stalls", (0, 0, 200)[seed % 3])
         check_same(core, random_case(NANO, seed, commands=10), f"seed {seed}")
+
+
+def moved(spec: TargetSpec, case: Case, base: int) -> list[int]:
+    """The words of a case whose memory begins at `base`: addresses too that come through registers."""
+    program, last_move = [], dict[int, int]()
+    for _, instr in decode_program(spec, case.words):
+        fields, by_name = dict(instr.fields), spec.commands[instr.op].by_name
+        for name, value in instr.fields.items():
+            if by_name[name].kind == "addr" and isinstance(value, SReg):
+                at = last_move[value.index]
+                earlier = program[at].fields
+                program[at] = Instr("SCALAR", {**earlier, "b": _number(earlier["b"]) + base // ADDRESS_UNIT})
+            elif by_name[name].kind == "addr":
+                fields[name] = _number(value) + base // ADDRESS_UNIT
+        if instr.op == "SCALAR":
+            last_move[_number(fields["rd"])] = len(program)
+        program.append(Instr(instr.op, fields, instr.pred))
+    return encode_program(spec, program)
+
+
+def _number(value: int | SReg) -> int:
+    assert not isinstance(value, SReg)
+    return value
+
+
+@pytest.mark.slow
+def test_a_board_of_one_wide_channel() -> None:
+    """kv260: rows of 64 bytes, a beat of its only channel, a memory that does not begin at zero."""
+    spec = load_target("v3", "kv260")
+    base = spec.space("weights").base
+    with NativeDevice(spec) as native, NativeDevice(spec, f"rtl:{library(spec)}") as core:
+        for seed in range(20):
+            core.set_option("stalls", 200 * (seed % 2))
+            case = random_case(spec, seed, commands=12)
+            words = moved(spec, case, base)
+            memory = case.memory.copy()
+            memory[PROGRAM:PROGRAM + 4 * len(words)] = np.array(words, dtype=np.uint32).view(np.uint8)
+            images = []
+            for device in (native, core):
+                device.mem_write(base, memory)
+                device.csr_write(REGISTERS["PROGRAM"], (base + PROGRAM) // ADDRESS_UNIT)
+                device.csr_write(REGISTERS["PROGRAM_WORDS"], len(words))
+                device.csr_write(REGISTERS["CONTROL"], 1)
+                device.run()
+                images.append(device.mem_read(base, USED))
+            assert images[0] == images[1], f"seed {seed}"
 
 
 def test_counters(core: NativeDevice) -> None:
