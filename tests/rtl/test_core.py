@@ -315,6 +315,43 @@ def test_reset_while_it_runs(core: NativeDevice) -> None:
         check_same(core, random_case(NANO, cycles, commands=4), f"after {cycles} cycles")
 
 
+# -- Errors of memory ------------------------------------------------------------------------------------------------
+
+COPIED = {"src": 0x100, "src_so": 64, "dst": WRITE // 16, "dst_so": 64, "rows_o": 4, "rows_i": 1, "dim": 512}
+GATHERED = {"ids": 0x100, "table": 0, "dst": WRITE // 16, "rows_o": 1, "dim": 8, "limit": 1}
+SCORES = {"format": NANO.enums["weight_format"]["kv_k"], "src": 0x100, "dst": WRITE // 16, "rows_o": 1, "rows_i": 1,
+          "k": 64, "n": 64, "wgt": 0x400, "wgt_tile": 256, "batch": 1}
+FAULTY: dict[str, tuple[Instr, int]] = {  # a command, and the unit that it reads or writes and memory does not
+    "COPY reads": (Instr("COPY", COPIED), 0x150),
+    "COPY writes": (Instr("COPY", COPIED), WRITE // 16 + 0x90),
+    "GATHER's ids": (Instr("GATHER", GATHERED), 0x100),
+    "LOAD_TABLE": (Instr("LOAD_TABLE", {"table": 0x200}), 0x250),
+    "SCALAR load": (Instr("SCALAR", {"fn": FN["load"], "rd": 1, "b": 4 * 0x100}), 0x100),
+    "ELTWISE": (Instr("ELTWISE", {"fn": 2, **COPIED}), 0x120),
+    "LINEAR": (Instr("LINEAR", SCORES), 0x500),
+    "the stream": (Instr("FENCE"), (PROGRAM + 32) // 16),
+}
+
+
+@pytest.mark.parametrize("name", FAULTY)
+def test_a_fault_of_memory(core: NativeDevice, name: str) -> None:
+    """The core stops with `bus` at the command, and runs again when memory does, without a reset."""
+    instr, unit = FAULTY[name]
+    assert unit % 2 == 0  # channel 0 has the even units
+    case = flow_case([Instr("FENCE"), instr] if name != "the stream" else [instr] * 8)
+    start(core, NANO, case)
+    core.csr_write(REGISTERS["CONTROL"], 2)
+    core.set_option("fault", unit * 8 + 3)
+    with pytest.raises(DeviceError, match="bus") as error:
+        start(core, NANO, case)
+        core.run()
+    assert error.value.code == "bus"
+    assert core.csr_read(REGISTERS["ERROR_PC"]) == (8 if name == "the stream" else 2)
+    core.set_option("fault", "none")
+    for seed in range(2):
+        check_same(core, random_case(NANO, seed, commands=6), f"seed {seed}")
+
+
 # -- Bad calls --------------------------------------------------------------------------------------------------------
 
 
