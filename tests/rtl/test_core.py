@@ -342,8 +342,8 @@ def test_a_fault_of_memory(core: NativeDevice, name: str) -> None:
     start(core, NANO, case)
     core.csr_write(REGISTERS["CONTROL"], 2)
     core.set_option("fault", unit * 8 + 3)
+    start(core, NANO, case)
     with pytest.raises(DeviceError, match="bus") as error:
-        start(core, NANO, case)
         core.run()
     assert error.value.code == "bus"
     assert core.csr_read(REGISTERS["ERROR_PC"]) == (8 if name == "the stream" else 2)
