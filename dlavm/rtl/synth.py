@@ -71,8 +71,6 @@ BLOCKS = (
     Block("activation_quantizer"),
     Block("weight_decode"),
     Block("matrix_lane", (("ROWS", 2),)),
-    Block("matrix_lane", (("ROWS", 1),)),
-    Block("matrix_quad", (("HALVES", 2),)),
     Block("matrix_quad", (("HALVES", 1),)),
     Block("matrix_control"),
     Block("epilogue_lane"),

@@ -54,6 +54,7 @@ module matrix_array #(
 
   logic                   valid, first, last, odd, fresh, load, keep, result, release_unit, retire;
   logic [7:0][26:0]       pair;
+  logic [7:0]             below, above;
   logic [1:0][3:0][11:0]  mantissa;
   logic [1:0][7:0]        exp, row_exp;
   logic [1:0][17:0]       sum, row_sum;
@@ -62,8 +63,8 @@ module matrix_array #(
   matrix_steps #(.RESULT_BLOCKS(RESULT_BLOCKS), .SLOT_WIDTH(SLOT_WIDTH), .GROUP_WIDTH(GROUP_WIDTH)) u_steps (
       .clk_i, .rst_i, .narrow_i(narrow), .six_i(element_i == ELEMENT_E2M3), .valid_i, .take_o, .mantissa_i, .exp_i,
       .sum_i, .fresh_i, .load_i, .keep_i, .result_i, .release_i, .slot_i, .group_i, .held_group_i, .read_slot_o,
-      .read_entry_o, .valid_o(valid), .first_o(first), .last_o(last), .odd_o(odd), .pair_o(pair),
-      .mantissa_o(mantissa), .exp_o(exp), .sum_o(sum), .fresh_o(fresh), .load_o(load), .keep_o(keep),
+      .read_entry_o, .valid_o(valid), .first_o(first), .last_o(last), .odd_o(odd), .pair_o(pair), .below_o(below),
+      .above_o(above), .mantissa_o(mantissa), .exp_o(exp), .sum_o(sum), .fresh_o(fresh), .load_o(load), .keep_o(keep),
       .result_o(result), .release_o(release_unit), .slot_o(slot), .group_o(group), .held_group_o(held_group),
       .result_free_i, .retire_i(retire), .idle_o);
 
@@ -82,11 +83,11 @@ module matrix_array #(
   for (genvar u = 0; u < int'(UNITS); u++) begin : g_quad
     matrix_quad #(.HALVES(2), .LINES(LINES)) u_quad (
         .clk_i, .element_i, .narrow_i(narrow), .e8m0_i, .symmetric_i(symmetric), .cache_i(cache), .row_exp_i(keys_i),
-        .valid_i(valid), .first_i(first), .odd_i(odd), .code_i(code_i[u]), .pair_i(pair), .mantissa_i(mantissa),
-        .capture_i(capture), .metadata_i(metadata_i[u]), .row_i(row), .sum_i(row_sum), .exp_i(row_exp),
-        .read_held_i(read_held), .read_line_i(read_line), .fresh_i(fresh_term), .bypass_i(bypass),
-        .bypass_last_i(bypass_last), .write_i(write), .write_held_i(write_held), .write_line_i(write_line),
-        .acc_o(acc_o[u]));
+        .valid_i(valid), .first_i(first), .odd_i(odd), .code_i(code_i[u]), .pair_i(pair), .below_i(below),
+        .above_i(above), .mantissa_i(mantissa), .capture_i(capture), .metadata_i(metadata_i[u]), .row_i(row),
+        .sum_i(row_sum), .exp_i(row_exp), .read_held_i(read_held), .read_line_i(read_line), .fresh_i(fresh_term),
+        .bypass_i(bypass), .bypass_last_i(bypass_last), .write_i(write), .write_held_i(write_held),
+        .write_line_i(write_line), .acc_o(acc_o[u]));
   end
 
 endmodule

@@ -3,8 +3,9 @@
 // delivers them). Its result is valid fp_pkg::LANE_LATENCY cycles after a block's last step.
 //
 // Eight multipliers of 27 x 12 bits have two ways to work (weight_decode):
-// narrow   8 weights of 4 bits; two tokens share a multiplier: (m1 * 2^SPACING + m0) * w holds both products, because
-//          |m * w| <= 2047 * 8 fits SPACING = 15 bits with sign. The pair is formed once for all lanes, not here.
+// narrow   8 weights of 4 bits; two tokens share a multiplier: (m1 * 2^15 + m0) * w holds both products. 15 bits have
+//          no room for the sign of m0 * w, up to 2047 * 12, so that comes from the factors. The pair is formed once
+//          for all lanes, not here.
 // wide     4 weights of up to 19 bits, one multiplier a token: 8- and 6-bit formats and the KV cache.
 module matrix_lane #(
     parameter int unsigned ROWS = 2,
@@ -17,9 +18,10 @@ module matrix_lane #(
     input  logic                           first_i,      // a block's first step
     input  logic                           narrow_i,     // steady while steps are under way
     input  logic [7:0][4:0]                weight8_i,    // narrow: by k
-    input  logic [7:0]                     double_i,     // narrow: the product counts twice
     input  logic [3:0][18:0]               weight4_i,    // wide: by k
     input  logic [7:0][PAIR_WIDTH-1:0]     pair_i,       // narrow: by k
+    input  logic [7:0]                     below_i,      // narrow: by k; m0 < 0,
+    input  logic [7:0]                     above_i,      // m0 > 0
     input  logic [1:0][3:0][11:0]          mantissa_i,   // wide: by token, k
     output logic [1:0][DOT_WIDTH-1:0]      dot_o         // by token, two's complement
 );
@@ -33,38 +35,36 @@ module matrix_lane #(
   // 1, 2: multiply. A wide weight goes to the wide side of the multiplier; numbers 2k and 2k + 1 are the two tokens.
   logic [7:0][PAIR_WIDTH-1:0] a_q;
   logic [7:0][11:0]           b_q;
-  logic [7:0]                 double1_q, double2_q;
+  logic [7:0]                 negative1_q, negative2_q;  // m0 * w < 0
   logic [7:0][38:0]           product_q;
   always_ff @(posedge clk_i) begin
-    double1_q <= double_i;
-    double2_q <= double1_q;
+    negative2_q <= negative1_q;
     for (int k = 0; k < 8; k++) begin
-      a_q[k]       <= narrow_i ? pair_i[k] : PAIR_WIDTH'($signed(weight4_i[k/2]));
-      b_q[k]       <= narrow_i ? 12'($signed(weight8_i[k])) : mantissa_i[k%2][k/2];
-      product_q[k] <= 39'($signed(a_q[k])) * 39'($signed(b_q[k]));
+      negative1_q[k] <= weight8_i[k][4] ? above_i[k] : below_i[k] & (weight8_i[k] != 0);
+      a_q[k]         <= narrow_i ? pair_i[k] : PAIR_WIDTH'($signed(weight4_i[k/2]));
+      b_q[k]         <= narrow_i ? 12'($signed(weight8_i[k])) : mantissa_i[k%2][k/2];
+      product_q[k]   <= 39'($signed(a_q[k])) * 39'($signed(b_q[k]));
     end
   end
 
-  // 3: take a pair apart (the upper product lacks one where the lower is negative), add.
-  logic signed [SPACING:0] low, high;
-  logic signed [19:0]      narrow_sum [2];
-  logic signed [31:0]      wide_sum [2];
-  logic [DOT_WIDTH-1:0]    sum_q [2];
+  // 3: take pairs apart and add. The upper product lacks one where the lower is negative.
+  logic signed [19:0]   narrow_sum [2];
+  logic signed [31:0]   wide_sum [2];
+  logic [DOT_WIDTH-1:0] sum_q [2];
+  logic [3:0]           lacking;
   always_comb begin
-    low  = '0;
-    high = '0;
+    lacking = '0;
     for (int t = 0; t < 2; t++) begin
       narrow_sum[t] = '0;
       wide_sum[t]   = '0;
     end
     for (int k = 0; k < 8; k++) begin
-      low  = {product_q[k][SPACING-1], product_q[k][SPACING-1:0]};
-      high = $signed({product_q[k][2*SPACING-1], product_q[k][2*SPACING-1:SPACING]}) +
-          $signed({15'd0, product_q[k][SPACING-1]});
-      narrow_sum[0] = narrow_sum[0] + (20'(low) <<< double2_q[k]);
-      narrow_sum[1] = narrow_sum[1] + (20'(high) <<< double2_q[k]);
+      lacking       = lacking + 4'(negative2_q[k]);
+      narrow_sum[0] = narrow_sum[0] + 20'($signed({negative2_q[k], product_q[k][SPACING-1:0]}));
+      narrow_sum[1] = narrow_sum[1] + 20'($signed(product_q[k][2*SPACING:SPACING]));
       wide_sum[k%2] = wide_sum[k%2] + $signed(product_q[k][31:0]);
     end
+    narrow_sum[1] = narrow_sum[1] + $signed({16'd0, lacking});
   end
 
   // 4: accumulate; with two rows the one that is due is always the older one.

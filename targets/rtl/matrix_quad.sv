@@ -29,6 +29,8 @@ module matrix_quad #(
     input  logic                        odd_i,
     input  logic [3:0][3:0][11:0]       code_i,        // by row, kk
     input  logic [7:0][26:0]            pair_i,        // by k
+    input  logic [7:0]                  below_i,       // the pair's lower mantissa is negative,
+    input  logic [7:0]                  above_i,       // or positive
     input  logic [1:0][3:0][11:0]       mantissa_i,    // by token, kk
     // a block's end
     input  logic [HALVES-1:0]           capture_i,     // the lanes hold the dots of this half
@@ -51,13 +53,12 @@ module matrix_quad #(
   logic [3:0][1:0][34:0] lane_dot;
   for (genvar l = 0; l < 4; l++) begin : g_lane
     logic [7:0][4:0]  weight8;
-    logic [7:0]       doubled;
     logic [3:0][18:0] weight4;
     weight_decode u_decode (
-        .element_i, .odd_i, .code_i(code_i[l]), .narrow_o(weight8), .double_o(doubled), .wide_o(weight4));
+        .element_i, .odd_i, .code_i(code_i[l]), .narrow_o(weight8), .wide_o(weight4));
     matrix_lane #(.ROWS(HALVES)) u_lane (
-        .clk_i, .valid_i, .first_i, .narrow_i, .weight8_i(weight8), .double_i(doubled), .weight4_i(weight4),
-        .pair_i, .mantissa_i, .dot_o(lane_dot[l]));
+        .clk_i, .valid_i, .first_i, .narrow_i, .weight8_i(weight8), .weight4_i(weight4),
+        .pair_i, .below_i, .above_i, .mantissa_i, .dot_o(lane_dot[l]));
   end
 
   // Four rows at once -> one a cycle. The next block's rows cannot arrive before the last of these has gone.

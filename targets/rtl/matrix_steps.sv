@@ -31,7 +31,9 @@ module matrix_steps #(
     output logic                   first_o,
     output logic                   last_o,
     output logic                   odd_o,
-    output logic [7:0][26:0]       pair_o,
+    output logic [7:0][26:0]       pair_o,         // see matrix_lane
+    output logic [7:0]             below_o,
+    output logic [7:0]             above_o,
     output logic [1:0][3:0][11:0]  mantissa_o,
     output logic [1:0][7:0]        exp_o,
     output logic [1:0][17:0]       sum_o,
@@ -89,8 +91,11 @@ module matrix_steps #(
     first_o <= (slice_q == 0);
     last_o  <= ~rst_i & step & slice_last;
     odd_o   <= slice_q[0];
-    for (int k = 0; k < 8; k++)
-      pair_o[k] <= {mantissa_i[1][{slice_q[1:0], 3'(k)}], 15'd0} + 27'($signed(mantissa_i[0][{slice_q[1:0], 3'(k)}]));
+    for (int k = 0; k < 8; k++) begin
+      pair_o[k]  <= {mantissa_i[1][{slice_q[1:0], 3'(k)}], 15'd0} + 27'($signed(mantissa_i[0][{slice_q[1:0], 3'(k)}]));
+      below_o[k] <= mantissa_i[0][{slice_q[1:0], 3'(k)}][11];
+      above_o[k] <= ~mantissa_i[0][{slice_q[1:0], 3'(k)}][11] & (|mantissa_i[0][{slice_q[1:0], 3'(k)}]);
+    end
     for (int t = 0; t < 2; t++)
       for (int kk = 0; kk < 4; kk++) mantissa_o[t][kk] <= mantissa_i[t][{slice_q, 2'(kk)}];
     exp_o        <= exp_i;

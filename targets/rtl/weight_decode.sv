@@ -3,15 +3,13 @@
 // An element of the unit buffer has 12 bits: a mantissa of the KV cache; or a byte of packed weights, of 6-bit codes
 // with the high bits of the low nibble's code (9:8) and of the high nibble's (11:10) beside it.
 //
-// Narrow formats (4 bits): eight weights k = 8s + kk (low nibbles), 8s + 4 + kk (high ones). |w| <= 8; the only larger
-// value, 12 of E2M1, is 6 and a flag that doubles the product: 12 would not leave two tokens room in one multiplier.
+// Narrow formats (4 bits): eight weights k = 8s + kk (low nibbles), 8s + 4 + kk (high ones).
 // Wide formats: four weights k = 4s + kk; `odd_i` says which nibbles of 6-bit codes.
 module weight_decode (
     input  dlavm_formats_pkg::element_e element_i,
     input  logic                        odd_i,
     input  logic [3:0][11:0]            code_i,
-    output logic [7:0][4:0]             narrow_o,  // two's complement
-    output logic [7:0]                  double_o,
+    output logic [7:0][4:0]             narrow_o,  // two's complement, at most 12 either way
     output logic [3:0][18:0]            wide_o     // two's complement
 );
 
@@ -20,8 +18,9 @@ module weight_decode (
     logic [4:0] magnitude;
     case (code[2:0])
       3'd4: magnitude = 5'd4;
-      3'd5, 3'd7: magnitude = 5'd6;  // 7 is doubled behind the multiplier
+      3'd5: magnitude = 5'd6;
       3'd6: magnitude = 5'd8;
+      3'd7: magnitude = 5'd12;
       default: magnitude = {3'd0, code[1:0]};
     endcase
     e2m1 = code[3] ? -magnitude : magnitude;
@@ -42,11 +41,7 @@ module weight_decode (
       for (int high = 0; high < 2; high++) begin
         // code - 8
         narrow_o[4*high+kk] = {~code_i[kk][4*high+3], ~code_i[kk][4*high+3], code_i[kk][4*high+:3]};
-        double_o[4*high+kk] = 1'b0;
-        if (element_i == dlavm_formats_pkg::ELEMENT_E2M1) begin
-          narrow_o[4*high+kk] = e2m1(code_i[kk][4*high+:4]);
-          double_o[4*high+kk] = (code_i[kk][4*high+:3] == 3'd7);
-        end
+        if (element_i == dlavm_formats_pkg::ELEMENT_E2M1) narrow_o[4*high+kk] = e2m1(code_i[kk][4*high+:4]);
       end
       code6 = odd_i ? {code_i[kk][11:10], code_i[kk][7:4]} : {code_i[kk][9:8], code_i[kk][3:0]};
       six   = (element_i == dlavm_formats_pkg::ELEMENT_E2M3);

@@ -154,9 +154,8 @@ def refused() -> list[Fields]:
         fine | {"acc_in": 1},  # of no shape
         fine | {"acc_out": 1, "batch": 2},
         fine | {"aux_mode": 1, "batch": 2},
-        fine | {"wgt": fine["wgt"] + 1},
-        fine | {"wgt_tile": fine["wgt_tile"] + 1},
-        fine | {"wgt_b": 3, "batch": 2},
+        # not at a beat row; of one unit every address is
+        *(fine | {name: UNITS * 7 + 1, "batch": 2} for name in ("wgt", "wgt_tile", "wgt_b") if UNITS > 1),
         packed("int4g128", elements // 32 + 1, 32, 8),
         packed("int4g128", 1, elements + 1, 8),
         packed("int4g128", 1, 1, accumulators + 1, acc_out=1),

@@ -140,6 +140,8 @@ async def feed_quad(dut: Any, tiles: list[tuple[Tile, int]], rng: np.random.Gene
                 dut.quad_exp_i.value = pack(tile.exponent[:, block][None], 8)[0]
                 dut.quad_code_i.value = words(codes(tile.weight[:, k : k + 8])[None])[0]
                 dut.quad_pair_i.value = pack(pairs(tile.mantissa[:, k : k + 8]), 27)[0]
+                lower = tile.mantissa[:1, k : k + 8]
+                dut.quad_below_i.value, dut.quad_above_i.value = pack(lower < 0, 1)[0], pack(lower > 0, 1)[0]
                 dut.quad_valid_i.value = 1
                 await RisingEdge(dut.clk_i)
                 dut.quad_valid_i.value = dut.quad_metadata_valid_i.value = 0

@@ -72,6 +72,7 @@ class Bench:
         self.memory.bytes(0, USED)[...] = data
         self.clients = Clients(dut, data.copy(), UNITS, 3, self.rng)
         self.commands = self.errors = 0
+        self.use_act = False
 
     async def start(self) -> None:
         dut = self.dut
@@ -107,8 +108,6 @@ class Bench:
                 pairs = [table[word >> 11 * u & 2047] for u in range(UNITS)]
                 swapped = [(p & 0xFFFFFFFF) << 32 | p >> 32 for p in pairs]
                 self.dut.act_pair_i.value = sum(p << 64 * u for u, p in enumerate(swapped))
-
-    use_act = False
 
     async def launch(self, fields: Fields) -> None:
         """Hands a command over."""

@@ -33,3 +33,11 @@ def test_scaled_multiplier_needs_one_dsp() -> None:
     assert synth.usage(result.cells).dsp == 1
     assert "| fp32_mul (B_SIG=11, SUBNORMALS=0) |" in synth.block_table({block: result})
     assert result.delay_ps > 0
+
+
+def test_sources_are_what_a_block_uses() -> None:
+    """Packages first, in the order in which they use each other."""
+    assert [path.stem for path in synth.sources("fp32_add")] == ["fp_pkg", "fp32_add"]
+    decode = [path.stem for path in synth.sources("weight_decode")]
+    assert decode == ["dlavm_isa_pkg", "dlavm_formats_pkg", "weight_decode"]
+    assert {"fp32_mul", "act_eval", "delay_line"} < {path.stem for path in synth.sources("epilogue_lane")}
