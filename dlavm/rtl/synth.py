@@ -26,6 +26,8 @@ class Block:
 
     module: str
     parameters: tuple[tuple[str, int], ...] = ()
+    slang: bool = False
+    """Read by slang: yosys's own front end knows no structs in ports, no imports, no arrays in packages."""
 
     @property
     def title(self) -> str:
@@ -74,6 +76,7 @@ BLOCKS = (
     Block("matrix_quad", (("HALVES", 1),)),
     Block("matrix_control"),
     Block("epilogue_lane"),
+    Block("vector_lane", slang=True),
 )
 
 _ADD, _MUL, _HALF = Block("fp32_add"), Block("fp32_mul"), Block("fp16_to_fp32")
@@ -187,9 +190,13 @@ def synthesize(block: Block) -> Synthesis:
 
 def _script(block: Block) -> str:
     files = " ".join(path.name for path in sources(block.module))
-    steps = [f"read_verilog -sv -defer {files}"]
-    chosen = "".join(f" -chparam {name} {value}" for name, value in block.parameters)
-    steps += [f"hierarchy -top {block.module}{chosen}", "rename -top top"]
+    if block.slang:
+        chosen = "".join(f" -G {name}={value}" for name, value in block.parameters)
+        steps = [f"read_slang --threads 1 --top {block.module}{chosen} {files}"]
+    else:
+        chosen = "".join(f" -chparam {name} {value}" for name, value in block.parameters)
+        steps = [f"read_verilog -sv -defer {files}", f"hierarchy -top {block.module}{chosen}"]
+    steps += ["rename -top top"]
     steps += ["synth_xilinx -family xcup -flatten -noiopad -noclkbuf -top top", "tee -q -o stat.json stat -json"]
     steps += ["read_verilog -specify -lib +/xilinx/cells_sim.v", "tee -q -o sta.txt sta"]
     return "; ".join(steps)

@@ -1,5 +1,5 @@
 // One lane of the vector engine: the units that every step shares, and the operands in front of them. A step is at stage
-// 1 when its operands leave the memories, at 2 in front of the units, at 7 a result, at 9 a rounded output; the caller
+// 1 when its operands leave the memories, at 2 in front of the units, at 7 a result, at 10 a rounded output; the caller
 // hands in the step of each stage (vector_lanes).
 module vector_lane #(
     parameter int unsigned NUMBER = 0  // of the lane
@@ -35,8 +35,8 @@ module vector_lane #(
     input  logic [31:0]       shared_i,    // from the unit that one lane has
     output logic [31:0]       result_o,
 
-    // Stage 9.
-    input  vector_pkg::step_t step9_i,
+    // Stage 10.
+    input  vector_pkg::step_t step10_i,
     output logic [15:0]       out_o
 );
 
@@ -102,13 +102,15 @@ module vector_lane #(
     endcase
   end
 
-  // 7 to 9: rounded, or the loaded half as it was.
+  // 8 to 10: rounded, or the loaded half as it was.
+  logic [31:0] result_q;
+  always_ff @(posedge clk_i) result_q <= (step7_i.special == MASK && !inside7_i) ? 32'd0 : result_o;
+
   logic [15:0] rounded, copy;
-  fp32_to_fp16 u_round (
-      .clk_i, .value_i((step7_i.special == MASK && !inside7_i) ? 32'd0 : result_o), .half_o(rounded));
-  delay_line #(.WIDTH(16), .CYCLES(8)) u_copy (.clk_i, .value_i(load_a_i), .value_o(copy));
+  fp32_to_fp16 u_round (.clk_i, .value_i(result_q), .half_o(rounded));
+  delay_line #(.WIDTH(16), .CYCLES(9)) u_copy (.clk_i, .value_i(load_a_i), .value_o(copy));
   always_comb begin
-    case (step9_i.special)
+    case (step10_i.special)
       COPY:    out_o = copy;
       ZERO:    out_o = '0;
       default: out_o = rounded;
@@ -116,6 +118,6 @@ module vector_lane #(
   end
 
   logic unused_steps;
-  assign unused_steps = &{1'b0, step1_i, step2_i, step7_i, step9_i};
+  assign unused_steps = &{1'b0, step1_i, step2_i, step7_i, step10_i};
 
 endmodule

@@ -1,6 +1,6 @@
 // The lanes of the vector engine with their memories: loaded strips (two banks of four streams, fp16), temporaries and
 // accumulators (fp32), the strip that was output last (fp16), scalars of a row. A chunk issued in stage 0 leaves
-// the memories in stage 1, enters the units in stage 2, is written back in stage 7 and output in stage 9.
+// the memories in stage 1, enters the units in stage 2, is written back in stage 7 and output in stage 10.
 module vector_lanes #(
     parameter int unsigned LANES = 8
 ) (
@@ -30,9 +30,9 @@ module vector_lanes #(
 
   import vector_pkg::*;
 
-  // Stages 1 to 9 of what is on its way.
-  logic [9:1]             valid_q;
-  issue_t [9:1]           on_q;
+  // Stages 1 to 10 of what is on its way.
+  logic [10:1]            valid_q;
+  issue_t [10:1]          on_q;
   logic [7:1][LANES-1:0]  inside_q;
   logic [3:2][LANES-1:0]  behind_q;
 
@@ -50,8 +50,8 @@ module vector_lanes #(
   end
 
   always_ff @(posedge clk_i) begin
-    valid_q  <= rst_i ? '0 : {valid_q[8:1], valid_i};
-    on_q     <= {on_q[8:1], issue_i};
+    valid_q  <= rst_i ? '0 : {valid_q[9:1], valid_i};
+    on_q     <= {on_q[9:1], issue_i};
     inside_q <= {inside_q[6:1], member};
     behind_q <= {behind_q[2], behind};
   end
@@ -112,7 +112,7 @@ module vector_lanes #(
       value_b[to_place] <= result;
     end
     if (write && on_q[7].step.to == TO_POWER) powers[on_q[7].rank] <= result[0];
-    if (out_valid_o) sent[on_q[9].chunk] <= out;
+    if (out_valid_o) sent[on_q[10].chunk] <= out;
     load_a_q  <= load_a[{bank_i, stream_a(issue_i.step.a), issue_i.chunk}];
     load_b_q  <= load_b[{bank_i, stream_b(issue_i.step.b), chunk_b}];
     value_a_q <= value_a[value_a_place];
@@ -169,7 +169,7 @@ module vector_lanes #(
         .value_a_i(value_a_q[p]), .value_b_i(lane_value_b[p]), .scalar_i(scalar), .index_o(index[p]),
         .step2_i(on_q[2].step), .pair_i(pair[p]), .behind2_i(behind_q[2][p]), .operand_o(operand[p]), .equal_o(equal[p]),
         .step7_i(on_q[7].step), .inside7_i(inside_q[7][p]), .position_i(position), .shared_i(shared),
-        .result_o(result[p]), .step9_i(on_q[9].step), .out_o(out[p]));
+        .result_o(result[p]), .step10_i(on_q[10].step), .out_o(out[p]));
   end
 
   // Stage 3: the first element that FIND looks for. Of the same value as the last rank's it must come behind that.
@@ -208,7 +208,7 @@ module vector_lanes #(
 
   assign word_valid_o = valid_q[7] && on_q[7].step.to == TO_WORD;
   assign word_o       = (on_q[7].step.special == INDEX) ? 32'(index_q) : result[0];
-  assign out_valid_o  = valid_q[9] && on_q[9].step.to == TO_OUT;
+  assign out_valid_o  = valid_q[10] && on_q[10].step.to == TO_OUT;
   assign out_o        = out;
 
   logic unused_bits;

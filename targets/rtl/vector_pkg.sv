@@ -9,7 +9,7 @@ package vector_pkg;
   localparam int unsigned STRIP = 16;     // chunks of a strip
   // Cycles from the issue of a step to the first issue that may use its result: of a temporary or scalar, of an output.
   localparam int unsigned LATENCY = 8;
-  localparam int unsigned OUT_LATENCY = 10;
+  localparam int unsigned OUT_LATENCY = 11;
   localparam logic [31:0] LOWEST = 32'hff7f_ffff;
   // verilator lint_on UNUSEDPARAM
 
