@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 from dlavm.rtl import build
-from dlavm.rtl.model import library, top_text
+from dlavm.rtl.model import library
 from dlavm.sim.device import DeviceError
 from dlavm.sim.native import NativeDevice
 from dlavm.sim.reference import ReferenceDevice
-from dlavm.support.errors import DlavmError
 from dlavm.support.paths import native_library
 from dlavm.target import TargetSpec, load_target
 from dlavm.target.isa import Instr, SReg, decode_program, encode_program
@@ -376,7 +375,3 @@ def test_options_and_limits(core: NativeDevice) -> None:
         core.run(1)
     assert core.info()["engine"] == "rtl"
 
-
-def test_targets_that_the_core_is_not_for() -> None:
-    with pytest.raises(DlavmError, match="expected a target with a stream and scalars, got v1"):
-        top_text(load_target("v1", "nano"))
