@@ -5,6 +5,7 @@ A library is built once for each state of the sources, target and board, and kep
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -35,13 +36,21 @@ def library(spec: TargetSpec, extra: Sequence[Path] = ()) -> Path:
     target = _cache() / _digest(spec, top, extra) / LIBRARY
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="dlavm-rtl-") as name:
-            built = _build(spec, top, Path(name), extra)
-            # Renamed within one directory, so that others see all of it or nothing.
-            partial = target.with_suffix(f".{os.getpid()}")
-            shutil.copyfile(built, partial)
-            partial.replace(target)
+        # Of several processes that want it, one builds.
+        with (target.parent / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not target.is_file():
+                _build_into(target, spec, top, extra)
     return target
+
+
+def _build_into(target: Path, spec: TargetSpec, top: str, extra: Sequence[Path]) -> None:
+    with tempfile.TemporaryDirectory(prefix="dlavm-rtl-") as name:
+        built = _build(spec, top, Path(name), extra)
+        # Renamed within one directory, so that others see all of it or nothing.
+        partial = target.with_suffix(".partial")
+        shutil.copyfile(built, partial)
+        partial.replace(target)
 
 
 def top_text(spec: TargetSpec) -> str:

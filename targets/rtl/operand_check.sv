@@ -197,6 +197,10 @@ module operand_check #(
         // of a cache the offset of the last token's block is on its way
         if (op_q.kind == APPEND && level_q == 0) extent_q <= product_q;
         state_q <= GROW;
+        if (op_q.count[level_q] == ONE) begin  // as most have no batches
+          level_q <= level_q + 2'd1;
+          state_q <= (level_q == 2'd2) ? TOTAL : EXTEND;
+        end
       end
       GROW: begin
         extent_q <= extent_q + product_q;

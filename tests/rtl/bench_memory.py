@@ -147,7 +147,7 @@ async def reads_of_all_clients(dut: Any) -> None:
     await start(dut)
     cycle = Cycle(dut, COUNTS)
     for seed, calm in enumerate((1.0, 0.5, 0.2)):
-        await read_all(dut, cycle, seed, calm, 30)
+        await read_all(dut, cycle, seed, calm, 15)
 
 
 @cocotb.test()
@@ -160,7 +160,7 @@ async def writes_then_reads(dut: Any) -> None:
         made, spaces = channels(rng, calm)
         image = [space.read() for space in spaces]
         writers = [Writer(i, deque(), rng, calm) for i in range(WRITERS)]
-        for _ in range(20):
+        for _ in range(10):
             for i, writer in enumerate(writers):
                 s = int(rng.integers(0, 2))
                 half = CAPACITIES[s] // 2
@@ -182,7 +182,7 @@ async def a_read_behind_an_acknowledged_write(dut: Any) -> None:
     cycle = Cycle(dut, COUNTS)
     rng = np.random.default_rng(20)
     made, _ = channels(rng, 0.6)
-    for _ in range(25):
+    for _ in range(12):
         address, units = random_range(rng, 0, CAPACITIES[0])
         data = rng.bytes(units * UNIT)
         writer = Writer(0, deque([(address, data, b"\x01" * len(data))]), rng, 0.7)
@@ -240,7 +240,7 @@ async def one_row_a_cycle(dut: Any) -> None:
 
 @cocotb.test()
 async def reset_in_the_middle(dut: Any) -> None:
-    for seed in range(50, 54):
+    for seed in range(50, 53):
         await start(dut)
         cycle = Cycle(dut, COUNTS)
         rng = np.random.default_rng(seed)

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from dlavm.rtl import build
-from dlavm.rtl.model import library, top_text
+from dlavm.rtl.model import library
 from dlavm.sim.device import DeviceError
 from dlavm.sim.native import NativeDevice
 from dlavm.sim.reference import ReferenceDevice
-from dlavm.support.errors import DlavmError
 from dlavm.support.paths import native_library
-from dlavm.target import load_target
-from dlavm.target.isa import Instr, SReg, encode_program
+from dlavm.target import TargetSpec, load_target
+from dlavm.target.isa import Instr, SReg, decode_program, encode_program
+from dlavm.target.spec import ADDRESS_UNIT
 from tests.ops.programs import PROGRAM, READ, USED, WRITE, Case, Rng, random_case
 from tests.ops.test_engines import start
 from tests.ops.test_errors import damaged
@@ -69,6 +69,52 @@ def test_many_random_programs(core: NativeDevice, first: int) -> None:
     for seed in range(first, first + 10):
         core.set_option("stalls", (0, 0, 200)[seed % 3])
         check_same(core, random_case(NANO, seed, commands=10), f"seed {seed}")
+
+
+def moved(spec: TargetSpec, case: Case, base: int) -> list[int]:
+    """The words of a case whose memory begins at `base`: addresses too that come through registers."""
+    program, last_move = [], dict[int, int]()
+    for _, instr in decode_program(spec, case.words):
+        fields, by_name = dict(instr.fields), spec.commands[instr.op].by_name
+        for name, value in instr.fields.items():
+            if by_name[name].kind == "addr" and isinstance(value, SReg):
+                at = last_move[value.index]
+                earlier = program[at].fields
+                program[at] = Instr("SCALAR", {**earlier, "b": _number(earlier["b"]) + base // ADDRESS_UNIT})
+            elif by_name[name].kind == "addr":
+                fields[name] = _number(value) + base // ADDRESS_UNIT
+        if instr.op == "SCALAR":
+            last_move[_number(fields["rd"])] = len(program)
+        program.append(Instr(instr.op, fields, instr.pred))
+    return encode_program(spec, program)
+
+
+def _number(value: int | SReg) -> int:
+    assert not isinstance(value, SReg)
+    return value
+
+
+@pytest.mark.slow
+def test_a_board_of_one_wide_channel() -> None:
+    """kv260: rows of 64 bytes, a beat of its only channel, a memory that does not begin at zero."""
+    spec = load_target("v3", "kv260")
+    base = spec.space("weights").base
+    with NativeDevice(spec) as native, NativeDevice(spec, f"rtl:{library(spec)}") as core:
+        for seed in range(20):
+            core.set_option("stalls", 200 * (seed % 2))
+            case = random_case(spec, seed, commands=12)
+            words = moved(spec, case, base)
+            memory = case.memory.copy()
+            memory[PROGRAM:PROGRAM + 4 * len(words)] = np.array(words, dtype=np.uint32).view(np.uint8)
+            images = []
+            for device in (native, core):
+                device.mem_write(base, memory)
+                device.csr_write(REGISTERS["PROGRAM"], (base + PROGRAM) // ADDRESS_UNIT)
+                device.csr_write(REGISTERS["PROGRAM_WORDS"], len(words))
+                device.csr_write(REGISTERS["CONTROL"], 1)
+                device.run()
+                images.append(device.mem_read(base, USED))
+            assert images[0] == images[1], f"seed {seed}"
 
 
 def test_counters(core: NativeDevice) -> None:
@@ -268,6 +314,43 @@ def test_reset_while_it_runs(core: NativeDevice) -> None:
         check_same(core, random_case(NANO, cycles, commands=4), f"after {cycles} cycles")
 
 
+# -- Errors of memory ------------------------------------------------------------------------------------------------
+
+COPIED = {"src": 0x100, "src_so": 64, "dst": WRITE // 16, "dst_so": 64, "rows_o": 4, "rows_i": 1, "dim": 512}
+GATHERED = {"ids": 0x100, "table": 0, "dst": WRITE // 16, "rows_o": 1, "dim": 8, "limit": 1}
+SCORES = {"format": NANO.enums["weight_format"]["kv_k"], "src": 0x100, "dst": WRITE // 16, "rows_o": 1, "rows_i": 1,
+          "k": 64, "n": 64, "wgt": 0x400, "wgt_tile": 256, "batch": 1}
+FAULTY: dict[str, tuple[Instr, int]] = {  # a command, and the unit that it reads or writes and memory does not
+    "COPY reads": (Instr("COPY", COPIED), 0x150),
+    "COPY writes": (Instr("COPY", COPIED), WRITE // 16 + 0x90),
+    "GATHER's ids": (Instr("GATHER", GATHERED), 0x100),
+    "LOAD_TABLE": (Instr("LOAD_TABLE", {"table": 0x200}), 0x250),
+    "SCALAR load": (Instr("SCALAR", {"fn": FN["load"], "rd": 1, "b": 4 * 0x100}), 0x100),
+    "ELTWISE": (Instr("ELTWISE", {"fn": 2, **COPIED}), 0x120),
+    "LINEAR": (Instr("LINEAR", SCORES), 0x500),
+    "the stream": (Instr("FENCE"), (PROGRAM + 32) // 16),
+}
+
+
+@pytest.mark.parametrize("name", FAULTY)
+def test_a_fault_of_memory(core: NativeDevice, name: str) -> None:
+    """The core stops with `bus` at the command, and runs again when memory does, without a reset."""
+    instr, unit = FAULTY[name]
+    assert unit % 2 == 0  # channel 0 has the even units
+    case = flow_case([Instr("FENCE"), instr] if name != "the stream" else [instr] * 8)
+    start(core, NANO, case)
+    core.csr_write(REGISTERS["CONTROL"], 2)
+    core.set_option("fault", unit * 8 + 3)
+    start(core, NANO, case)
+    with pytest.raises(DeviceError, match="bus") as error:
+        core.run()
+    assert error.value.code == "bus"
+    assert core.csr_read(REGISTERS["ERROR_PC"]) == (8 if name == "the stream" else 2)
+    core.set_option("fault", "none")
+    for seed in range(2):
+        check_same(core, random_case(NANO, seed, commands=6), f"seed {seed}")
+
+
 # -- Bad calls --------------------------------------------------------------------------------------------------------
 
 
@@ -292,7 +375,3 @@ def test_options_and_limits(core: NativeDevice) -> None:
         core.run(1)
     assert core.info()["engine"] == "rtl"
 
-
-def test_targets_that_the_core_is_not_for() -> None:
-    with pytest.raises(DlavmError, match="expected a target with a stream and scalars, got v1"):
-        top_text(load_target("v1", "nano"))

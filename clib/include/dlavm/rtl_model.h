@@ -10,7 +10,7 @@
 extern "C" {
 #endif
 
-#define DLAVM_RTL_VERSION 1
+#define DLAVM_RTL_VERSION 2
 
 // A channel's bytes, which stay the caller's.
 typedef struct {
@@ -19,10 +19,12 @@ typedef struct {
 } dlavm_rtl_channel;
 
 // How memory behaves. An answer comes `latency` cycles after its address. With `stalls`, in so many of 1000
-// cycles a channel takes and gives nothing, at random from `seed`.
+// cycles a channel takes and gives nothing, at random from `seed`. A beat of channel 0 that holds the byte
+// `fault` is answered with an error; with DLAVM_RTL_NO_FAULT none is.
+#define DLAVM_RTL_NO_FAULT UINT64_MAX
 typedef struct {
     uint32_t latency, stalls;
-    uint64_t seed;
+    uint64_t seed, fault;
 } dlavm_rtl_memory;
 
 // Of a channel since the model was opened: beats, and cycles in which one was offered and not taken.

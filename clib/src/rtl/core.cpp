@@ -54,12 +54,15 @@ void Core::set_option(const std::string& name, const std::string& value) {
         timing_.stalls = static_cast<uint32_t>(number(name, value, 999));
     } else if (name == "seed") {
         timing_.seed = number(name, value, UINT32_MAX);
+    } else if (name == "fault") {
+        timing_.fault = value == "none" ? DLAVM_RTL_NO_FAULT : number(name, value, uint64_t{1} << 60);
     } else if (name == "max_cycles") {
         max_cycles_ = number(name, value, uint64_t{1} << 60);
     } else if (name != "threads") {  // a Verilated core has one, whatever is asked for
-        throw Misuse{DLAVM_NOT_FOUND,
-                     format("option: a Verilated core has latency, stalls, seed and max_cycles, got '%.40s'",
-                            name.c_str())};
+        throw Misuse{
+            DLAVM_NOT_FOUND,
+            format("option: a Verilated core has latency, stalls, seed, fault and max_cycles, got '%.40s'",
+                   name.c_str())};
     }
     library_.set_memory(model_, &timing_);
 }

@@ -42,6 +42,12 @@ uint64_t address(Signal& signal, uint32_t channel) {
 struct Burst {
     uint64_t due, address;
     uint32_t beats;
+    bool bad;
+};
+
+struct Answer {
+    uint64_t due;
+    bool bad;
 };
 
 // One channel: bursts are answered in order, a beat a cycle.
@@ -49,7 +55,7 @@ struct Channel {
     dlavm_rtl_channel memory;
     uint64_t random;
     std::deque<Burst> reads, writes;
-    std::deque<uint64_t> answers;  // when
+    std::deque<Answer> answers;
     dlavm_rtl_traffic traffic{};
     bool waits = false;  // a read was offered and not taken
 
@@ -65,13 +71,14 @@ struct dlavm_rtl_model {
     std::unique_ptr<Vdlavm_top> top;
     std::vector<Channel> channels;
     uint32_t port_bytes = 0;
-    dlavm_rtl_memory memory{40, 0, 1};
+    dlavm_rtl_memory memory{40, 0, 1, DLAVM_RTL_NO_FAULT};
     uint64_t cycle = 0;
 
     void clock();
     void take(Channel& channel, uint32_t index);
     void offer(Channel& channel, uint32_t index);
     bool acts(Channel& channel) const;
+    bool good(const Channel& channel, uint32_t index, uint64_t at) const;
     void restart();
 };
 
@@ -84,11 +91,18 @@ bool dlavm_rtl_model::acts(Channel& channel) const {
     return channel.random % 1000 >= memory.stalls;
 }
 
+// Whether the beat from `at` on is answered with data.
+bool dlavm_rtl_model::good(const Channel& channel, uint32_t index, uint64_t at) const {
+    const bool fault = index == 0 && memory.fault >= at && memory.fault - at < port_bytes;
+    return channel.inside(at, port_bytes) && !fault;
+}
+
 // What passes at the coming edge.
 void dlavm_rtl_model::take(Channel& c, uint32_t i) {
     Vdlavm_top& t = *top;
     if (bit(t.m_ar_valid_o, i) && bit(t.m_ar_ready_i, i)) {
-        c.reads.push_back({cycle + memory.latency, address(t.m_ar_addr_o, i), bytes(t.m_ar_len_o)[i] + 1u});
+        c.reads.push_back(
+            {cycle + memory.latency, address(t.m_ar_addr_o, i), bytes(t.m_ar_len_o)[i] + 1u, false});
     }
     if (bit(t.m_r_valid_i, i)) {
         if (bit(t.m_r_ready_o, i)) {
@@ -100,18 +114,19 @@ void dlavm_rtl_model::take(Channel& c, uint32_t i) {
         }
     }
     if (bit(t.m_aw_valid_o, i) && bit(t.m_aw_ready_i, i))
-        c.writes.push_back({0, address(t.m_aw_addr_o, i), bytes(t.m_aw_len_o)[i] + 1u});
+        c.writes.push_back({0, address(t.m_aw_addr_o, i), bytes(t.m_aw_len_o)[i] + 1u, false});
     if (bit(t.m_w_valid_o, i)) {
         if (bit(t.m_w_ready_i, i)) {
             ++c.traffic.written_beats;
             Burst& burst = c.writes.front();
             const uint8_t* data = bytes(t.m_w_data_o) + uint64_t{i} * port_bytes;
-            for (uint32_t b = 0; b < port_bytes && c.inside(burst.address, port_bytes); ++b)
+            burst.bad = burst.bad || !good(c, i, burst.address);
+            for (uint32_t b = 0; b < port_bytes && good(c, i, burst.address); ++b)
                 if (bit(t.m_w_strb_o, i * port_bytes + b)) c.memory.data[burst.address + b] = data[b];
             burst.address += port_bytes;
             if (--burst.beats == 0) {
+                c.answers.push_back({cycle + memory.latency, burst.bad});
                 c.writes.pop_front();
-                c.answers.push_back(cycle + memory.latency);
             }
         } else {
             ++c.traffic.stalled;
@@ -123,7 +138,6 @@ void dlavm_rtl_model::take(Channel& c, uint32_t i) {
 // What the channel shows after the edge. Data is taken only once its address is known.
 void dlavm_rtl_model::offer(Channel& c, uint32_t i) {
     Vdlavm_top& t = *top;
-    constexpr uint8_t kSlaveError = 2;
     const bool read_stays = bit(t.m_r_valid_i, i) && c.waits, willing = acts(c);
     c.waits = false;
     set_bit(t.m_ar_ready_i, i, willing && c.reads.size() < 64);
@@ -133,14 +147,14 @@ void dlavm_rtl_model::offer(Channel& c, uint32_t i) {
     set_bit(t.m_r_valid_i, i, reads);
     if (reads) {
         const uint64_t at = c.reads.front().address;
-        const bool good = c.inside(at, port_bytes);
+        const bool ok = good(c, i, at);
         uint8_t* data = bytes(t.m_r_data_i) + uint64_t{i} * port_bytes;
-        if (good) std::memcpy(data, c.memory.data + at, port_bytes);
-        const uint8_t response = good ? 0 : kSlaveError;
-        set_bit(t.m_r_resp_i, 2 * i, response & 1);
-        set_bit(t.m_r_resp_i, 2 * i + 1, response >> 1);
+        if (ok) std::memcpy(data, c.memory.data + at, port_bytes);
+        set_bit(t.m_r_resp_i, 2 * i + 1, !ok);  // SLVERR is 2, OKAY 0
     }
-    set_bit(t.m_b_valid_i, i, !c.answers.empty() && c.answers.front() <= cycle);
+    const bool answers = !c.answers.empty() && c.answers.front().due <= cycle;
+    set_bit(t.m_b_valid_i, i, answers);
+    if (answers) set_bit(t.m_b_resp_i, 2 * i + 1, c.answers.front().bad);
 }
 
 void dlavm_rtl_model::clock() {
