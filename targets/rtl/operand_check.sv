@@ -45,7 +45,11 @@ module operand_check #(
     for (int i = 0; i < int'(MAX_PAYLOAD_WORDS); i++)
       if (zero_words(opcode_i)[i] && word_i[i] == 0) nothing = 1'b1;
     case (opcode_i)
-      OP_LINEAR: bad_field = word_i[LINEAR_K_WORD] == 0;
+      // an MXINT8 cache is not built
+      OP_LINEAR: bad_field = word_i[LINEAR_K_WORD] == 0 ||
+          word_i[0][LINEAR_FORMAT_LSB+:LINEAR_FORMAT_BITS] inside {WEIGHT_FORMAT_KVQ_K, WEIGHT_FORMAT_KVQ_V};
+      OP_KV_APPEND:
+      bad_field = word_i[KV_APPEND_FORMAT_WORD][KV_APPEND_FORMAT_LSB+:KV_APPEND_FORMAT_BITS] == KV_FORMAT_MXINT8;
       OP_SOFTMAX: bad_field = word_i[SOFTMAX_VISIBLE_WORD] == 0 || word_i[SOFTMAX_WIDTH_WORD] == 0;
       OP_ROPE: bad_field = word_i[ROPE_ROT_WORD][0] || word_i[ROPE_ROT_WORD] > word_i[ROPE_DIM_WORD];
       OP_TOPK: bad_field = word_i[TOPK_K_WORD] > word_i[TOPK_N_WORD];

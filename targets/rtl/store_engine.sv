@@ -230,6 +230,10 @@ module store_engine #(
         end else if (nothing) begin
           done_o  <= 1'b1;
           state_q <= IDLE;
+        end else if (is_append && cmd_word_i[KV_APPEND_FORMAT_WORD][KV_APPEND_FORMAT_LSB] != KV_FORMAT_FP16) begin
+          error_o      <= 1'b1;
+          error_code_o <= ERROR_FIELD_RANGE;
+          state_q      <= IDLE;
         end else begin
           state_q <= is_table ? TABLE : is_gather ? IDS : is_append ? SETUP : BEGIN;
         end

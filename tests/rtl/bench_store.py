@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import cocotb
@@ -18,6 +19,7 @@ from tests.rtl.axi import Channel, Cycle, Space
 from tests.rtl.drive import start
 
 SPEC = load_target("v3", "nano")
+BUILT = replace(SPEC, capabilities=SPEC.capabilities - {"kv_mxint8"})
 SIZE = programs.USED
 ERRORS = {number: name for name, number in SPEC.enums["error"].items()}
 COUNTS = {**dict.fromkeys(("ar", "r", "aw", "w", "b"), 3), **dict.fromkeys(("cmd", "done", "error", "table"), 1)}
@@ -68,7 +70,7 @@ def reference(memory: bytearray, op: str, fields: Fields) -> tuple[str, bytes]:
     flat = FlatMemory(SPEC)
     flat.bytes(0, SIZE)[...] = np.frombuffer(memory, np.uint8)
     complete = {f.name: fields.get(f.name, 0) for f in SPEC.commands[op].fields}
-    return getattr(StoreEngine(flat), op.lower())(complete) or "done", flat.bytes(0, SIZE).tobytes()
+    return getattr(StoreEngine(SPEC, flat), op.lower())(complete) or "done", flat.bytes(0, SIZE).tobytes()
 
 
 def random_gather(bench: Bench, rng: Rng) -> Fields:
@@ -111,7 +113,7 @@ async def random_commands(dut: Any) -> None:
         bench = Bench(dut, rng, calm)
         for _ in range(5):
             seen.add(await compare(bench, "COPY", programs.copy(SPEC, rng)))
-            seen.add(await compare(bench, "KV_APPEND", programs.kv_append(SPEC, rng)))
+            seen.add(await compare(bench, "KV_APPEND", programs.kv_append(BUILT, rng)))
             seen.add(await compare(bench, "GATHER", random_gather(bench, rng)))
     assert seen == {"done", "gather_index"}
 
@@ -136,11 +138,23 @@ async def nothing_to_do(dut: Any) -> None:
     rng = np.random.default_rng(11)
     await start(dut)
     bench = Bench(dut, rng, 1.0)
-    for op, fields in (("COPY", programs.copy(SPEC, rng)), ("KV_APPEND", programs.kv_append(SPEC, rng)),
+    for op, fields in (("COPY", programs.copy(SPEC, rng)), ("KV_APPEND", programs.kv_append(BUILT, rng)),
                        ("GATHER", programs.gather(SPEC, rng))):
         for name in ("rows_o", "rows_i", "dim"):
             if name in SPEC.commands[op].by_name:
                 assert await compare(bench, op, {**fields, name: 0}) == "done"
+
+
+@cocotb.test()
+async def not_built(dut: Any) -> None:
+    """An MXINT8 cache is refused, and the next command runs."""
+    rng = np.random.default_rng(13)
+    await start(dut)
+    bench = Bench(dut, rng, 1.0)
+    fields, before = programs.kv_append(BUILT, rng), bench.space.read()
+    assert await bench.run("KV_APPEND", fields | {"format": SPEC.enums["kv_format"]["mxint8"]}) == "field_range"
+    assert bench.space.read() == before
+    assert await compare(bench, "KV_APPEND", fields) == "done"
 
 
 @cocotb.test()
@@ -184,4 +198,4 @@ async def reset_in_the_middle(dut: Any) -> None:
             await bench.cycle.step([*bench.channels, bench])
         await start(dut)
         bench = Bench(dut, rng, 0.5)
-        await compare(bench, "KV_APPEND", programs.kv_append(SPEC, rng))
+        await compare(bench, "KV_APPEND", programs.kv_append(BUILT, rng))
