@@ -10,7 +10,7 @@ import pytest
 from dlavm.sim.device import DeviceError
 from dlavm.sim.native import NativeDevice
 from dlavm.sim.reference import ReferenceDevice
-from dlavm.target import TargetSpec, load_target
+from dlavm.target import load_target
 from dlavm.target.spec import ADDRESS_UNIT
 from tests.ops.programs import PROGRAM, Case, random_case
 from tests.ops.test_engines import start
@@ -21,10 +21,10 @@ STREAM = NANO.board.memories["ddr"].base
 BOUND = 400  # commands: a damaged count must not keep a test running
 
 
-def damaged(seed: int, spec: TargetSpec = NANO) -> Case:
+def damaged(seed: int) -> Case:
     """A random program in which one to three words were flipped, cleared, filled or replaced."""
     rng = np.random.default_rng(seed)
-    case = random_case(spec, seed, commands=4)
+    case = random_case(NANO, seed, commands=4)
     words, memory = list(case.words), case.memory.copy()
     for _ in range(rng.integers(1, 4)):
         at = int(rng.integers(len(words)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from tests.ops.test_engines import start
 from tests.ops.test_errors import damaged
 
 NANO = load_target("v3", "nano")
-BUILT = replace(NANO, capabilities=NANO.capabilities - {"kv_mxint8"})  # what the core has of it
 REGISTERS = {name: register.offset for name, register in NANO.registers.items()}
 FN = NANO.enums["scalar_fn"]
 BUSY = 1
@@ -62,7 +60,7 @@ def test_random_programs(core: NativeDevice, seed: int) -> None:
     core.set_option("latency", (1, 7, 40, 150)[seed % 4])
     core.set_option("stalls", (0, 300)[seed // 4])
     core.set_option("seed", seed)
-    check_same(core, random_case(BUILT, seed, commands=12), f"seed {seed}")
+    check_same(core, random_case(NANO, seed, commands=12), f"seed {seed}")
 
 
 @pytest.mark.slow
@@ -70,14 +68,14 @@ def test_random_programs(core: NativeDevice, seed: int) -> None:
 def test_many_random_programs(core: NativeDevice, first: int) -> None:
     for seed in range(first, first + 10):
         core.set_option("stalls", (0, 0, 200)[seed % 3])
-        check_same(core, random_case(BUILT, seed, commands=10), f"seed {seed}")
+        check_same(core, random_case(NANO, seed, commands=10), f"seed {seed}")
 
 
 def test_counters(core: NativeDevice) -> None:
     """Commands and bytes of operands as the simulator counts them; cycles pass."""
     with NativeDevice(NANO) as native:
         for seed in range(4):
-            case = random_case(BUILT, seed, commands=10)
+            case = random_case(NANO, seed, commands=10)
             for device in (native, core):
                 start(device, NANO, case)
                 device.run()
@@ -109,20 +107,11 @@ def test_the_same_error_at_the_same_command(core: NativeDevice, first: int) -> N
     compared = 0
     with NativeDevice(NANO) as native:
         for seed in range(first, first + 20):
-            want = outcome(native, damaged(seed, BUILT), 400)
+            want = outcome(native, damaged(seed), 400)
             if want[3] != BUSY:  # a damaged count may run for very long
-                assert outcome(core, damaged(seed, BUILT), None) == want, f"seed {seed}"
+                assert outcome(core, damaged(seed), None) == want, f"seed {seed}"
                 compared += 1
     assert compared > 10
-
-
-def test_what_is_not_built(core: NativeDevice) -> None:
-    """An MXINT8 cache is refused."""
-    formats, rows = NANO.enums["weight_format"], {"rows_o": 1, "rows_i": 1}
-    for command in (Instr("KV_APPEND", {"format": NANO.enums["kv_format"]["mxint8"], "dim": 32, **rows}),
-                    *(Instr("LINEAR", {"format": formats[name], "batch": 1, "k": 32, "n": 32, **rows})
-                      for name in ("kvq_k", "kvq_v"))):
-        assert outcome(core, flow_case([command]), None)[0] == "field_range"
 
 
 # -- Control flow -----------------------------------------------------------------------------------------------------
@@ -276,7 +265,7 @@ def test_reset_while_it_runs(core: NativeDevice) -> None:
         assert core.csr_read(REGISTERS["STATUS"]) == core.csr_read(REGISTERS["PROGRAM"]) == 0
         assert core.csr_read(REGISTERS["ID"]) == int(NANO.hash[:8], 16)
         core.set_option("max_cycles", 2_000_000)
-        check_same(core, random_case(BUILT, cycles, commands=4), f"after {cycles} cycles")
+        check_same(core, random_case(NANO, cycles, commands=4), f"after {cycles} cycles")
 
 
 # -- Bad calls --------------------------------------------------------------------------------------------------------
