@@ -84,12 +84,20 @@ async def values_rough(dut: Any) -> None:
 @cocotb.test()
 async def keys_of_bytes(dut: Any) -> None:
     await random_commands(dut, 15, COUNT, SMOOTH, "kvq_k")
+
+
+@cocotb.test()
+async def keys_of_bytes_rough(dut: Any) -> None:
     await random_commands(dut, 16, COUNT, ROUGH, "kvq_k")
 
 
 @cocotb.test()
 async def values_of_bytes(dut: Any) -> None:
     await random_commands(dut, 17, COUNT, SMOOTH, "kvq_v")
+
+
+@cocotb.test()
+async def values_of_bytes_rough(dut: Any) -> None:
     await random_commands(dut, 18, COUNT, ROUGH, "kvq_v")
 
 
