@@ -2,7 +2,7 @@
 //
 // The matrix engine multiplies by the power of two here, where it costs one small adder, not after the scale as
 // doc/numerics.md writes it. The bits are the same because nothing in between can become subnormal or saturate:
-// block exponents are -68..14, integers below 2^34 (35 bits with sign) and scales between 2^-40 and 2^40.
+// block exponents are -68..18, integers below 2^34 (35 bits with sign) and scales between 2^-40 and 2^40.
 module int_to_fp32 #(
     parameter int unsigned WIDTH = 20,  // up to 40
     parameter int unsigned EXP_WIDTH = 8

@@ -1,10 +1,12 @@
-// Blocks of the KV cache (fp16, [32 tokens][32 elements]) -> units in the unit buffer. Every token's 32 elements are
-// quantised alone; four tokens at a time are then turned round into entries of [4 rows][4 k].
+// Blocks of the KV cache ([32 tokens][32 elements]) -> units in the unit buffer. Every token's 32 elements are quantised
+// alone, if they are fp16; four tokens at a time are then turned round into entries of [4 rows][4 k].
 //
 // keys     rows are tokens, k elements: a unit is a row tile of tokens x 32 elements, an entry has four k of the four
 //          tokens; their exponents go with the rows.
 // values   rows are elements, k tokens: a block of 32 x 32 fills units of its elements (one for each row tile of them);
 //          an entry has the four tokens of four elements; the tokens' exponents are for the quantiser of P.
+// MXINT8   (kv_pkg) mantissas and exponents come as they are; a unit of keys, a block of values comes behind the 32
+//          exponents of its block's tokens. What stands past head_dim meets zeros (keys), or is not written (values).
 //
 // Memory may deliver a beat every cycle; a token is taken every second cycle at most, because the eight entries of four
 // tokens leave one a cycle.
@@ -20,6 +22,8 @@ module kv_unpack #(
     input  logic                             clear_i,       // before each command
     input  logic                             enable_i,
     input  logic                             values_i,      // else keys
+    input  logic                             bytes_i,       // MXINT8, else fp16
+    input  logic [23:0]                      tiles_i,       // keys: row tiles of a batch
     input  logic [23:0]                      dim_blocks_i,  // ceil(head_dim / 32)
     input  logic [5:0]                       dim_tail_i,    // elements in the last one, 1..32
     input  logic                             valid_i,
@@ -44,50 +48,76 @@ module kv_unpack #(
 
   // In: the beats of a token, then 32 elements to the quantiser. Elements past head_dim read as zero.
   localparam int unsigned PART_WIDTH = (PARTS > 1) ? $clog2(PARTS) : 1;
+  localparam int unsigned BYTE_PARTS = (UNITS == 1) ? 2 : 1;
+  localparam int unsigned EXPONENT_BEATS = (UNITS == 1) ? 2 : 1;
+  localparam int unsigned BEAT = UNITS * 128;
   logic [PARTS-1:0][TILE-1:0][15:0] token_q;
   logic [31:0][15:0]                elements;
   logic [PART_WIDTH-1:0]            part_q;
   logic [4:0]                       in_token_q, last_token;  // of the unit
   logic [23:0]                      in_block_q;   // along head_dim
-  logic                             full_q, pause_q, take, tail;
+  logic [PART_WIDTH-1:0]            last_part;
+  logic                             full_q, pause_q, take, tail, beat_out, token_in;
+  logic                             exponents, exponents_q, upper_q;  // exponents are here; the beat's second token
+  logic [31:0][7:0]                 exponent_q;   // by token of the block
+  logic [7:0]                       stored_q;     // of the token that is in
+  logic [23:0]                      tile_q;       // keys: of the batch
+  logic [4:0]                       block_token;
   logic [SLOT_WIDTH:0]              claimed_q, wanted;  // slots of units that came in but are not pushed yet
   logic                             unit_in;
 
   assign wanted     = values_i ? (SLOT_WIDTH + 1)'(PARTS) : (SLOT_WIDTH + 1)'(1);
   assign last_token = values_i ? 5'd31 : 5'(TILE - 1);
-  assign ready_o    = enable_i & ~pause_q & (room_i >= claimed_q + wanted);
-  assign take       = valid_i & ready_o;
+  assign exponents  = bytes_i & ~exponents_q;
+  assign last_part  = exponents ? PART_WIDTH'(EXPONENT_BEATS - 1) : bytes_i ? PART_WIDTH'(BYTE_PARTS - 1)
+                                                                            : PART_WIDTH'(PARTS - 1);
+  // A beat of 64 bytes has two tokens of an MXINT8 cache, and goes with the second.
+  assign beat_out   = (UNITS != 4) | ~bytes_i | exponents | upper_q;
+  assign ready_o    = enable_i & ~pause_q & (room_i >= claimed_q + wanted) & beat_out;
+  assign take       = valid_i & enable_i & ~pause_q & (room_i >= claimed_q + wanted);
   assign tail       = (in_block_q + 24'd1 == dim_blocks_i);
-  assign unit_in    = take & (part_q == PART_WIDTH'(PARTS - 1)) & (in_token_q == last_token);
+  assign token_in   = take & ~exponents & (part_q == last_part);
+  assign unit_in    = token_in & (in_token_q == last_token);
+  assign block_token = values_i ? in_token_q : 5'(tile_q * 24'(TILE)) + in_token_q;
 
   logic tail_q;
   always_ff @(posedge clk_i) begin
     full_q  <= 1'b0;
     pause_q <= 1'b0;
     if (take) begin
-      token_q[part_q] <= beat_i;
+      token_q[part_q] <= upper_q ? beat_i >> (BEAT / 2) : beat_i;
       tail_q          <= tail;
-      if (part_q == PART_WIDTH'(PARTS - 1)) begin
-        part_q     <= '0;
-        full_q     <= 1'b1;
-        pause_q    <= (PARTS == 1);
-        in_token_q <= in_token_q + 5'd1;
-        if (in_token_q == last_token) begin
-          in_token_q <= '0;
-          in_block_q <= tail ? '0 : in_block_q + 24'd1;
-        end
-      end else begin
-        part_q <= part_q + 1'b1;
-      end
+      part_q          <= (part_q == last_part) ? '0 : part_q + 1'b1;
+    end
+    if (take && exponents) begin
+      for (int i = 0; i < 32; i++)
+        if (UNITS != 1 || part_q[0] == 1'(i / 16)) exponent_q[i] <= beat_i[8*(i%(16*int'(UNITS)))+:8];
+      exponents_q <= (part_q == last_part);
+    end
+    if (token_in) begin
+      full_q     <= 1'b1;
+      pause_q    <= bytes_i ? (BYTE_PARTS == 1) : (PARTS == 1);
+      upper_q    <= bytes_i & (UNITS == 4) & ~upper_q;
+      stored_q   <= exponent_q[block_token];
+      in_token_q <= in_token_q + 5'd1;
+    end
+    if (unit_in) begin
+      in_token_q  <= '0;
+      exponents_q <= 1'b0;
+      in_block_q  <= tail ? '0 : in_block_q + 24'd1;
+      if (tail) tile_q <= (tile_q + 24'd1 == tiles_i) ? '0 : tile_q + 24'd1;
     end
     claimed_q <= claimed_q + (unit_in ? wanted : '0) - (SLOT_WIDTH + 1)'(push_o);
     if (rst_i || clear_i) begin
-      part_q     <= '0;
-      full_q     <= 1'b0;
-      pause_q    <= 1'b0;
-      in_token_q <= '0;
-      in_block_q <= '0;
-      claimed_q  <= '0;
+      part_q      <= '0;
+      full_q      <= 1'b0;
+      pause_q     <= 1'b0;
+      upper_q     <= 1'b0;
+      exponents_q <= 1'b0;
+      in_token_q  <= '0;
+      in_block_q  <= '0;
+      tile_q      <= '0;
+      claimed_q   <= '0;
     end
   end
   always_comb begin
@@ -95,12 +125,29 @@ module kv_unpack #(
     for (int i = 0; i < 32; i++) if (tail_q && 6'(i) >= dim_tail_i) elements[i] = '0;
   end
 
-  logic              ready;
-  logic [31:0][11:0] mantissa;
-  logic [7:0]        exp;
+  logic              ready, quantized;
+  logic [31:0][11:0] mantissa, made;
+  logic [31:0][7:0]  stored;
+  logic [7:0]        exp, made_exp, clipped;
   quantizer #(.ACT_BITS(12)) u_quantizer (
-      .clk_i, .rst_i(rst_i | clear_i), .valid_i(full_q), .x_i(elements),
-      .valid_o(ready), .mantissa_o(mantissa), .exp_o(exp));
+      .clk_i, .rst_i(rst_i | clear_i), .valid_i(full_q & ~bytes_i), .x_i(elements),
+      .valid_o(quantized), .mantissa_o(made), .exp_o(made_exp));
+
+  // A cache of bytes needs no quantiser. An exponent that no append writes reads as the nearest that one does.
+  assign stored = 256'(token_q);
+  always_comb begin
+    clipped = stored_q;
+    if (clipped < kv_pkg::LOWEST) clipped = kv_pkg::LOWEST;
+    if (clipped > kv_pkg::HIGHEST) clipped = kv_pkg::HIGHEST;
+    ready    = quantized;
+    mantissa = made;
+    exp      = made_exp;
+    if (bytes_i) begin
+      ready = full_q;
+      exp   = clipped - 8'(kv_pkg::BIAS + 6);
+      for (int i = 0; i < 32; i++) mantissa[i] = 12'($signed(stored[i]));
+    end
+  end
 
   // Four tokens are collected while the four before leave.
   logic [1:0]             count_q;

@@ -20,6 +20,7 @@ module linear_decode #(
     output dlavm_formats_pkg::format_t  format_o,
     output logic                        keys_o,
     output logic                        values_o,
+    output logic                        bytes_o,        // of an MXINT8 cache
     output logic [23:0]                 rows_o,         // all rows
     output logic [23:0]                 k_blocks_o,
     output logic [23:0]                 n_blocks_o,
@@ -55,8 +56,9 @@ module linear_decode #(
 
   assign format_o       = format_of(number);
   assign packed_weights = format_o.packed_weights;
-  assign keys_o         = (number == WEIGHT_FORMAT_KV_K);
-  assign values_o       = (number == WEIGHT_FORMAT_KV_V);
+  assign keys_o         = number inside {WEIGHT_FORMAT_KV_K, WEIGHT_FORMAT_KVQ_K};
+  assign values_o       = number inside {WEIGHT_FORMAT_KV_V, WEIGHT_FORMAT_KVQ_V};
+  assign bytes_o        = number inside {WEIGHT_FORMAT_KVQ_K, WEIGHT_FORMAT_KVQ_V};
 
   assign k_blocks_o = 24'((25'(k) + 25'd31) >> 5);
   assign n_blocks_o = 24'((25'(n) + 25'd31) >> 5);

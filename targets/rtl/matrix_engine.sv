@@ -85,7 +85,7 @@ module matrix_engine #(
   error_e      check_error;
 
   format_t     format;
-  logic        keys, values;
+  logic        keys, values, bytes;
   logic [23:0] rows, k_blocks, n_blocks, tiles, tile_units, k, n;
   logic [5:0]  k_tail, n_tail;
   logic [11:0] rows_i, batch;
@@ -104,8 +104,8 @@ module matrix_engine #(
   linear_decode #(.UNITS(UNITS), .ACTIVATION_ELEMENTS(ACTIVATION_ELEMENTS), .ACCUMULATORS(ACCUMULATORS)) u_decode (
       .clk_i, .rst_i, .check_i(state_q == IDLE && cmd_valid_i), .word_i(cmd_word_i), .acc_rows_i(acc_rows_q),
       .acc_n_i(acc_n_q), .done_o(check_done), .nothing_o(nothing), .error_o(check_error), .format_o(format),
-      .keys_o(keys), .values_o(values), .rows_o(rows), .k_blocks_o(k_blocks), .n_blocks_o(n_blocks), .k_tail_o(k_tail),
-      .n_tail_o(n_tail), .tiles_o(tiles), .tile_units_o(tile_units));
+      .keys_o(keys), .values_o(values), .bytes_o(bytes), .rows_o(rows), .k_blocks_o(k_blocks), .n_blocks_o(n_blocks),
+      .k_tail_o(k_tail), .n_tail_o(n_tail), .tiles_o(tiles), .tile_units_o(tile_units));
 
   assign cmd_ready_o = (state_q == IDLE);
   assign bus_error   = (state_q == RUN) & (|(rd_valid_i & rd_error_i) | wr_error_i);
@@ -177,7 +177,7 @@ module matrix_engine #(
   assign push        = cache ? kv_push : {2'd0, unpack_push};
 
   weight_fetch #(.UNITS(UNITS)) u_fetch (
-      .clk_i, .rst_i(rst_i | (state_q == HALT)), .start_i(start), .keys_i(keys), .values_i(values),
+      .clk_i, .rst_i(rst_i | (state_q == HALT)), .start_i(start), .keys_i(keys), .values_i(values), .bytes_i(bytes),
       .wgt_i(cmd_word_i[LINEAR_WGT_WORD]), .wgt_tile_i(cmd_word_i[LINEAR_WGT_TILE_WORD]),
       .wgt_b_i(cmd_word_i[LINEAR_WGT_B_WORD]), .tile_units_i(tile_units), .tiles_i(values ? k_blocks : tiles),
       .dim_blocks_i(keys ? k_blocks : n_blocks), .batch_i(batch), .idle_o(fetch_idle),
@@ -192,8 +192,8 @@ module matrix_engine #(
       .metadata_o(unpack_metadata), .push_o(unpack_push));
 
   kv_unpack #(.UNITS(UNITS), .PORT_BYTES(PORT_BYTES), .SLOT_WIDTH(SLOT_WIDTH)) u_kv (
-      .clk_i, .rst_i, .clear_i(clear), .enable_i(state_q == RUN && cache), .values_i(values),
-      .dim_blocks_i(keys ? k_blocks : n_blocks), .dim_tail_i(keys ? k_tail : n_tail), .valid_i(rd_valid_i[WEIGHTS]),
+      .clk_i, .rst_i, .clear_i(clear), .enable_i(state_q == RUN && cache), .values_i(values), .bytes_i(bytes),
+      .tiles_i(tiles), .dim_blocks_i(keys ? k_blocks : n_blocks), .dim_tail_i(keys ? k_tail : n_tail), .valid_i(rd_valid_i[WEIGHTS]),
       .ready_o(kv_ready), .beat_i(rd_data_i[WEIGHTS]), .slot_i(first_slot), .room_i(room), .write_o(kv_write),
       .slot_o(kv_slot), .entry_o(kv_entry), .code_o(kv_code), .write_meta_o(kv_write_meta), .metadata_o(kv_metadata),
       .exp_valid_o(token_exp_valid), .exp_group_o(token_exp_group), .exp_o(token_exp), .push_o(kv_push));

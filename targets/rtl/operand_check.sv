@@ -25,7 +25,6 @@ module operand_check #(
   import operand_pkg::*;
 
   localparam int unsigned ROW_TILE = 8 * UNITS;  // rows of packed weights that share beat rows
-  localparam int unsigned KV_BLOCK = 2048;       // bytes of 32 tokens x 32 fp16
 
   typedef enum logic [3:0] {IDLE, FIELDS, NEXT, DERIVE, DERIVE_OFFSET, EXTEND, GROW, COUNTED, SUM, TOTAL, RANGE, DONE} state_e;
   state_e state_q;
@@ -81,10 +80,13 @@ module operand_check #(
   // verilator lint_off UNUSEDSIGNAL
   dlavm_formats_pkg::format_t format;
   // verilator lint_on UNUSEDSIGNAL
-  logic                       values;
+  weight_format_e             number;
+  logic                       values, bytes_cache;
   logic [31:0]                k, n, k_blocks, groups, tile_beats, units, tokens, last_token, first_slot, last_slot;
-  assign format     = dlavm_formats_pkg::format_of(weight_format_e'(word_i[0][LINEAR_FORMAT_LSB+:LINEAR_FORMAT_BITS]));
-  assign values     = word_i[0][LINEAR_FORMAT_LSB+:LINEAR_FORMAT_BITS] == WEIGHT_FORMAT_KV_V;
+  logic [31:0]                block_bytes, read_block;
+  assign format     = dlavm_formats_pkg::format_of(number);
+  assign number     = weight_format_e'(word_i[0][LINEAR_FORMAT_LSB+:LINEAR_FORMAT_BITS]);
+  assign values     = number inside {WEIGHT_FORMAT_KV_V, WEIGHT_FORMAT_KVQ_V};
   assign k          = word_i[LINEAR_K_WORD];
   assign n          = word_i[LINEAR_N_WORD];
   assign k_blocks   = blocks_of_32(k);
@@ -92,7 +94,11 @@ module operand_check #(
   assign last_token = word_i[KV_APPEND_POS_WORD] + word_i[KV_APPEND_ROWS_O_WORD] - 32'd1;
   always_comb begin
     units = blocks_of_32(values ? n : k);
-    if (opcode_i == OP_KV_APPEND) units = blocks_of_32(word_i[KV_APPEND_DIM_WORD]);
+    bytes_cache = number inside {WEIGHT_FORMAT_KVQ_K, WEIGHT_FORMAT_KVQ_V};
+    if (opcode_i == OP_KV_APPEND) begin
+      units       = blocks_of_32(word_i[KV_APPEND_DIM_WORD]);
+      bytes_cache = word_i[KV_APPEND_FORMAT_WORD][KV_APPEND_FORMAT_LSB] == KV_FORMAT_MXINT8;
+    end
     groups = k_blocks;
     if (format.group_blocks[1]) groups = (k_blocks + 32'd1) >> 1;
     if (format.group_blocks[2]) groups = (k_blocks + 32'd3) >> 2;
@@ -103,8 +109,10 @@ module operand_check #(
     endcase
     tile_beats = tile_beats + (format.e8m0 ? (groups + 32'd1) >> 1 : groups) + (format.zero ? (groups + 32'd1) >> 1 : 32'd0);
   end
-  assign first_slot = {21'd0, word_i[KV_APPEND_POS_WORD][4:0], 6'd0};
-  assign last_slot  = {21'd0, last_token[4:0], 6'd0};
+  assign first_slot  = 32'(word_i[KV_APPEND_POS_WORD][4:0]) << (bytes_cache ? 5 : 6);
+  assign last_slot   = 32'(last_token[4:0]);
+  assign block_bytes = kv_pkg::block_bytes(bytes_cache, units);
+  assign read_block  = units * (bytes_cache ? kv_pkg::BYTE_UNIT + kv_pkg::EXPONENTS : kv_pkg::HALF_UNIT);
 
   // One multiplier for all of it.
   always_comb begin
@@ -113,11 +121,11 @@ module operand_check #(
     case (state_q)
       DERIVE: begin
         factor_a = 64'(word_i[KV_APPEND_POS_WORD] >> 5);
-        factor_b = units * KV_BLOCK;
+        factor_b = block_bytes;
       end
       DERIVE_OFFSET: begin
         factor_a = 64'(last_token >> 5);
-        factor_b = units * KV_BLOCK;
+        factor_b = block_bytes;
       end
       EXTEND: begin
         factor_a = {28'd0, stride, 4'd0};
@@ -166,8 +174,8 @@ module operand_check #(
         case (op_q.kind)
           CACHED: begin
             derived_count_q <= blocks_of_32(tokens);
-            length_q        <= units * KV_BLOCK;
-            range_q         <= units * KV_BLOCK;
+            length_q        <= read_block;
+            range_q         <= read_block;
           end
           TILED: begin
             derived_count_q <= (n + ROW_TILE - 32'd1) / ROW_TILE;
@@ -182,7 +190,12 @@ module operand_check #(
       end
       DERIVE_OFFSET: begin
         lead_q   <= product_q + 64'(first_slot);
-        range_q  <= last_slot + ((units - 32'd1) * KV_BLOCK) + length_q - ((units - 32'd1) << 6);
+        // to the end of what is written last: the last unit's row, or its exponent
+        range_q  <= (last_slot << 6) + (units - 32'd1) * (kv_pkg::HALF_UNIT - kv_pkg::HALF_ROW) + length_q;
+        if (bytes_cache) begin
+          range_q  <= units * (kv_pkg::BYTE_UNIT + kv_pkg::EXPONENTS) - kv_pkg::EXPONENTS + last_slot + 32'd1;
+          length_q <= units * (kv_pkg::BYTE_ROW + 1);
+        end
         state_q  <= EXTEND;
       end
       SUM: begin

@@ -76,7 +76,8 @@ package operand_pkg;
   function automatic operand_t linear_operand(input logic [2:0] index, input logic [31:0] flags);
     logic cache, acc_out;
     logic [4:0] ro, ri, n, b;
-    cache   = flags[LINEAR_FORMAT_LSB+:LINEAR_FORMAT_BITS] inside {WEIGHT_FORMAT_KV_K, WEIGHT_FORMAT_KV_V};
+    cache   = flags[LINEAR_FORMAT_LSB+:LINEAR_FORMAT_BITS] inside
+        {WEIGHT_FORMAT_KV_K, WEIGHT_FORMAT_KV_V, WEIGHT_FORMAT_KVQ_K, WEIGHT_FORMAT_KVQ_V};
     acc_out = flags[LINEAR_ACC_OUT_LSB];
     ro = w(LINEAR_ROWS_O_WORD);
     ri = w(LINEAR_ROWS_I_WORD);

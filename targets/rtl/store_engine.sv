@@ -1,11 +1,11 @@
-// The store engine: COPY, GATHER, KV_APPEND and LOAD_TABLE. It moves bytes and changes none.
+// The store engine: COPY, GATHER, KV_APPEND and LOAD_TABLE. But for an MXINT8 cache it moves bytes and changes none.
 //
 // Read requests run ahead of the write requests, both at their own pace; the data goes straight through. The front
 // end has checked every address but those of GATHER's table rows, which are looked at in a pass of their own before
 // the first byte is written. After a memory error the command runs to its end without writing, then reports `bus`.
 //
-// KV_APPEND: a row of dim fp16 is cut into the blocks of 32 elements that stand 2 KiB apart in the cache. Another
-// cache format is another unit between the mover's read and write side, and another address step.
+// KV_APPEND: a row of dim fp16 is cut into blocks of 32 elements, each of which has a place in the cache of its own. For
+// an MXINT8 cache kv_quantize stands behind the mover, and a block has two places: mantissas, then an exponent byte.
 module store_engine #(
     parameter int unsigned UNITS = 2,
     parameter int unsigned SPACES = 1,
@@ -55,16 +55,16 @@ module store_engine #(
   import dlavm_isa_pkg::*;
 
   localparam int unsigned KV_UNITS = 4;          // 32 fp16
-  localparam int unsigned KV_BLOCK = 2048;       // bytes, 32 tokens x 32 fp16
   localparam int unsigned TABLE_UNITS = 1024;
   localparam int unsigned PIECE = (UNITS < KV_UNITS) ? UNITS : KV_UNITS;
 
   // Words of the command that is in work; they are steady.
-  logic is_copy, is_gather, is_append, is_table;
+  logic is_copy, is_gather, is_append, is_table, is_bytes;
   assign is_copy   = cmd_opcode_i == OP_COPY;
   assign is_gather = cmd_opcode_i == OP_GATHER;
   assign is_append = cmd_opcode_i == OP_KV_APPEND;
   assign is_table  = cmd_opcode_i == OP_LOAD_TABLE;
+  assign is_bytes  = is_append && cmd_word_i[KV_APPEND_FORMAT_WORD][KV_APPEND_FORMAT_LSB] == KV_FORMAT_MXINT8;
 
   function automatic logic [mem_pkg::ADDRESS_WIDTH-1:0] in_bytes(input logic [31:0] word);
     in_bytes = {4'd0, word, 4'd0};
@@ -136,27 +136,42 @@ module store_engine #(
   assign src_ready         = rd_req_ready_i[1];
   assign id_ready          = rd_req_ready_i[1];
 
-  // Where they go: rows, or the blocks of each row in the cache. A token's place follows the one before by 64 bytes,
-  // in the next block of 32 tokens from the start.
-  logic                              dst_valid, dst_ready, dst_outer, block_last;
-  logic [mem_pkg::ADDRESS_WIDTH-1:0] dst_addr, cache_q, append_so, block_q;
-  logic [4:0]                        slot_q;
+  // Where they go: rows, or the blocks of each row in the cache. A token's place follows the one before by a row of the
+  // cache, in the next block of 32 tokens from the start.
+  logic                              dst_valid, dst_ready, dst_outer, block_last, row_last, asked;
+  logic [mem_pkg::ADDRESS_WIDTH-1:0] dst_addr, cache_q, append_so, block_q, exponent_addr;
+  logic [31:0]                       block_bytes;
+  logic [4:0]                        slot_q, first_slot;
   logic [11:0]                       units_left_q, units_left;
-  logic                              in_row_q;
+  logic                              in_row_q, exponent_q;
 
-  assign append_so = (slot_q == 5'd31) ? (40'(units) * 40'(KV_BLOCK)) - 40'd1984 : 40'd64;
+  assign first_slot  = cmd_word_i[KV_APPEND_POS_WORD][4:0];
+  assign block_bytes = kv_pkg::block_bytes(is_bytes, 32'(units));
+  always_comb begin
+    append_so = is_bytes ? 40'(kv_pkg::BYTE_ROW) : 40'(kv_pkg::HALF_ROW);
+    if (slot_q == 5'd31) append_so = 40'(block_bytes) - (is_bytes ? 40'(31 * kv_pkg::BYTE_ROW) : 40'(31 * kv_pkg::HALF_ROW));
+  end
   store_walker u_dst (
       .clk_i, .rst_i, .start_i(begin_rows), .base_i(is_append ? cache_q : dst), .so_i(is_append ? append_so : dst_so),
       .si_i(dst_si), .rows_o_i(rows_o), .rows_i_i(rows_i), .valid_o(dst_valid), .ready_i(dst_ready),
       .addr_o(dst_addr), .outer_o(dst_outer));
 
+  // An exponent's unit of 16 bytes, from the row's first place: its block's exponents follow all of its mantissas.
+  assign exponent_addr = dst_addr - 40'({slot_q, 5'd0}) + 40'(units) * 40'(kv_pkg::BYTE_UNIT)
+                         + 40'(units - units_left) * 40'(kv_pkg::EXPONENTS) + 40'({slot_q[4], 4'd0});
+
   assign units_left     = in_row_q ? units_left_q : units;
   assign block_last     = !is_append || units_left == 12'd1;
+  assign row_last       = block_last && (!is_bytes || exponent_q);
   assign wr_req_valid_o = dst_valid && (pending_q < 4'd8);
-  assign wr_req_addr_o  = (is_append && in_row_q) ? block_q : dst_addr;
-  assign dst_ready      = wr_req_ready_i && block_last && (pending_q < 4'd8);
+  assign asked          = wr_req_valid_o && wr_req_ready_i;
+  assign dst_ready      = wr_req_ready_i && row_last && (pending_q < 4'd8);
   always_comb begin
-    if (!is_append) wr_req_units_o = 24'(row_units);
+    wr_req_addr_o = (is_append && in_row_q) ? block_q : dst_addr;
+    if (exponent_q) wr_req_addr_o = exponent_addr;
+    if (exponent_q) wr_req_units_o = 24'd1;
+    else if (is_bytes) wr_req_units_o = 24'(kv_pkg::BYTE_ROW / 16);
+    else if (!is_append) wr_req_units_o = 24'(row_units);
     else if (!block_last) wr_req_units_o = 24'(KV_UNITS);
     else wr_req_units_o = 24'(row_units - 18'(units - 12'd1) * 18'(KV_UNITS));
   end
@@ -164,26 +179,45 @@ module store_engine #(
   always_ff @(posedge clk_i) begin
     if (state_q == SETUP) begin
       cache_q <= in_bytes(cmd_word_i[KV_APPEND_CACHE_WORD])
-                 + 40'(cmd_word_i[KV_APPEND_POS_WORD][23:5]) * 40'(units) * 40'(KV_BLOCK)
-                 + 40'({cmd_word_i[KV_APPEND_POS_WORD][4:0], 6'd0});
-      slot_q  <= cmd_word_i[KV_APPEND_POS_WORD][4:0];
+                 + 40'(cmd_word_i[KV_APPEND_POS_WORD][23:5]) * 40'(block_bytes)
+                 + (is_bytes ? 40'({first_slot, 5'd0}) : 40'({first_slot, 6'd0}));
+      slot_q  <= first_slot;
     end else if (dst_outer) begin
       slot_q <= slot_q + 5'd1;
     end
-    if (wr_req_valid_o && wr_req_ready_i) begin
+    if (asked && !exponent_q) block_q <= wr_req_addr_o + (is_bytes ? 40'(kv_pkg::BYTE_UNIT) : 40'(kv_pkg::HALF_UNIT));
+    if (asked && (!is_bytes || exponent_q)) begin
       units_left_q <= units_left - 12'd1;
-      block_q      <= wr_req_addr_o + 40'(KV_BLOCK);
+      in_row_q     <= !block_last;
     end
-    if (rst_i || begin_rows) in_row_q <= 1'b0;
-    else if (wr_req_valid_o && wr_req_ready_i) in_row_q <= !block_last;
+    if (asked) exponent_q <= is_bytes && !exponent_q;
+    if (rst_i || begin_rows) begin
+      in_row_q   <= 1'b0;
+      exponent_q <= 1'b0;
+    end
   end
 
-  logic mover_error, row_done, mover_ready;
+  logic               mover_error, mover_row_done, mover_ready, mover_valid, bytes_ready, bytes_valid, bytes_row_done;
+  logic [WIDTH-1:0]   mover_data, bytes_data;
+  logic [WIDTH/8-1:0] mover_strb, bytes_strb;
+  logic               row_done;
   row_mover #(.UNITS(UNITS), .PIECE(PIECE)) u_mover (
       .clk_i, .rst_i, .clear_i(state_q == CHOOSE), .enable_i(run), .cut_i(is_append), .row_bytes_i({dim, 1'b0}),
-      .row_done_o(row_done), .error_o(mover_error),
+      .row_done_o(mover_row_done), .error_o(mover_error),
       .rd_valid_i(rd_valid_i[1]), .rd_ready_o(mover_ready), .rd_data_i(rd_data_i[1]), .rd_error_i(rd_error_i[1]),
-      .wr_valid_o, .wr_ready_i, .wr_data_o, .wr_strb_o);
+      .wr_valid_o(mover_valid), .wr_ready_i(is_bytes ? bytes_ready : wr_ready_i), .wr_data_o(mover_data),
+      .wr_strb_o(mover_strb));
+
+  kv_quantize #(.UNITS(UNITS), .PIECE(PIECE)) u_bytes (
+      .clk_i, .rst_i, .start_i(begin_rows), .slot_i(slot_q), .rows_i_i(rows_i), .row_done_o(bytes_row_done),
+      .valid_i(is_bytes && mover_valid), .ready_o(bytes_ready), .data_i(mover_data[PIECE*mem_pkg::UNIT_BITS-1:0]),
+      .strb_i(mover_strb[PIECE*16-1:0]), .last_i(mover_row_done), .valid_o(bytes_valid), .ready_i(wr_ready_i),
+      .data_o(bytes_data), .strb_o(bytes_strb));
+
+  assign row_done   = is_bytes ? bytes_row_done : mover_row_done;
+  assign wr_valid_o = is_bytes ? bytes_valid : mover_valid;
+  assign wr_data_o  = is_bytes ? bytes_data : mover_data;
+  assign wr_strb_o  = is_bytes ? bytes_strb : mover_strb;
 
   // LOAD_TABLE: a pair a cycle.
   localparam int unsigned PAIRS = UNITS * 2;
@@ -213,7 +247,7 @@ module store_engine #(
     end
     if (rd_req_valid_o[1] && rd_req_ready_i[1]) table_asked_q <= 1'b1;
     if (wr_error_i) write_error_q <= 1'b1;
-    pending_q <= pending_q + 4'(wr_req_valid_o && wr_req_ready_i && block_last) - 4'(row_done);
+    pending_q <= pending_q + 4'(asked && row_last) - 4'(row_done);
     case (state_q)
       IDLE: if (cmd_valid_i) begin
         state_q       <= CHOOSE;

@@ -2,11 +2,13 @@
 //   packed weights   a row tile a request
 //   keys             for each row tile of tokens, each block of 32 elements: those tokens' part of a cache block
 //   values           for each block of 32 tokens all of its elements
+//   MXINT8 cache     a block of 32 elements at a time, keys or values, and first the exponents of its 32 tokens
 module weight_fetch #(
     parameter int unsigned UNITS = 2,
     localparam int unsigned TILE = 8 * UNITS,
     localparam int unsigned PARTS = 32 / TILE,   // row tiles of a cache block
-    localparam int unsigned BLOCK_UNITS = 128    // of a cache block: 32 tokens x 32 elements of fp16
+    localparam int unsigned EXPONENT_UNITS = kv_pkg::EXPONENTS / 16,
+    localparam int unsigned BLOCK_UNITS = kv_pkg::HALF_UNIT / 16  // of a block of 32 elements of 32 tokens
 ) (
     input  logic        clk_i,
     input  logic        rst_i,
@@ -14,6 +16,7 @@ module weight_fetch #(
     input  logic        start_i,
     input  logic        keys_i,
     input  logic        values_i,
+    input  logic        bytes_i,       // of an MXINT8 cache
     input  logic [31:0] wgt_i,         // addresses in units of 16 bytes
     input  logic [31:0] wgt_tile_i,
     input  logic [31:0] wgt_b_i,
@@ -33,35 +36,47 @@ module weight_fetch #(
   logic [23:0] tile_q, block_q;
   logic [2:0]  part_q;
   logic [31:0] base_q, tile_base_q, unit_q;
-  logic        accept, tile_done, part_last, tile_last, batch_last;
-  assign accept     = active_q & req_ready_i;
-  assign tile_done  = accept & (~keys_i | (block_q + 24'd1 == dim_blocks_i));
+  logic        exponents_q;  // of the block have been asked for
+  logic        accept, exponents, tile_done, part_last, tile_last, batch_last;
+  assign exponents  = bytes_i & ~exponents_q;
+  assign accept     = active_q & req_ready_i & ~exponents;
+  assign tile_done  = accept & (~(keys_i | bytes_i) | (block_q + 24'd1 == dim_blocks_i));
   assign part_last  = ~keys_i | (part_q == 3'(PARTS - 1));
   assign tile_last  = (tile_q + 24'd1 == tiles_i);
   assign batch_last = (batch_q + 12'd1 == batch_i);
 
+  // Of a block of 32 elements; of a row tile's tokens in it.
+  logic [23:0] block_units, part_units;
+  assign block_units = bytes_i ? 24'(kv_pkg::BYTE_UNIT / 16) : 24'(BLOCK_UNITS);
+  assign part_units  = bytes_i ? 24'(2 * TILE) : 24'(4 * TILE);
+
   assign req_valid_o = active_q;
-  assign req_unit_o  = unit_q;
   always_comb begin
+    req_unit_o  = unit_q;
     req_units_o = tile_units_i;
-    if (keys_i) req_units_o = 24'(4 * TILE);
-    if (values_i) req_units_o = 24'(dim_blocks_i * BLOCK_UNITS);
+    if (keys_i) req_units_o = part_units;
+    if (values_i) req_units_o = bytes_i ? block_units : 24'(dim_blocks_i * BLOCK_UNITS);
+    if (exponents) begin
+      req_unit_o  = tile_base_q + 32'(dim_blocks_i * block_units) + (32'(block_q) * EXPONENT_UNITS);
+      req_units_o = 24'(EXPONENT_UNITS);
+    end
   end
 
   logic [31:0] next_base;  // of the next tile
   assign next_base = part_last ? tile_base_q + wgt_tile_i : tile_base_q;
 
   always_ff @(posedge clk_i) begin
+    if (active_q && req_ready_i) exponents_q <= exponents;
     if (accept) begin
       block_q <= block_q + 24'd1;
-      unit_q  <= unit_q + 32'(BLOCK_UNITS);
+      unit_q  <= unit_q + 32'(block_units);
     end
     if (tile_done) begin
       block_q     <= '0;
       part_q      <= part_last ? '0 : part_q + 3'd1;
       tile_q      <= tile_q + 24'd1;
       tile_base_q <= next_base;
-      unit_q      <= next_base + (part_last ? 32'd0 : 32'(4 * TILE) * (32'(part_q) + 32'd1));
+      unit_q      <= next_base + (part_last ? 32'd0 : 32'(part_units) * (32'(part_q) + 32'd1));
       if (tile_last) begin
         tile_q      <= '0;
         part_q      <= '0;
@@ -81,6 +96,7 @@ module weight_fetch #(
       base_q      <= wgt_i;
       tile_base_q <= wgt_i;
       unit_q      <= wgt_i;
+      exponents_q <= 1'b0;
     end
     if (rst_i) active_q <= 1'b0;
   end

@@ -127,7 +127,8 @@ def _batched(rng: Rng, batch: int, rows: dict[str, int], name: str, outer: int, 
 
 def linear(spec: TargetSpec, rng: Rng) -> dict[str, int]:
     """LINEAR over packed weights or over the cache, within the board's buffers."""
-    form = str(rng.choice([str(rng.choice(packed_formats(spec))), "kv_k", "kv_v", "kvq_k", "kvq_v"]))
+    products = [product for name in cache_formats(spec) for product in (KV_FORMATS[name].keys, KV_FORMATS[name].values)]
+    form = str(rng.choice([str(rng.choice(packed_formats(spec))), *products]))
     outer, inner = _counts(rng)
     fields = {"format": spec.enums["weight_format"][form], "rows_o": outer, "rows_i": inner}
     if form in FORMATS:
@@ -146,6 +147,11 @@ def linear(spec: TargetSpec, rng: Rng) -> dict[str, int]:
 def packed_formats(spec: TargetSpec) -> list[str]:
     """The formats of packed weights that a target has."""
     return [name for name in spec.enums["weight_format"] if name in FORMATS]
+
+
+def cache_formats(spec: TargetSpec) -> list[str]:
+    """The formats of the KV cache that a target has."""
+    return [name for name in KV_FORMATS if spec.has(f"kv_{name}")]
 
 
 def _packed(spec: TargetSpec, rng: Rng, outer: int, inner: int, form: Format) -> dict[str, int]:
@@ -230,7 +236,7 @@ def permute(spec: TargetSpec, rng: Rng) -> dict[str, int]:
 
 def kv_append(spec: TargetSpec, rng: Rng) -> dict[str, int]:
     (outer, inner), dim = _counts(rng), int(rng.choice([8, 24, 32, 40, 64, 96]))
-    format = str(rng.choice(list(KV_FORMATS)))
+    format = str(rng.choice(cache_formats(spec)))
     cache = KvLayout(inner, 160, dim, format)
     return {"format": spec.enums["kv_format"][format],
             "rows_o": outer, "rows_i": inner, "dim": dim, "pos": int(rng.integers(0, 160 - outer)),

@@ -19,6 +19,7 @@ from tests.rtl.drive import start
 
 SPEC = load_target("v3", "nano")
 SIZE = programs.USED
+CACHES = SPEC.enums["kv_format"]
 ERRORS = {number: name for name, number in SPEC.enums["error"].items()}
 COUNTS = {**dict.fromkeys(("ar", "r", "aw", "w", "b"), 3), **dict.fromkeys(("cmd", "done", "error", "table"), 1)}
 Rng = np.random.Generator
@@ -68,7 +69,7 @@ def reference(memory: bytearray, op: str, fields: Fields) -> tuple[str, bytes]:
     flat = FlatMemory(SPEC)
     flat.bytes(0, SIZE)[...] = np.frombuffer(memory, np.uint8)
     complete = {f.name: fields.get(f.name, 0) for f in SPEC.commands[op].fields}
-    return getattr(StoreEngine(flat), op.lower())(complete) or "done", flat.bytes(0, SIZE).tobytes()
+    return getattr(StoreEngine(SPEC, flat), op.lower())(complete) or "done", flat.bytes(0, SIZE).tobytes()
 
 
 def random_gather(bench: Bench, rng: Rng) -> Fields:
@@ -91,6 +92,15 @@ def random_gather(bench: Bench, rng: Rng) -> Fields:
     return {**fields, "ids": at // 16}
 
 
+def random_append(rng: Rng, format: int) -> Fields:
+    """Into a cache of this format, past a block's end as often as not."""
+    while (fields := programs.kv_append(SPEC, rng))["format"] != format:
+        pass
+    if rng.random() < 0.5:
+        fields["pos"] = 32 * int(rng.integers(1, 5)) - int(rng.integers(1, fields["rows_o"] + 1))
+    return fields
+
+
 async def compare(bench: Bench, op: str, fields: Fields) -> str:
     before = bench.space.read()
     want, memory = reference(before, op, fields)
@@ -111,7 +121,8 @@ async def random_commands(dut: Any) -> None:
         bench = Bench(dut, rng, calm)
         for _ in range(5):
             seen.add(await compare(bench, "COPY", programs.copy(SPEC, rng)))
-            seen.add(await compare(bench, "KV_APPEND", programs.kv_append(SPEC, rng)))
+            for number in CACHES.values():
+                seen.add(await compare(bench, "KV_APPEND", random_append(rng, number)))
             seen.add(await compare(bench, "GATHER", random_gather(bench, rng)))
     assert seen == {"done", "gather_index"}
 
