@@ -232,7 +232,9 @@ module store_engine #(
   assign table_done    = state_q == TABLE && rd_valid_i[1] && pair_q == '1;
   assign rd_ready_o[1] = (state_q == TABLE) ? pair_place == PAIR_WIDTH'(PAIRS - 1) : mover_ready;
 
-  logic finished;
+  logic finished, failed;
+  // What gather_ids says is of the last GATHER.
+  assign failed      = mover_error || write_error_q || wr_error_i || (is_gather && ids_bus_error);
   assign finished    = run && !src_valid && !dst_valid && ids_idle && pending_q == 0 && wr_idle_i;
   assign cmd_ready_o = state_q == IDLE;
 
@@ -278,9 +280,9 @@ module store_engine #(
       SETUP: state_q <= BEGIN;
       BEGIN: state_q <= RUN;
       RUN: if (finished) begin
-        done_o       <= !(mover_error || write_error_q || wr_error_i || ids_bus_error);
-        error_o      <= mover_error || write_error_q || wr_error_i || ids_bus_error;
-        error_code_o <= (mover_error || write_error_q || wr_error_i || ids_bus_error) ? ERROR_BUS : ERROR_NONE;
+        done_o       <= !failed;
+        error_o      <= failed;
+        error_code_o <= failed ? ERROR_BUS : ERROR_NONE;
         state_q      <= IDLE;
       end
       default: if (table_done) begin

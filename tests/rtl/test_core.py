@@ -347,6 +347,7 @@ def test_a_fault_of_memory(core: NativeDevice, name: str) -> None:
     assert error.value.code == "bus"
     assert core.csr_read(REGISTERS["ERROR_PC"]) == (8 if name == "the stream" else 2)
     core.set_option("fault", "none")
+    check_same(core, flow_case([Instr("FENCE"), Instr("COPY", COPIED)]), "another command of the engine")
     for seed in range(2):
         check_same(core, random_case(NANO, seed, commands=6), f"seed {seed}")
 
