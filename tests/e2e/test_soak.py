@@ -22,7 +22,7 @@ def soak(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleTy
 
 
 @pytest.mark.parametrize(
-    ("seconds", "scale"), [(4, 0.3), pytest.param(20, 0.5, marks=pytest.mark.slow)], ids=["short", "long"]
+    ("seconds", "scale"), [(5, 0.6), pytest.param(20, 0.6, marks=pytest.mark.slow)], ids=["short", "long"]
 )
 def test_a_crowd(
     seconds: float, scale: float, soak: ModuleType, server_program: Path, stories: Path, tmp_path: Path
