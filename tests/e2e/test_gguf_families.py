@@ -145,7 +145,6 @@ def test_logits_are_those_of_transformers(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gemma2", "gemma3"])
 def test_transformers_reads_the_same_tensors(name: str, tmp_path: Path) -> None:
     """That the converter above does as llama.cpp's: another reader of its files finds the model again."""
-    pytest.importorskip("accelerate")
     model = families.write_transformers(case_of(name), tmp_path / "hf")
     convert(model, tmp_path / "model.gguf")
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="model.gguf", dtype=torch.float32)
