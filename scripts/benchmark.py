@@ -1,4 +1,5 @@
-"""Speed and memory of the bundled model, beside llama.cpp where that is installed. Writes doc/benchmarks.md.
+"""Speed and memory of the bundled model, beside llama.cpp where that is installed. Writes doc/benchmarks.md and
+doc/benchmarks.json, says what got worse than the committed figures (bench_gate.py) and then ends with 1.
 
 python scripts/benchmark.py [--rounds 15] [--dry-run]
 
@@ -20,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import bench_gate
+from bench_gate import Figure
 from bench_table import number, ratios, replace_block, spread, table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -233,20 +236,47 @@ def memory_table(results: Results) -> str:
     return table(["build and memory", "value"], rows)
 
 
+def figures(results: Results, threads: list[int]) -> dict[str, Figure]:
+    """What the gate compares: ratios to the peer, peaks of memory, and what programs need."""
+    found = bench_gate.counts()
+    for count in threads:
+        ours, peer = results.find("sim", count), results.find("llama", count)
+        if ours:
+            found[f"sim, {threaded(count)}: peak MB"] = Figure(round(ours.peak_bytes / MB, 1), "less", 0.1)
+        for mode, tokens in TESTS if ours and peer else ():
+            rounds = ratios(peer.seconds[mode], ours.seconds[mode])
+            found[f"sim / llama.cpp, {threaded(count)}: {mode} {tokens}"] = bench_gate.ratio(rounds)
+    found["build: peak MB"] = Figure(round(results.build["peak_rss_bytes"] / MB, 1), "less", 0.1)
+    return found
+
+
+def gate(measured: dict[str, Figure], write: bool) -> int:
+    """Says what changed against the committed figures; `write` puts the new ones in their place. 1 if any got worse."""
+    committed = bench_gate.read()
+    worse, better = bench_gate.changes(committed, measured)
+    lines = [f"worse   {line}" for line in worse] + [f"better  {line}" for line in better]
+    lines += [f"absent  {name}: not measured in this run, kept" for name in bench_gate.missing(committed, measured)]
+    print("\n".join(lines or ["no figure of doc/benchmarks.json changed"]), file=sys.stderr)
+    if write:
+        bench_gate.FIGURES.write_text(bench_gate.text({**committed, **measured}))
+    return int(bool(worse))
+
+
 def main() -> int:
-    """Measures and writes the page."""
+    """Measures, compares and writes the page."""
     parser = argparse.ArgumentParser(description="Measure dlavm beside llama.cpp; writes doc/benchmarks.md.")
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "stories.py", help="weights beside it")
     parser.add_argument("--rounds", type=int, default=15, help="measurements of each kind (default %(default)s)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="default: 1 and 2")
-    parser.add_argument("--dry-run", action="store_true", help="print the tables and leave the page alone")
+    parser.add_argument("--dry-run", action="store_true", help="print the tables and leave page and figures alone")
     args = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
-    block = report(measure(args.model, args.rounds, args.threads), args.threads)
+    results = measure(args.model, args.rounds, args.threads)
+    block = report(results, args.threads)
     print(block)
     if not args.dry_run:
         PAGE.write_text(replace_block(PAGE.read_text(), args.model.stem, block))
-    return 0
+    return gate(figures(results, args.threads), write=not args.dry_run)
 
 
 if __name__ == "__main__":
