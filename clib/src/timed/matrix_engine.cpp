@@ -1,0 +1,97 @@
+#include "timed/matrix_engine.h"
+
+namespace dlavm::timed {
+
+namespace {
+
+constexpr uint64_t kCheckCycles = 3;  // linear_decode
+constexpr uint32_t kQuietCycles = 3;  // before the one in which a command is found done
+
+}  // namespace
+
+MatrixEngine::MatrixEngine(const Shape& shape, ReadPort& weights, ReadPort& activations, ReadPort& operands,
+                           WritePort& out)
+    : shape_(&shape),
+      fetch_(shape, weights),
+      unpack_(weights, units_),
+      kv_(shape, weights, units_),
+      load_(activations),
+      feed_(shape),
+      operands_(shape, operands),
+      epilogue_(shape, operands, out) {}
+
+void MatrixEngine::begin(Clock& clock, const Command& command) {
+    job_ = linear_job(command, *shape_);
+    state_ = State::kCheck;
+    check_until_ = clock.now() + kCheckCycles;
+    clock.act();
+}
+
+void MatrixEngine::start() {
+    fetch_.start(job_);
+    units_.start(job_.short_slots);
+    if (job_.cache())
+        kv_.start(job_);
+    else
+        unpack_.start(job_);
+    load_.start(job_);
+    feed_.start(job_);
+    array_.start(job_);
+    if (job_.c.acc_out) return;
+    operands_.start(job_);
+    epilogue_.start(job_);
+}
+
+bool MatrixEngine::quiet(uint64_t now) const {
+    return fetch_.idle() && load_.idle() && feed_.idle(now) && array_.idle(now) && operands_.idle() &&
+           epilogue_.idle(now);
+}
+
+void MatrixEngine::step_run(Clock& clock) {
+    const uint64_t now = clock.now();
+    if (quiet(now)) {
+        clock.act();
+        if (quiet_ == kQuietCycles) {
+            state_ = State::kIdle;
+            done_ = now + 1;
+            return;
+        }
+        ++quiet_;
+    } else {
+        quiet_ = 0;
+    }
+    fetch_.step(clock);
+    const int32_t pushed = job_.cache() ? kv_.step(clock) : unpack_.step(clock);
+    if (pushed != 0) feed_.push(now, pushed);
+    if (load_.step(clock) != 0) feed_.set_done(now);
+    feed_.step(clock, load_);
+    if (array_.step(clock, feed_, units_)) epilogue_.result(now);
+    operands_.step(clock);
+    epilogue_.step(clock, array_);
+}
+
+void MatrixEngine::step(Clock& clock) {
+    switch (state_) {
+        case State::kIdle:
+            break;
+        case State::kCheck:
+            if (check_until_ != clock.now()) {
+                clock.at(check_until_);
+                break;
+            }
+            clock.act();
+            state_ = State::kBegin;
+            break;
+        case State::kBegin:
+            clock.act();
+            start();
+            quiet_ = 0;
+            state_ = State::kRun;
+            break;
+        case State::kRun:
+            step_run(clock);
+            break;
+    }
+}
+
+}  // namespace dlavm::timed

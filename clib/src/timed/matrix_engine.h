@@ -1,0 +1,45 @@
+// matrix_engine.sv
+#pragma once
+
+#include "timed/activations.h"
+#include "timed/epilogue.h"
+#include "timed/queues.h"
+#include "timed/weights.h"
+
+namespace dlavm::timed {
+
+class MatrixEngine final : public Engine {
+  public:
+    MatrixEngine(const Shape& shape, ReadPort& weights, ReadPort& activations, ReadPort& operands,
+                 WritePort& out);
+    MatrixEngine(const MatrixEngine&) = delete;
+    MatrixEngine& operator=(const MatrixEngine&) = delete;
+
+    bool ready() const override { return state_ == State::kIdle; }
+    void begin(Clock& clock, const Command& command) override;
+    bool done(uint64_t now) const override { return done_ == now; }
+    void step(Clock& clock) override;
+
+  private:
+    enum class State { kIdle, kCheck, kBegin, kRun };
+    void start();
+    void step_run(Clock& clock);
+    bool quiet(uint64_t now) const;
+
+    const Shape* shape_;
+    LinearJob job_;
+    WeightFetch fetch_;
+    UnitBuffer units_;
+    WeightUnpack unpack_;
+    KvUnpack kv_;
+    ActivationLoad load_;
+    ActivationFeed feed_;
+    MatrixArray array_;
+    EpilogueFetch operands_;
+    Epilogue epilogue_;
+    State state_ = State::kIdle;
+    uint64_t check_until_ = 0, done_ = kNever;
+    uint32_t quiet_ = 0;  // cycles, one after the other
+};
+
+}  // namespace dlavm::timed
