@@ -8,7 +8,7 @@ namespace {
 
 using isa::Opcode;
 
-enum Kind : uint8_t { kPlain, kScores, kAppend, kCached, kTiled };  // NAMED takes as long as PLAIN
+enum Kind : uint8_t { kPlain, kScores, kAppend, kCached, kTiled, kNamed };
 
 // What the time depends on of an operand of operand_pkg.
 struct Operand {
@@ -103,7 +103,7 @@ Look look(const isa::KvAppend& c) {
 }
 
 Look look(const isa::Gather& c) {
-    return {c.rows_o == 0 || c.dim == 0, {array(1), rows(1, c.dim), rows(1, c.dim)}};
+    return {c.rows_o == 0 || c.dim == 0, {array(1), rows(1, c.dim), rows(1, c.dim, kNamed)}};
 }
 
 Look look(const isa::LoadTable&) { return {false, {array(0)}}; }
