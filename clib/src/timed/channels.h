@@ -14,6 +14,7 @@ class ReadChannel {
     void chunk(uint64_t now, uint64_t row, uint32_t rows) { chunks_.push(now, {row, rows}); }
     bool valid(uint64_t now) const { return parts_.at(now) != 0; }  // the part of a row
     void take(uint64_t now) { parts_.add(now, -1); }
+    bool idle() const { return reads_.empty() && chunks_.empty(); }
     void step(Clock& clock);
 
   private:
@@ -43,6 +44,7 @@ class WriteChannel {
     void row(uint64_t now) { rows_.add(now, 1); }
     bool done(uint64_t now) const { return responses_.at(now) != 0; }
     void take(uint64_t now) { responses_.add(now, -1); }
+    bool idle() const { return rows_.next() == 0 && chunks_.empty() && answers_.empty(); }
     void step(Clock& clock);
 
   private:

@@ -9,32 +9,64 @@ namespace dlavm::timed {
 
 constexpr uint64_t kNever = UINT64_MAX;
 
-// The cycle, and the next one in which anything can happen. A module that changed a register calls act(); one
-// that waits for a time alone calls at(); one that waits for another module calls neither, because that one
-// will act. So where nobody acts, time jumps.
+// The parts of the core that are stepped apart, in this order within a cycle.
+enum class Part : uint8_t { kReads, kWrites, kMatrix, kVector, kStore, kQueues, kFront, kPorts };
+constexpr uint32_t kParts = 8;
+
+// The cycle, and which parts have something to do in it. A part that changed a register of its own calls act() and
+// is stepped again in the next cycle; one that waits for a time alone calls at(). One that waits for another part
+// calls neither: whoever changes what another part looks at pokes it. So idle parts cost nothing, and where nobody
+// has anything to do time jumps. Stepping everything in every cycle (set_all) must give the same.
 class Clock {
   public:
+    Clock() { timers_.fill(kNever); }
+
     uint64_t now() const { return now_; }
-    void act() { wake_ = now_ + 1; }
-    void at(uint64_t cycle) {
-        if (cycle > now_ && cycle < wake_) wake_ = cycle;
-    }
-    uint64_t wake() const { return wake_; }
-    // To the next cycle in which something can happen; false: never.
-    bool advance() {
-        if (wake_ == kNever) return false;
-        now_ = wake_;
-        wake_ = kNever;
+    void set_all(bool all) { all_ = all; }
+
+    // Whether the part is to be stepped now; what follows is its doing.
+    bool begin(Part part) {
+        current_ = static_cast<uint32_t>(part);
+        if ((mask_ >> current_ & 1) == 0 && timers_[current_] > now_) return false;
+        timers_[current_] = kNever;
         return true;
     }
-    // A cycle on, whether or not something happens there.
-    void tick() {
-        ++now_;
-        wake_ = kNever;
+    void act() { next_ |= 1u << current_; }
+    void at(uint64_t cycle) {
+        if (cycle > now_ && cycle < timers_[current_]) timers_[current_] = cycle;
+    }
+    void poke(Part part) { next_ |= 1u << static_cast<uint32_t>(part); }
+    // A part that comes later in this cycle.
+    void poke_now(Part part) { mask_ |= 1u << static_cast<uint32_t>(part); }
+
+    bool acted() const { return (next_ >> current_ & 1) != 0; }
+    // The next cycle in which anybody but the current part has something to do.
+    uint64_t others() const {
+        if ((next_ & ~(1u << current_)) != 0) return now_ + 1;
+        uint64_t first = kNever;
+        for (uint32_t i = 0; i < kParts; ++i)
+            if (i != current_ && timers_[i] < first) first = timers_[i];
+        return first;
+    }
+
+    // To the next cycle in which there is something to do; false: never.
+    bool advance() {
+        const bool more = next_ != 0;
+        uint64_t first = kNever;
+        if (!more)
+            for (const uint64_t timer : timers_) first = timer < first ? timer : first;
+        if (!more && first == kNever) return false;
+        now_ = more || all_ ? now_ + 1 : first;
+        mask_ = all_ ? (1u << kParts) - 1 : next_;
+        next_ = 0;
+        return true;
     }
 
   private:
-    uint64_t now_ = 0, wake_ = kNever;
+    uint64_t now_ = 1;
+    uint32_t mask_ = 0, next_ = 0, current_ = 0;
+    bool all_ = false;
+    std::array<uint64_t, kParts> timers_;
 };
 
 // A counter; what was added in this cycle shows in the next.

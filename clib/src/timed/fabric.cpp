@@ -18,6 +18,7 @@ Place place_of(const Shape& shape, uint64_t address, uint32_t units) {
 void ReadPort::ask(Clock& clock, uint64_t address, uint32_t units) {
     requests_.push(clock.now(), {address, units});
     clock.act();
+    clock.poke(Part::kPorts);
 }
 
 uint32_t ReadPort::rows() const {
@@ -27,31 +28,27 @@ uint32_t ReadPort::rows() const {
 Chunk ReadPort::grant(Clock& clock) {
     granted_ = clock.now();
     clock.act();
+    clock.poke_now(Part::kPorts);
     return {space_, row_, rows()};
 }
 
-bool ReadPort::valid(uint64_t now) const {
-    if (!told_.valid(now)) return false;
-    const uint32_t offset = told_.front().offset;
-    if (offset == 0) return rows_.at(now) != 0;
-    return held_from_ <= now && (left() <= shape_->units - offset || rows_.at(now) != 0);
-}
-
-void ReadPort::take_row(uint64_t now) {
-    rows_.add(now, -1);
-    credit_.add(now, 1);
+void ReadPort::take_row(Clock& clock) {
+    rows_.add(clock.now(), -1);
+    credit_.add(clock.now(), 1);
+    if (busy_) clock.poke(Part::kReads);  // a chunk may have room now
 }
 
 void ReadPort::take(Clock& clock) {
     const uint64_t now = clock.now();
     const uint32_t offset = told_.front().offset, rest = left();
-    if (offset == 0 || rest > shape_->units - offset) take_row(now);
+    if (offset == 0 || rest > shape_->units - offset) take_row(clock);
     left_ = rest - shape_->units;
     started_ = true;
     if (rest <= shape_->units) {
         started_ = false;
         held_from_ = kNever;
         told_.pop(now);
+        clock.poke(Part::kPorts);
     }
     taken_ = now;
     clock.act();
@@ -73,24 +70,14 @@ void ReadPort::cut(Clock& clock) {
         space_ = place.space;
         row_ = place.row;
         rows_left_ = place.rows;
-        clock.act();
+        clock.poke(client_);
+        clock.poke(Part::kPorts);
     } else if (granted) {
         row_ += count;
         rows_left_ -= count;
         busy_ = !ends;
     }
-}
-
-void ReadPort::step(Clock& clock) {
-    const uint64_t now = clock.now();
-    cut(clock);
-    // A request that starts inside a row waits for the next row with the end of this one held.
-    if (taken_ != now && told_.valid(now) && told_.front().offset != 0 && held_from_ == kNever &&
-        rows_.at(now) != 0) {
-        take_row(now);
-        held_from_ = now + 1;
-        clock.act();
-    }
+    if (busy_) clock.poke(Part::kReads);
 }
 
 // -- write_port ---------------------------------------------------------------------------------------------
@@ -98,36 +85,42 @@ void ReadPort::step(Clock& clock) {
 void WritePort::ask(Clock& clock, uint64_t address, uint32_t units) {
     requests_.push(clock.now(), {address, units});
     clock.act();
+    clock.poke(Part::kPorts);
 }
 
 void WritePort::put(Clock& clock) {
     put_ = clock.now();
     clock.act();
+    clock.poke_now(Part::kPorts);
 }
 
 Chunk WritePort::grant(Clock& clock) {
     const Chunk chunk = chunks_.front();
     chunks_.pop(clock.now());
     clock.act();
+    clock.poke(Part::kPorts);
+    clock.poke(client_);
     return chunk;
 }
 
 void WritePort::make(Clock& clock) {
     const uint64_t now = clock.now();
     clock.act();
+    clock.poke(client_);
     rows_.add(now, 1);
     ++rows_of_chunk_;
     if (rows_left_ == 1 || row_ % kChunkRows == kChunkRows - 1) {
         chunks_.push(now, {space_, row_ + 1 - rows_of_chunk_, rows_of_chunk_});
         outstanding_.add(now, 1);
         rows_of_chunk_ = 0;
+        clock.poke(Part::kWrites);
     }
     ++row_;
     left_ -= std::min(left_, shape_->units);
     busy_ = --rows_left_ != 0;
 }
 
-void WritePort::step(Clock& clock) {
+void WritePort::step_busy(Clock& clock) {
     const uint64_t now = clock.now();
     if (busy_ && (put_ == now || left_ == 0) && room(now)) make(clock);
     if (!busy_ && requests_.valid(now)) {
@@ -140,13 +133,15 @@ void WritePort::step(Clock& clock) {
         left_ = request.units;
         rows_left_ = place.rows;
         clock.act();
+        clock.poke(client_);
     }
 }
 
 // -- channels -----------------------------------------------------------------------------------------------
 
-Fabric::Fabric(const Shape& shape)
-    : readers(kReaders, ReadPort(shape)), writers(kWriters, WritePort(shape)) {
+Fabric::Fabric(const Shape& shape) {
+    for (const Part client : kReader) readers.emplace_back(shape, client);
+    for (const Part client : kWriter) writers.emplace_back(shape, client);
     for (const abi::Space& space : shape.spaces) {
         const uint32_t pack = shape.units * kUnitBytes / (space.channels * space.port_bytes);
         const uint32_t count = shape.fold ? 1 : space.channels;
@@ -155,14 +150,19 @@ Fabric::Fabric(const Shape& shape)
     }
 }
 
-void Fabric::step(Clock& clock) {
+void Fabric::step_reads(Clock& clock) {
     for (auto& space : reads_)
-        for (ReadChannel& channel : space) channel.step(clock);
-    for (auto& space : writes_)
-        for (WriteChannel& channel : space) channel.step(clock);
-    read_rows(clock);
+        for (ReadChannel& channel : space)
+            if (!channel.idle()) channel.step(clock);
+    if (!order_.empty() || row_due_ == clock.now()) read_rows(clock);
     read_chunks(clock);
-    write_answers(clock);
+}
+
+void Fabric::step_writes(Clock& clock) {
+    for (auto& space : writes_)
+        for (WriteChannel& channel : space)
+            if (!channel.idle()) channel.step(clock);
+    if (!put_order_.empty() || done_due_ == clock.now()) write_answers(clock);
     write_chunks(clock);
 }
 
@@ -185,8 +185,7 @@ bool all(const Channels& channels, Condition condition) {
 void Fabric::read_rows(Clock& clock) {
     const uint64_t now = clock.now();
     if (row_due_ == now) {
-        readers[row_client_].row(now);
-        clock.act();
+        readers[row_client_].row(clock);
     }
     if (!order_.valid(now)) return;
     const Order order = order_.front();
@@ -225,8 +224,7 @@ void Fabric::read_chunks(Clock& clock) {
 void Fabric::write_answers(Clock& clock) {
     const uint64_t now = clock.now();
     if (done_due_ == now) {
-        writers[done_client_].done(now);
-        clock.act();
+        writers[done_client_].done(clock);
     }
     if (!put_order_.valid(now)) return;
     auto& channels = writes_[put_order_.front().space];
@@ -251,7 +249,7 @@ void Fabric::write_chunks(Clock& clock) {
         }
         if (!put_issue_ && all(channels, [&](const WriteChannel& c) { return c.row_ready(now); })) {
             for (WriteChannel& c : channels) c.row(now);
-            writers[put_client_].take_row(now);
+            writers[put_client_].take_row(clock);
             put_busy_ = --put_left_ != 0;
             clock.act();
         }

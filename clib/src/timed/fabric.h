@@ -27,21 +27,40 @@ struct Chunk {
 
 class ReadPort {
   public:
-    explicit ReadPort(const Shape& shape) : shape_(&shape), credit_(kReadRows) {}
+    ReadPort(const Shape& shape, Part client) : shape_(&shape), client_(client), credit_(kReadRows) {}
 
     // The client. A beat is looked at (valid, last) before it is taken, once a cycle.
     bool ready(uint64_t now) const { return requests_.ready(now); }
     void ask(Clock& clock, uint64_t address, uint32_t units);
-    bool valid(uint64_t now) const;
+    bool valid(uint64_t now) const {
+        if (!told_.valid(now)) return false;
+        const uint32_t offset = told_.front().offset;
+        if (offset == 0) return rows_.at(now) != 0;
+        return held_from_ <= now && (left() <= shape_->units - offset || rows_.at(now) != 0);
+    }
     bool last() const { return left() <= shape_->units; }
     void take(Clock& clock);
 
     // read_channels
     bool chunk_valid(uint64_t now) const { return busy_ && credit_.at(now) >= static_cast<int32_t>(rows()); }
     Chunk grant(Clock& clock);
-    void row(uint64_t now) { rows_.add(now, 1); }
+    void row(Clock& clock) {
+        rows_.add(clock.now(), 1);
+        clock.poke(client_);
+        if (!told_.empty() && told_.front().offset != 0) clock.poke(Part::kPorts);
+    }
 
-    void step(Clock& clock);  // after the client and read_channels
+    // The end of the cycle: after the client and read_channels.
+    void step(Clock& clock) {
+        const uint64_t now = clock.now();
+        if (granted_ == now || (!busy_ && requests_.valid(now))) cut(clock);
+        // A request that starts inside a row waits for the next row with the end of this one held.
+        if (told_.empty() || told_.front().offset == 0 || held_from_ != kNever) return;
+        if (taken_ == now || !told_.valid(now) || rows_.at(now) == 0) return;
+        take_row(clock);
+        held_from_ = now + 1;
+        clock.poke(client_);
+    }
 
   private:
     struct Request {
@@ -53,10 +72,11 @@ class ReadPort {
     };
     uint32_t rows() const;
     uint32_t left() const { return started_ ? left_ : told_.front().units; }
-    void take_row(uint64_t now);
+    void take_row(Clock& clock);
     void cut(Clock& clock);
 
     const Shape* shape_;
+    Part client_;
     Fifo<Request, 4> requests_;
     Fifo<Told, 16> told_;
     // the request that is cut into chunks
@@ -74,7 +94,7 @@ class ReadPort {
 
 class WritePort {
   public:
-    explicit WritePort(const Shape& shape) : shape_(&shape) {}
+    WritePort(const Shape& shape, Part client) : shape_(&shape), client_(client) {}
 
     // The client: a request, then as many beats as it has.
     bool ready(uint64_t now) const { return requests_.ready(now); }
@@ -88,10 +108,20 @@ class WritePort {
     // write_channels
     bool chunk_valid(uint64_t now) const { return chunks_.valid(now); }
     Chunk grant(Clock& clock);
-    void take_row(uint64_t now) { rows_.add(now, -1); }
-    void done(uint64_t now) { outstanding_.add(now, -1); }
+    void take_row(Clock& clock) {
+        rows_.add(clock.now(), -1);
+        clock.poke(Part::kPorts);
+        clock.poke(client_);
+    }
+    void done(Clock& clock) {
+        outstanding_.add(clock.now(), -1);
+        clock.poke(client_);
+    }
 
-    void step(Clock& clock);  // after the client and write_channels
+    // The end of the cycle: after the client and write_channels.
+    void step(Clock& clock) {
+        if (busy_ || !requests_.empty()) step_busy(clock);
+    }
 
   private:
     struct Request {
@@ -100,9 +130,11 @@ class WritePort {
     };
     static constexpr int32_t kRows = 2 * kChunkRows;
     bool room(uint64_t now) const { return rows_.at(now) != kRows && chunks_.ready(now); }
+    void step_busy(Clock& clock);
     void make(Clock& clock);
 
     const Shape* shape_;
+    Part client_;
     Fifo<Request, 4> requests_;
     Fifo<Chunk, 8> chunks_;
     bool busy_ = false;
@@ -134,8 +166,14 @@ class Fabric {
   public:
     static constexpr uint32_t kReaders = 8, kWriters = 3;
 
+    // Whose ports these are.
+    static constexpr Part kReader[kReaders] = {Part::kFront,  Part::kFront,  Part::kStore,  Part::kStore,
+                                               Part::kMatrix, Part::kMatrix, Part::kMatrix, Part::kVector};
+    static constexpr Part kWriter[kWriters] = {Part::kMatrix, Part::kVector, Part::kStore};
+
     explicit Fabric(const Shape& shape);
-    void step(Clock& clock);        // before the clients
+    void step_reads(Clock& clock);   // before the clients
+    void step_writes(Clock& clock);
     void step_ports(Clock& clock);  // behind them
 
     std::vector<ReadPort> readers;

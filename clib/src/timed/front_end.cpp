@@ -66,14 +66,13 @@ void Fetch::step(Clock& clock, bool taken, uint64_t jump) {
 FrontEnd::FrontEnd(const Shape& shape, ReadPort& program, ReadPort& load)
     : fetch_(shape, program), load_(&load) {}
 
-void FrontEnd::start(Clock& clock, uint64_t program, uint32_t words, Source& source) {
+void FrontEnd::start(uint64_t program, uint32_t words, Source& source) {
     fetch_.program(program, words);
     source_ = &source;
     state_ = State::kRead;
     jump_ = true;
     finished_ = false;
     waits_.fill(0);
-    clock.act();
 }
 
 void FrontEnd::wait(Clock& clock, State state, uint64_t until) {

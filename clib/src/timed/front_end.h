@@ -34,7 +34,7 @@ class FrontEnd {
 
     FrontEnd(const Shape& shape, ReadPort& program, ReadPort& load);
 
-    void start(Clock& clock, uint64_t program, uint32_t words, Source& source);
+    void start(uint64_t program, uint32_t words, Source& source);
     bool finished() const { return finished_; }
     uint64_t finished_at() const { return finished_at_; }
     void step(Clock& clock, std::array<EngineQueue, kQueues>& queues);

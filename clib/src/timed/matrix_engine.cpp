@@ -24,7 +24,6 @@ void MatrixEngine::begin(Clock& clock, const Command& command) {
     job_ = linear_job(command, *shape_);
     state_ = State::kCheck;
     check_until_ = clock.now() + kCheckCycles;
-    clock.act();
 }
 
 void MatrixEngine::start() {
@@ -54,6 +53,7 @@ void MatrixEngine::step_run(Clock& clock) {
         if (quiet_ == kQuietCycles) {
             state_ = State::kIdle;
             done_ = now + 1;
+            clock.poke(Part::kQueues);
             return;
         }
         ++quiet_;
@@ -70,7 +70,7 @@ void MatrixEngine::step_run(Clock& clock) {
     epilogue_.step(clock, array_);
 }
 
-void MatrixEngine::step(Clock& clock) {
+void MatrixEngine::step_busy(Clock& clock) {
     switch (state_) {
         case State::kIdle:
             break;

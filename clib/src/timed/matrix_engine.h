@@ -17,10 +17,12 @@ class MatrixEngine final : public Engine {
 
     bool ready() const override { return state_ == State::kIdle; }
     void begin(Clock& clock, const Command& command) override;
-    bool done(uint64_t now) const override { return done_ == now; }
-    void step(Clock& clock) override;
+    void step(Clock& clock) {
+        if (state_ != State::kIdle) step_busy(clock);
+    }
 
   private:
+    void step_busy(Clock& clock);
     enum class State { kIdle, kCheck, kBegin, kRun };
     void start();
     void step_run(Clock& clock);
@@ -38,7 +40,7 @@ class MatrixEngine final : public Engine {
     EpilogueFetch operands_;
     Epilogue epilogue_;
     State state_ = State::kIdle;
-    uint64_t check_until_ = 0, done_ = kNever;
+    uint64_t check_until_ = 0;
     uint32_t quiet_ = 0;  // cycles, one after the other
 };
 

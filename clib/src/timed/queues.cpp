@@ -2,7 +2,7 @@
 
 namespace dlavm::timed {
 
-void EngineQueue::step(Clock& clock, Semaphores& semaphores, Trace* trace) {
+void EngineQueue::step_entry(Clock& clock, Semaphores& semaphores, Trace* trace) {
     const uint64_t now = clock.now();
     if (!entries_.valid(now)) return;
     Item& item = entries_.front();
@@ -16,7 +16,7 @@ void EngineQueue::step(Clock& clock, Semaphores& semaphores, Trace* trace) {
         item.span.begin = now;
         engine_->begin(clock, *item.command);
         running_ = true;
-        clock.act();
+        clock.poke(part_);
         return;
     } else if (item.kind == Entry::kSignal) {
         semaphores.signal(now, item.sem);
@@ -26,6 +26,7 @@ void EngineQueue::step(Clock& clock, Semaphores& semaphores, Trace* trace) {
     item.command.reset();
     entries_.pop(now);
     clock.act();
+    clock.poke(Part::kFront);
 }
 
 }  // namespace dlavm::timed

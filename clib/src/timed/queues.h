@@ -15,8 +15,10 @@ class Engine {
     virtual ~Engine() = default;
     virtual bool ready() const = 0;
     virtual void begin(Clock& clock, const Command& command) = 0;
-    virtual bool done(uint64_t now) const = 0;
-    virtual void step(Clock& clock) = 0;
+    bool done(uint64_t now) const { return done_ == now; }
+
+  protected:
+    uint64_t done_ = kNever;
 };
 
 class Semaphores {
@@ -33,7 +35,7 @@ enum class Entry : uint8_t { kCommand, kSignal, kWait };
 
 class EngineQueue {
   public:
-    explicit EngineQueue(Engine& engine) : engine_(&engine) {}
+    EngineQueue(Engine& engine, Part part) : engine_(&engine), part_(part) {}
 
     bool ready(uint64_t now) const { return entries_.ready(now); }
     void push(Clock& clock, CommandPtr command) {
@@ -43,7 +45,10 @@ class EngineQueue {
         push(clock, {kind, sem, ticket, nullptr, {}});
     }
     bool idle(uint64_t now) const { return !entries_.valid(now) && !running_; }
-    void step(Clock& clock, Semaphores& semaphores, Trace* trace);  // behind the engine
+    // Behind the engine.
+    void step(Clock& clock, Semaphores& semaphores, Trace* trace) {
+        if (!entries_.empty() && !(running_ && !engine_->done(clock.now()))) step_entry(clock, semaphores, trace);
+    }
 
   private:
     struct Item {
@@ -53,12 +58,15 @@ class EngineQueue {
         CommandPtr command;
         Span span;
     };
+    void step_entry(Clock& clock, Semaphores& semaphores, Trace* trace);
     void push(Clock& clock, const Item& item) {
         entries_.push(clock.now(), item);
         clock.act();
+        clock.poke(Part::kQueues);
     }
 
     Engine* engine_;
+    Part part_;
     Fifo<Item, kQueueDepth> entries_;
     bool running_ = false;
 };

@@ -42,13 +42,12 @@ void StoreWalker::next(uint64_t so) {
 StoreEngine::StoreEngine(const Shape& shape, ReadPort& ids, ReadPort& data, WritePort& out)
     : shape_(&shape), ids_port_(&ids), data_port_(&data), out_(&out) {}
 
-void StoreEngine::begin(Clock& clock, const Command& command) {
+void StoreEngine::begin(Clock&, const Command& command) {
     command_ = command;
     state_ = State::kChoose;
     asked_table_ = false;
     pair_ = 0;
     decode();
-    clock.act();
 }
 
 void StoreEngine::decode() {
@@ -114,10 +113,10 @@ void StoreEngine::begin_rows() {
 void StoreEngine::finish(Clock& clock) {
     state_ = State::kIdle;
     done_ = clock.now() + 1;
-    clock.act();
+    clock.poke(Part::kQueues);
 }
 
-void StoreEngine::step(Clock& clock) {
+void StoreEngine::step_busy(Clock& clock) {
     switch (state_) {
         case State::kIdle:
             break;

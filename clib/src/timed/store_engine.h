@@ -23,10 +23,12 @@ class StoreEngine final : public Engine {
 
     bool ready() const override { return state_ == State::kIdle; }
     void begin(Clock& clock, const Command& command) override;
-    bool done(uint64_t now) const override { return done_ == now; }
-    void step(Clock& clock) override;
+    void step(Clock& clock) {
+        if (state_ != State::kIdle) step_busy(clock);
+    }
 
   private:
+    void step_busy(Clock& clock);
     enum class State { kIdle, kChoose, kIds, kSetup, kBegin, kRun, kTable };
     enum class Ids { kIdle, kAsk, kRead, kMultiply, kAdd, kGive };
     enum class Bytes { kCollect, kQuantize, kMantissas, kExponent };
@@ -48,7 +50,6 @@ class StoreEngine final : public Engine {
     WritePort* out_;
     State state_ = State::kIdle;
     Command command_;
-    uint64_t done_ = kNever;
 
     // the command's fields, in bytes
     bool gather_ = false, append_ = false, table_ = false, bytes_ = false;

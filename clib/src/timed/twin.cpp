@@ -42,18 +42,17 @@ Twin::Twin(const Shape& shape)
       vector_(shape_, fabric_.readers[kVectorRead], fabric_.writers[FrontEnd::kVector]),
       store_(shape_, fabric_.readers[kStoreRead], fabric_.readers[kStoreRead + 1],
              fabric_.writers[FrontEnd::kStore]),
-      queues_{EngineQueue(matrix_), EngineQueue(vector_), EngineQueue(store_)},
-      front_(shape_, fabric_.readers[kFrontRead], fabric_.readers[kFrontRead + 1]) {
-    clock_.tick();
-}
+      queues_{EngineQueue(matrix_, Part::kMatrix), EngineQueue(vector_, Part::kVector),
+              EngineQueue(store_, Part::kStore)},
+      front_(shape_, fabric_.readers[kFrontRead], fabric_.readers[kFrontRead + 1]) {}
 
 void Twin::start(uint64_t program, uint32_t words, Source& source, Trace* trace) {
     semaphores_.clear();
     trace_ = trace;
     began_ = clock_.now() + 1;
-    front_.start(clock_, program, words, source);
-    clock_.tick();
-    clock_.act();
+    front_.start(program, words, source);
+    clock_.poke(Part::kFront);
+    clock_.advance();
 }
 
 uint64_t Twin::cycles() const {
@@ -62,13 +61,15 @@ uint64_t Twin::cycles() const {
 
 void Twin::step() {
     ++steps_;
-    fabric_.step(clock_);
-    matrix_.step(clock_);
-    vector_.step(clock_);
-    store_.step(clock_);
-    for (EngineQueue& queue : queues_) queue.step(clock_, semaphores_, trace_);
-    front_.step(clock_, queues_);
-    fabric_.step_ports(clock_);
+    if (clock_.begin(Part::kReads)) fabric_.step_reads(clock_);
+    if (clock_.begin(Part::kWrites)) fabric_.step_writes(clock_);
+    if (clock_.begin(Part::kMatrix)) matrix_.step(clock_);
+    if (clock_.begin(Part::kVector)) vector_.step(clock_);
+    if (clock_.begin(Part::kStore)) store_.step(clock_);
+    if (clock_.begin(Part::kQueues))
+        for (EngineQueue& queue : queues_) queue.step(clock_, semaphores_, trace_);
+    if (clock_.begin(Part::kFront)) front_.step(clock_, queues_);
+    if (clock_.begin(Part::kPorts)) fabric_.step_ports(clock_);
 }
 
 bool Twin::run(uint64_t cycles) {
@@ -76,21 +77,11 @@ bool Twin::run(uint64_t cycles) {
     while (!front_.finished()) {
         if (clock_.now() >= end) return false;
         step();
-        if (clock_.wake() == kNever && !front_.finished())
+        if (!clock_.advance() && !front_.finished())
             throw std::logic_error("timed: nothing can happen any more");
-        if (skip_)
-            clock_.advance();
-        else
-            clock_.tick();
     }
-    settle();
+    while (clock_.advance()) step();  // what the end of a run has left on its way
     return true;
-}
-
-void Twin::settle() {
-    step();
-    while (clock_.advance()) step();
-    clock_.tick();
 }
 
 }  // namespace dlavm::timed

@@ -24,11 +24,10 @@ class Twin {
     bool run(uint64_t cycles);
     uint64_t cycles() const;        // since the start
     uint64_t steps() const { return steps_; }  // cycles that were looked at
-    void set_skip(bool skip) { skip_ = skip; }
+    void set_skip(bool skip) { clock_.set_all(!skip); }  // false: every part in every cycle
 
   private:
     void step();
-    void settle();  // what the end of a run has left on its way
 
     Shape shape_;
     Clock clock_;
@@ -41,7 +40,6 @@ class Twin {
     Semaphores semaphores_;
     Trace* trace_ = nullptr;
     uint64_t began_ = 0, steps_ = 0;
-    bool skip_ = true;
 };
 
 }  // namespace dlavm::timed

@@ -188,7 +188,7 @@ uint32_t VectorRows::first(const VectorJob& job) const {
 VectorEngine::VectorEngine(const Shape& shape, ReadPort& in, WritePort& out)
     : shape_(&shape), out_(&out), units_(shape, in, out) {}
 
-void VectorEngine::begin(Clock& clock, const Command& command) {
+void VectorEngine::begin(Clock&, const Command& command) {
     job_ = vector_job(command);
     indices_ = command.indices;
     rows_.start(job_);
@@ -198,7 +198,6 @@ void VectorEngine::begin(Clock& clock, const Command& command) {
     first_word_ = 8 * job_.first;
     second_word_ = 8 * job_.second;
     state_ = job_.permute ? State::kCheck : State::kBegin;
-    clock.act();
 }
 
 bool VectorEngine::idle(uint64_t now) const {
@@ -207,8 +206,7 @@ bool VectorEngine::idle(uint64_t now) const {
 
 uint32_t VectorEngine::count() const { return std::min(end_ - at_, vector::kStrip * shape_->lanes); }
 
-void VectorEngine::step(Clock& clock) {
-    if (state_ == State::kIdle) return;
+void VectorEngine::step_busy(Clock& clock) {
     step_sequencer(clock);
     units_.step(clock, job_.permute);
 }
@@ -390,7 +388,7 @@ void VectorEngine::step_sequencer(Clock& clock) {
                 done_ = now;
                 state_ = State::kIdle;
                 idle_count_ = 0;
-                clock.act();
+                clock.poke_now(Part::kQueues);
             } else if (units_.lanes_idle(clock) && idle(now)) {
                 ++idle_count_;
                 clock.act();

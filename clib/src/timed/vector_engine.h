@@ -42,10 +42,12 @@ class VectorEngine final : public Engine {
 
     bool ready() const override { return state_ == State::kIdle; }
     void begin(Clock& clock, const Command& command) override;
-    bool done(uint64_t now) const override { return done_ == now; }
-    void step(Clock& clock) override;
+    void step(Clock& clock) {
+        if (state_ != State::kIdle) step_busy(clock);
+    }
 
   private:
+    void step_busy(Clock& clock);
     enum class State { kIdle, kCheck, kChecked, kBegin, kStrips, kNext, kFinish };
 
     bool idle(uint64_t now) const;
@@ -68,7 +70,6 @@ class VectorEngine final : public Engine {
     uint32_t phase_ = 0, rank_ = 0, at_ = 0, end_ = 0, used_ = 0, loads_ = 0, writes_ = 0, idle_count_ = 0;
     bool work_ = false, first_ = false;
     uint64_t first_word_ = 0, second_word_ = 0;  // in halves
-    uint64_t done_ = kNever;
 };
 
 }  // namespace dlavm::timed
