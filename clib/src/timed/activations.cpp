@@ -109,6 +109,25 @@ void ActivationFeed::step(Clock& clock, ActivationLoad& load) {
     }
 }
 
+void ActivationFeed::append(std::vector<uint64_t>& out, uint64_t now) const {
+    const auto word = [&](int64_t value) { out.push_back(static_cast<uint64_t>(value)); };
+    word(second_);
+    word(units_.next());
+    word(sets_.next());
+    word(free_.next());
+    word(ready_.next());
+    operands_.append(out, now);
+}
+
+uint32_t ActivationFeed::like_pairs() const {
+    if (tags_.empty() || !active_) return 0;
+    for (uint32_t i = 0; i < tags_.size(); ++i)
+        if (tags_.at(i).release || tags_.at(i).result) return 0;
+    const uint32_t left = (job_->rows - row_ + 1) / 2;  // with the last, which is not like them
+    const bool last = job_->values ? outer_ + 1 == outer_count_ : inner_ + 1 == inner_count_;
+    return (last && !job_->c.acc_out) || left < 2 ? 0 : left - 2;
+}
+
 // -- matrix_steps, matrix_control ---------------------------------------------------------------------------
 
 void MatrixArray::start(const LinearJob& job) {
@@ -118,11 +137,21 @@ void MatrixArray::start(const LinearJob& job) {
     under_way_.set(0);
 }
 
+void MatrixArray::append(std::vector<uint64_t>& out, uint64_t now) const {
+    out.push_back(running_ ? take_at_ - now : 0);
+    out.push_back(static_cast<uint64_t>(room_.next()));
+    out.push_back(static_cast<uint64_t>(under_way_.next()));
+    releases_.append(out, now);
+    results_.append(out, now);
+    retires_.append(out, now);
+}
+
 bool MatrixArray::step(Clock& clock, ActivationFeed& feed, UnitBuffer& units) {
     const uint64_t now = clock.now();
     if (running_ && take_at_ == now) {
         const ActivationFeed::Tag tag = feed.tag();
         feed.take(now);
+        took_ = now;
         running_ = false;
         under_way_.add(now, 1);
         retires_.push(now + latency::kResult);

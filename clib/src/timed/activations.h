@@ -1,6 +1,8 @@
 // activation_load.sv, activation_feed.sv, and what takes the operands: matrix_steps.sv and matrix_control.sv.
 #pragma once
 
+#include <vector>
+
 #include "timed/fabric.h"
 #include "timed/latency.h"
 #include "timed/linear.h"
@@ -52,6 +54,15 @@ class ActivationFeed {
     }
     void step(Clock& clock, ActivationLoad& load);
 
+    // For steady streams: its registers relative to `now`; pairs of this unit that are like those under way (none
+    // where some are not); as if `pairs` of them had passed in `cycles`.
+    void append(std::vector<uint64_t>& out, uint64_t now) const;
+    uint32_t like_pairs() const;
+    void jump(uint64_t cycles, uint32_t pairs) {
+        operands_.shift(cycles);
+        row_ += 2 * pairs;
+    }
+
   private:
     void pair_done(Clock& clock, ActivationLoad& load);
 
@@ -75,10 +86,19 @@ class MatrixArray {
     void result_free(uint64_t now) { room_.add(now, 1); }
     bool step(Clock& clock, ActivationFeed& feed, UnitBuffer& units);  // a block's results are there
 
+    bool took(uint64_t now) const { return took_ == now; }
+    void append(std::vector<uint64_t>& out, uint64_t now) const;
+    void jump(uint64_t cycles) {
+        if (running_) take_at_ += cycles;
+        releases_.shift(cycles);
+        results_.shift(cycles);
+        retires_.shift(cycles);
+    }
+
   private:
     uint64_t steps_ = 8;  // of a block
     bool running_ = false;
-    uint64_t take_at_ = 0;
+    uint64_t take_at_ = 0, took_ = kNever;
     Count room_, under_way_;
     Pipeline<16> releases_, results_, retires_;
 };

@@ -29,6 +29,7 @@ class Clock {
         current_ = static_cast<uint32_t>(part);
         if ((mask_ >> current_ & 1) == 0 && timers_[current_] > now_) return false;
         timers_[current_] = kNever;
+        if (part != Part::kMatrix) disturbed_ = now_;
         return true;
     }
     void act() { next_ |= 1u << current_; }
@@ -40,13 +41,23 @@ class Clock {
     void poke_now(Part part) { mask_ |= 1u << static_cast<uint32_t>(part); }
 
     bool acted() const { return (next_ >> current_ & 1) != 0; }
-    // The next cycle in which anybody but the current part has something to do.
-    uint64_t others() const {
-        if ((next_ & ~(1u << current_)) != 0) return now_ + 1;
+    uint64_t timer() const { return timers_[current_]; }
+
+    // For the steady streams of the matrix engine: the last cycle in which another part was stepped, the next one
+    // in which one will be, and a jump over cycles in which only the matrix engine would have been.
+    uint64_t disturbed() const { return disturbed_; }
+    uint64_t next_of_others() const {
+        constexpr auto kSelf = static_cast<uint32_t>(Part::kMatrix);
+        if ((next_ & ~(1u << kSelf)) != 0 || all_) return now_ + 1;
         uint64_t first = kNever;
         for (uint32_t i = 0; i < kParts; ++i)
-            if (i != current_ && timers_[i] < first) first = timers_[i];
+            if (i != kSelf && timers_[i] < first) first = timers_[i];
         return first;
+    }
+    void jump(uint64_t cycles) {
+        now_ += cycles;
+        uint64_t& own = timers_[static_cast<uint32_t>(Part::kMatrix)];
+        if (own != kNever) own += cycles;
     }
 
     // To the next cycle in which there is something to do; false: never.
@@ -63,7 +74,7 @@ class Clock {
     }
 
   private:
-    uint64_t now_ = 1;
+    uint64_t now_ = 1, disturbed_ = 1;
     uint32_t mask_ = 0, next_ = 0, current_ = 0;
     bool all_ = false;
     std::array<uint64_t, kParts> timers_;
@@ -115,6 +126,8 @@ class Fifo {
         popped_ = now;
     }
     bool empty() const { return in_ == out_; }
+    uint32_t size() const { return in_ - out_; }
+    const T& at(uint32_t place) const { return items_[(out_ + place) % kDepth]; }
 
   private:
     std::array<T, kDepth> items_{};
@@ -132,6 +145,15 @@ class Pipeline {
     void pop() { ++out_; }
     uint32_t size() const { return in_ - out_; }
     void clear() { out_ = in_; }
+    // All marks `cycles` later. How far each is away from `now`, behind their number.
+    void shift(uint64_t cycles) {
+        for (uint32_t i = out_; i != in_; ++i) cycles_[i % kDepth] += cycles;
+    }
+    template <class Word>
+    void append(Word& out, uint64_t now) const {
+        out.push_back(size());
+        for (uint32_t i = out_; i != in_; ++i) out.push_back(cycles_[i % kDepth] - now);
+    }
 
   private:
     static_assert((kDepth & (kDepth - 1)) == 0, "a power of two");

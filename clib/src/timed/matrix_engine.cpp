@@ -1,5 +1,7 @@
 #include "timed/matrix_engine.h"
 
+#include <algorithm>
+
 namespace dlavm::timed {
 
 namespace {
@@ -64,10 +66,33 @@ void MatrixEngine::step_run(Clock& clock) {
     const int32_t pushed = job_.cache() ? kv_.step(clock) : unpack_.step(clock);
     if (pushed != 0) feed_.push(now, pushed);
     if (load_.step(clock) != 0) feed_.set_done(now);
-    feed_.step(clock, load_);
-    if (array_.step(clock, feed_, units_)) epilogue_.result(now);
     operands_.step(clock);
     epilogue_.step(clock, array_);
+    if (clock.acted()) other_ = now;
+    other_timer_ = clock.timer();
+    feed_.step(clock, load_);
+    if (array_.step(clock, feed_, units_)) {
+        epilogue_.result(now);
+        other_ = now;
+    }
+}
+
+void MatrixEngine::jump_pairs(Clock& clock) {
+    const uint64_t now = clock.now();
+    seen_.clear();
+    feed_.append(seen_, now);
+    array_.append(seen_, now);
+    const uint64_t period = now - last_took_;
+    const bool steady = std::max(other_, clock.disturbed()) < last_took_ && seen_ == last_seen_;
+    std::swap(seen_, last_seen_);
+    last_took_ = now;
+    const uint64_t next = std::min(clock.next_of_others(), other_timer_);
+    if (!steady || next <= now + period) return;
+    const uint64_t pairs = std::min<uint64_t>(feed_.like_pairs(), (next - now - 1) / period);
+    feed_.jump(pairs * period, static_cast<uint32_t>(pairs));
+    array_.jump(pairs * period);
+    clock.jump(pairs * period);
+    last_took_ = clock.now();
 }
 
 void MatrixEngine::step_busy(Clock& clock) {
