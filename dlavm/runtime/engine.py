@@ -39,13 +39,20 @@ def _open_rtl(spec: TargetSpec, threads: int | None) -> Device:
     return NativeDevice(spec, f"rtl:{library(spec)}")
 
 
+def _open_timed(spec: TargetSpec, threads: int | None) -> Device:
+    from dlavm.sim.native import NativeDevice
+
+    return NativeDevice(spec, f"timed:{spec.board.vector_lanes}", threads or env.THREADS.get())
+
+
 def _open_url(url: str, spec: TargetSpec, threads: int | None) -> Device:
     from dlavm.sim.native import NativeDevice
 
     return NativeDevice(spec, url, threads)
 
 
-ENGINES: Mapping[str, Opener] = {"sim": _open_sim, "reference": _open_reference, "rtl": _open_rtl}
+ENGINES: Mapping[str, Opener] = {"sim": _open_sim, "timed": _open_timed, "reference": _open_reference,
+                                     "rtl": _open_rtl}
 # Devices elsewhere, by URL (doc/devices.md): the scheme, and what stands behind its colon.
 TRANSPORTS: Mapping[str, str] = {"tcp": "HOST:PORT", "xdma": "/dev/xdma0"}
 PLANNED = ("timed",)

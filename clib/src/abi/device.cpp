@@ -11,6 +11,7 @@
 #include "remote/engine.h"
 #include "rtl/core.h"
 #include "sim/core.h"
+#include "timed/core.h"
 #include "xdma/card.h"
 
 struct dlavm_device {
@@ -33,6 +34,10 @@ constexpr Scheme kSchemes[] = {
     {"sim:",
      [](const std::string&, const dlavm_config& config) -> std::unique_ptr<Engine> {
          return std::make_unique<sim::Core>(config);
+     }},
+    {"timed:",
+     [](const std::string& rest, const dlavm_config& config) -> std::unique_ptr<Engine> {
+         return std::make_unique<timed::Core>(rest, config);
      }},
     {"rtl:",
      [](const std::string& rest, const dlavm_config& config) -> std::unique_ptr<Engine> {

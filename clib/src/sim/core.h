@@ -13,6 +13,16 @@
 
 namespace dlavm::sim {
 
+// A command that was executed, for who wants to know when it would be (timed/core.h).
+struct Executed {
+    const isa::CommandInfo* info = nullptr;
+    uint64_t at = 0;             // word offset
+    uint32_t words[32] = {};     // of the payload, scalars in place of their numbers
+    bool skipped = false;        // by its predicate
+    bool jumped = false;         // what follows does not come from the words behind it
+    uint64_t load_address = 0;   // of SCALAR load: the first byte of the unit
+};
+
 class Core final : public abi::Engine {
   public:
     explicit Core(const dlavm_config& config);  // throws Misuse
@@ -27,6 +37,13 @@ class Core final : public abi::Engine {
     int run(uint64_t max_commands, uint64_t& executed, std::string& error) override;
     dlavm_counters counters() const override { return counters_; }
     void request_stop() noexcept override { machine_.stop = true; }
+
+    // The command that run() executed last; without a fault.
+    const Executed& last() const { return last_; }
+    // The indices that it read, of GATHER and PERMUTE; else none.
+    void read_indices(std::vector<uint32_t>& out) const;
+    // Without kernels commands are checked and counted, and write nothing.
+    void set_kernels(bool kernels) { kernels_ = kernels; }
 
   private:
     struct Fetched {
@@ -47,6 +64,7 @@ class Core final : public abi::Engine {
     int stopped(const Fault& fault, const std::string& where, std::string& error);
 
     void step();
+    void note(const Fetched& f, bool skipped);
     Fetched fetch() const;
     void check_header(const Fetched& f, uint32_t header) const;
     uint32_t program_word(uint64_t at) const;
@@ -74,7 +92,8 @@ class Core final : public abi::Engine {
     dlavm_config config_;
     Machine machine_;
     Hazards hazards_;
-    bool check_hazards_ = true;
+    bool check_hazards_ = true, kernels_ = true;
+    Executed last_;
 
     uint32_t status_ = 0, error_ = 0, error_pc_ = 0, program_ = 0, program_words_ = 0;
     uint32_t args_[abi::kArgs] = {}, op_[abi::kOps] = {};

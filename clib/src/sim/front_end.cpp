@@ -45,6 +45,19 @@ Command decode(const isa::CommandInfo& info, const uint32_t* words) {
     return c;
 }
 
+// Whether the words of the next command are fetched anew, even where they happen to be the next ones.
+bool jumps(const isa::CommandInfo& info, const uint32_t* words, bool skipped) {
+    switch (static_cast<Opcode>(info.opcode)) {
+        case Opcode::kCall:
+        case Opcode::kRet:
+            return !skipped;
+        case Opcode::kLoop:
+            return skipped || static_cast<int32_t>(words[1]) <= 0;
+        default:
+            return false;
+    }
+}
+
 int64_t floor_divide(int64_t a, int64_t b) { return a / b - (a % b != 0 && (a < 0) != (b < 0) ? 1 : 0); }
 
 // SCALAR on 32-bit words; 64-bit arithmetic, so that every result is defined and wraps.
@@ -149,6 +162,37 @@ void Core::substitute(Fetched& f) const {
     }
 }
 
+void Core::note(const Fetched& f, bool skipped) {
+    last_.info = f.info;
+    last_.at = f.at;
+    last_.skipped = skipped;
+    std::memcpy(last_.words, f.words, sizeof last_.words);
+    const auto opcode = static_cast<Opcode>(f.info->opcode);
+    if (opcode != Opcode::kScalar || skipped) return;
+    isa::Scalar c;
+    Error error;
+    if (isa::Scalar::decode(f.words, c, error) && c.ra < config_.scalar_registers)
+        last_.load_address = uint64_t{scalars_[c.ra]} * isa::kAddressUnit + c.b / 4 * isa::kAddressUnit;
+}
+
+void Core::read_indices(std::vector<uint32_t>& out) const {
+    out.clear();
+    isa::Error error;
+    isa::Gather gather;
+    isa::Permute permute;
+    if (last_.info->opcode == static_cast<uint32_t>(Opcode::kGather)) {
+        isa::Gather::decode(last_.words, gather, error);
+        if (gather.rows_o == 0 || gather.dim == 0) return;
+        out.resize(gather.rows_o);
+        machine_.memory.read(uint64_t{gather.ids} * isa::kAddressUnit, out.data(), 4 * out.size());
+    } else if (last_.info->opcode == static_cast<uint32_t>(Opcode::kPermute)) {
+        isa::Permute::decode(last_.words, permute, error);
+        if (permute.rows_o == 0 || permute.rows_i == 0 || permute.dim == 0) return;
+        out.resize(permute.dim);
+        machine_.memory.read(uint64_t{permute.index} * isa::kAddressUnit, out.data(), 4 * out.size());
+    }
+}
+
 void Core::step() {
     Fetched f = fetch();
     next_ = f.next;
@@ -156,6 +200,7 @@ void Core::step() {
     const bool skipped = f.predicate != 0 && scalars_[f.predicate] == 0;
     const bool loop = f.info->opcode == static_cast<uint32_t>(Opcode::kLoop);
     if (!skipped || loop) substitute(f);
+    note(f, skipped);
     if (skipped) {
         if (loop) next_ += decode<isa::Loop>(*f.info, f.words).body;
     } else if (f.info->engine < 0) {
@@ -163,6 +208,7 @@ void Core::step() {
     } else {
         execute(*f.info, f.words);
     }
+    last_.jumped = next_ != f.next || jumps(*f.info, f.words, skipped);
     pc_ = next_;
 }
 
@@ -176,7 +222,7 @@ void Core::engine_command(const isa::CommandInfo& info, const uint32_t* words) {
     if (ordered) hazards_.command(static_cast<isa::Engine>(info.engine), list.items());
     counters_.bytes_read += list.bytes_read();
     counters_.bytes_written += list.bytes_written();
-    machine_.run(c);
+    if (kernels_) machine_.run(c);
     if (ordered && std::is_same_v<Command, isa::LoadTable>) hazards_.fence();
 }
 

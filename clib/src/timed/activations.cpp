@@ -1,0 +1,192 @@
+#include "timed/activations.h"
+
+#include <algorithm>
+
+namespace dlavm::timed {
+
+// -- activation_load ----------------------------------------------------------------------------------------
+
+void ActivationLoad::start(const LinearJob& job) {
+    job_ = &job;
+    active_ = begin_ = true;
+    batch_ = set_ = row_ = rows_in_ = 0;
+    sets_ = job.values ? job.k_blocks : 1;
+    k_left_ = job.c.k;
+    base_ = batch_base_ = job.c.src;
+    used_.set(0);
+}
+
+void ActivationLoad::ask(Clock& clock) {
+    const uint64_t now = clock.now();
+    if (begin_) {
+        begin_ = false;
+        walker_.start(base_);
+        clock.act();
+        return;
+    }
+    const int32_t sets_of_buffer = job_->values ? 2 : 1;
+    if ((row_ == 0 && used_.at(now) >= sets_of_buffer) || !port_->ready(now)) return;
+    const int64_t limit = job_->values ? std::min<int64_t>(k_left_, 32) : k_left_;
+    port_->ask(clock, walker_.address() * kUnitBytes, static_cast<uint32_t>((limit + 7) / 8));
+    if (row_ == 0) used_.add(now, 1);
+    walker_.next(job_->c.src_so, job_->c.src_si, job_->c.rows_i);
+    if (++row_ != job_->rows) return;
+    row_ = 0;
+    begin_ = true;
+    base_ += 4;
+    k_left_ -= 32;
+    if (++set_ != sets_) return;
+    set_ = 0;
+    batch_base_ += job_->c.src_b;
+    base_ = batch_base_;
+    k_left_ = job_->c.k;
+    active_ = ++batch_ != job_->c.batch;
+}
+
+int32_t ActivationLoad::step(Clock& clock) {
+    if (active_) ask(clock);
+    if (!port_->valid(clock.now())) return 0;
+    const bool last = port_->last();
+    port_->take(clock);
+    if (!last || ++rows_in_ != job_->rows) return 0;
+    rows_in_ = 0;
+    return 1;
+}
+
+// -- activation_feed ----------------------------------------------------------------------------------------
+
+void ActivationFeed::start(const LinearJob& job) {
+    job_ = &job;
+    active_ = true;
+    second_ = false;
+    batch_ = outer_ = inner_ = row_ = 0;
+    outer_count_ = job.values ? job.k_blocks : job.tiles;
+    inner_count_ = job.values ? job.n_blocks * (4 / shape_->units) : job.k_blocks;
+    units_.set(0);
+    sets_.set(0);
+    ready_.set(0);
+    free_.set(kDepth);
+}
+
+void ActivationFeed::pair_done(Clock& clock, ActivationLoad& load) {
+    const uint64_t now = clock.now();
+    const bool inner_last = inner_ + 1 == inner_count_, outer_last = outer_ + 1 == outer_count_;
+    const bool last = job_->values ? outer_last : inner_last;
+    const bool unit_done = row_ + 2 >= job_->rows;
+    tags_.push(now, {last && !job_->c.acc_out && (!job_->values || inner_ < job_->tiles), unit_done});
+    operands_.push(now + latency::kOperand);
+    row_ += 2;
+    if (!unit_done) return;
+    row_ = 0;
+    units_.add(now, -1);
+    if (inner_last && (job_->values || outer_last)) {
+        sets_.add(now, -1);
+        load.free(now);
+    }
+    inner_ = inner_last ? 0 : inner_ + 1;
+    if (!inner_last) return;
+    outer_ = outer_last ? 0 : outer_ + 1;
+    if (outer_last) active_ = ++batch_ != job_->c.batch;
+}
+
+void ActivationFeed::step(Clock& clock, ActivationLoad& load) {
+    const uint64_t now = clock.now();
+    if (operands_.due(now)) {
+        operands_.pop();
+        ready_.add(now, 1);
+        clock.act();
+    }
+    clock.at(operands_.next());
+    if (!active_) return;
+    if (second_) {
+        second_ = false;
+        clock.act();
+        pair_done(clock, load);
+    } else if (units_.at(now) > 0 && sets_.at(now) > 0 && free_.at(now) > 0) {
+        second_ = true;
+        free_.add(now, -1);
+        clock.act();
+    }
+}
+
+void ActivationFeed::append(std::vector<uint64_t>& out, uint64_t now) const {
+    const auto word = [&](int64_t value) { out.push_back(static_cast<uint64_t>(value)); };
+    word(second_);
+    word(units_.next());
+    word(sets_.next());
+    word(free_.next());
+    word(ready_.next());
+    operands_.append(out, now);
+}
+
+uint32_t ActivationFeed::like_pairs() const {
+    if (tags_.empty() || !active_) return 0;
+    for (uint32_t i = 0; i < tags_.size(); ++i)
+        if (tags_.at(i).release || tags_.at(i).result) return 0;
+    const uint32_t left = (job_->rows - row_ + 1) / 2;  // with the last, which is not like them
+    const bool last = job_->values ? outer_ + 1 == outer_count_ : inner_ + 1 == inner_count_;
+    return (last && !job_->c.acc_out) || left < 2 ? 0 : left - 2;
+}
+
+// -- matrix_steps, matrix_control ---------------------------------------------------------------------------
+
+void MatrixArray::start(const LinearJob& job) {
+    steps_ = job.narrow ? 8 : 16;
+    running_ = false;
+    room_.set(kResultBlocks);
+    under_way_.set(0);
+}
+
+void MatrixArray::append(std::vector<uint64_t>& out, uint64_t now) const {
+    out.push_back(running_ ? take_at_ - now : 0);
+    out.push_back(static_cast<uint64_t>(room_.next()));
+    out.push_back(static_cast<uint64_t>(under_way_.next()));
+    releases_.append(out, now);
+    results_.append(out, now);
+    retires_.append(out, now);
+}
+
+bool MatrixArray::step(Clock& clock, ActivationFeed& feed, UnitBuffer& units) {
+    const uint64_t now = clock.now();
+    if (running_ && take_at_ == now) {
+        const ActivationFeed::Tag tag = feed.tag();
+        feed.take(now);
+        took_ = now;
+        running_ = false;
+        under_way_.add(now, 1);
+        retires_.push(now + latency::kResult);
+        if (tag.release) releases_.push(now + latency::kRelease);
+        if (tag.result) {
+            room_.add(now, -1);
+            results_.push(now + latency::kResult);
+        }
+        clock.act();
+    } else if (running_) {
+        clock.at(take_at_);
+    } else if (feed.valid(now) && (!feed.tag().result || room_.at(now) != 0)) {
+        running_ = true;
+        take_at_ = now + steps_ - 1;
+        clock.at(take_at_);
+    }
+    if (releases_.due(now)) {
+        releases_.pop();
+        units.release(now);
+        clock.act();
+    }
+    if (retires_.due(now)) {
+        retires_.pop();
+        under_way_.add(now, -1);
+        clock.act();
+    }
+    const bool result = results_.due(now);
+    if (result) {
+        results_.pop();
+        clock.act();
+    }
+    clock.at(releases_.next());
+    clock.at(retires_.next());
+    clock.at(results_.next());
+    return result;
+}
+
+}  // namespace dlavm::timed

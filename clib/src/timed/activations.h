@@ -1,0 +1,106 @@
+// activation_load.sv, activation_feed.sv, and what takes the operands: matrix_steps.sv and matrix_control.sv.
+#pragma once
+
+#include <vector>
+
+#include "timed/fabric.h"
+#include "timed/latency.h"
+#include "timed/linear.h"
+#include "timed/weights.h"
+
+namespace dlavm::timed {
+
+// activation_load.sv
+class ActivationLoad {
+  public:
+    explicit ActivationLoad(ReadPort& port) : port_(&port) {}
+    void start(const LinearJob& job);
+    bool idle() const { return !active_; }
+    void free(uint64_t now) { used_.add(now, -1); }
+    int32_t step(Clock& clock);  // sets that came in completely
+
+  private:
+    void ask(Clock& clock);
+
+    ReadPort* port_;
+    const LinearJob* job_ = nullptr;
+    bool active_ = false, begin_ = false;
+    uint32_t batch_ = 0, set_ = 0, sets_ = 1, row_ = 0, rows_in_ = 0;
+    int64_t k_left_ = 0;
+    uint64_t base_ = 0, batch_base_ = 0;
+    RowWalker walker_;
+    Count used_;
+};
+
+// activation_feed.sv
+class ActivationFeed {
+  public:
+    static constexpr int32_t kDepth = 4;  // operands under way
+    struct Tag {
+        bool result = false, release = false;
+    };
+
+    explicit ActivationFeed(const Shape& shape) : shape_(&shape) {}
+    void start(const LinearJob& job);
+    bool idle(uint64_t now) const { return !active_ && free_.at(now) == kDepth; }
+    void push(uint64_t now, int32_t units) { units_.add(now, units); }
+    void set_done(uint64_t now) { sets_.add(now, 1); }
+    bool valid(uint64_t now) const { return ready_.at(now) != 0; }
+    const Tag& tag() const { return tags_.front(); }
+    void take(uint64_t now) {
+        ready_.add(now, -1);
+        free_.add(now, 1);
+        tags_.pop(now);
+    }
+    void step(Clock& clock, ActivationLoad& load);
+
+    // For steady streams: its registers relative to `now`; pairs of this unit that are like those under way (none
+    // where some are not); as if `pairs` of them had passed in `cycles`.
+    void append(std::vector<uint64_t>& out, uint64_t now) const;
+    uint32_t like_pairs() const;
+    void jump(uint64_t cycles, uint32_t pairs) {
+        operands_.shift(cycles);
+        row_ += 2 * pairs;
+    }
+
+  private:
+    void pair_done(Clock& clock, ActivationLoad& load);
+
+    const Shape* shape_;
+    const LinearJob* job_ = nullptr;
+    bool active_ = false, second_ = false;
+    uint32_t batch_ = 0, outer_ = 0, inner_ = 0, row_ = 0, outer_count_ = 1, inner_count_ = 1;
+    Count units_, sets_, free_, ready_;
+    Fifo<Tag, kDepth> tags_;
+    Pipeline<16> operands_;
+};
+
+// matrix_steps.sv, matrix_control.sv: a block that has begun is never stopped, so that all that follows has its
+// cycle.
+class MatrixArray {
+  public:
+    static constexpr int32_t kResultBlocks = 4;
+
+    void start(const LinearJob& job);
+    bool idle(uint64_t now) const { return !running_ && under_way_.at(now) == 0; }
+    void result_free(uint64_t now) { room_.add(now, 1); }
+    bool step(Clock& clock, ActivationFeed& feed, UnitBuffer& units);  // a block's results are there
+
+    bool took(uint64_t now) const { return took_ == now; }
+    void append(std::vector<uint64_t>& out, uint64_t now) const;
+    void jump(uint64_t cycles) {
+        if (running_) take_at_ += cycles;
+        releases_.shift(cycles);
+        results_.shift(cycles);
+        retires_.shift(cycles);
+    }
+
+  private:
+    uint64_t steps_ = 8;  // of a block
+    bool running_ = false;
+    uint64_t take_at_ = 0, took_ = kNever;
+    Count room_, under_way_;
+    Pipeline<16> releases_, results_, retires_;
+};
+
+}  // namespace dlavm::timed

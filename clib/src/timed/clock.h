@@ -1,0 +1,164 @@
+// What the twin of the RTL is made of: registers as the RTL's other modules see them in a cycle, whatever the
+// order in which modules are stepped. A register that changed in this cycle still reads as it stood before.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+namespace dlavm::timed {
+
+constexpr uint64_t kNever = UINT64_MAX;
+
+// The parts of the core that are stepped apart, in this order within a cycle.
+enum class Part : uint8_t { kReads, kWrites, kMatrix, kVector, kStore, kQueues, kFront, kPorts };
+constexpr uint32_t kParts = 8;
+
+// The cycle, and which parts have something to do in it. A part that changed a register of its own calls act() and
+// is stepped again in the next cycle; one that waits for a time alone calls at(). One that waits for another part
+// calls neither: whoever changes what another part looks at pokes it. So idle parts cost nothing, and where nobody
+// has anything to do time jumps. Stepping everything in every cycle (set_all) must give the same.
+class Clock {
+  public:
+    Clock() { timers_.fill(kNever); }
+
+    uint64_t now() const { return now_; }
+    void set_all(bool all) { all_ = all; }
+
+    // Whether the part is to be stepped now; what follows is its doing.
+    bool begin(Part part) {
+        current_ = static_cast<uint32_t>(part);
+        if ((mask_ >> current_ & 1) == 0 && timers_[current_] > now_) return false;
+        timers_[current_] = kNever;
+        if (part != Part::kMatrix) disturbed_ = now_;
+        return true;
+    }
+    void act() { next_ |= 1u << current_; }
+    void at(uint64_t cycle) {
+        if (cycle > now_ && cycle < timers_[current_]) timers_[current_] = cycle;
+    }
+    void poke(Part part) { next_ |= 1u << static_cast<uint32_t>(part); }
+    // A part that comes later in this cycle.
+    void poke_now(Part part) { mask_ |= 1u << static_cast<uint32_t>(part); }
+
+    bool acted() const { return (next_ >> current_ & 1) != 0; }
+    uint64_t timer() const { return timers_[current_]; }
+
+    // For the steady streams of the matrix engine: the last cycle in which another part was stepped, the next one
+    // in which one will be, and a jump over cycles in which only the matrix engine would have been.
+    uint64_t disturbed() const { return disturbed_; }
+    uint64_t next_of_others() const {
+        constexpr auto kSelf = static_cast<uint32_t>(Part::kMatrix);
+        if ((next_ & ~(1u << kSelf)) != 0 || all_) return now_ + 1;
+        uint64_t first = kNever;
+        for (uint32_t i = 0; i < kParts; ++i)
+            if (i != kSelf && timers_[i] < first) first = timers_[i];
+        return first;
+    }
+    void jump(uint64_t cycles) {
+        now_ += cycles;
+        uint64_t& own = timers_[static_cast<uint32_t>(Part::kMatrix)];
+        if (own != kNever) own += cycles;
+    }
+
+    // To the next cycle in which there is something to do; false: never.
+    bool advance() {
+        const bool more = next_ != 0;
+        uint64_t first = kNever;
+        if (!more)
+            for (const uint64_t timer : timers_) first = timer < first ? timer : first;
+        if (!more && first == kNever) return false;
+        now_ = more || all_ ? now_ + 1 : first;
+        mask_ = all_ ? (1u << kParts) - 1 : next_;
+        next_ = 0;
+        return true;
+    }
+
+  private:
+    uint64_t now_ = 1, disturbed_ = 1;
+    uint32_t mask_ = 0, next_ = 0, current_ = 0;
+    bool all_ = false;
+    std::array<uint64_t, kParts> timers_;
+};
+
+// A counter; what was added in this cycle shows in the next.
+class Count {
+  public:
+    explicit Count(int32_t value = 0) : value_(value) {}
+    int32_t at(uint64_t now) const { return stamp_ == now ? value_ - change_ : value_; }
+    int32_t next() const { return value_; }  // in the next cycle, as far as is known
+    void add(uint64_t now, int32_t change) {
+        if (stamp_ != now) {
+            stamp_ = now;
+            change_ = 0;
+        }
+        value_ += change;
+        change_ += change;
+    }
+    void set(int32_t value) {  // at once: between commands
+        value_ = value;
+        stamp_ = kNever;
+    }
+
+  private:
+    int32_t value_, change_ = 0;
+    uint64_t stamp_ = kNever;
+};
+
+// fifo.sv: a word shows itself a cycle after it went in. At most one goes in and one out in a cycle.
+template <class T, uint32_t kDepth>
+class Fifo {
+    static_assert((kDepth & (kDepth - 1)) == 0, "a power of two");
+
+  public:
+    uint32_t count(uint64_t now) const {
+        return in_ - out_ - static_cast<uint32_t>(pushed_ == now) + static_cast<uint32_t>(popped_ == now);
+    }
+    bool valid(uint64_t now) const { return count(now) != 0; }
+    bool ready(uint64_t now) const { return count(now) != kDepth; }
+    T& front() { return items_[out_ % kDepth]; }
+    const T& front() const { return items_[out_ % kDepth]; }
+    void push(uint64_t now, const T& item) {
+        items_[in_++ % kDepth] = item;
+        pushed_ = now;
+    }
+    void pop(uint64_t now) {
+        ++out_;
+        popped_ = now;
+    }
+    bool empty() const { return in_ == out_; }
+    uint32_t size() const { return in_ - out_; }
+    const T& at(uint32_t place) const { return items_[(out_ + place) % kDepth]; }
+
+  private:
+    std::array<T, kDepth> items_{};
+    uint32_t in_ = 0, out_ = 0;
+    uint64_t pushed_ = kNever, popped_ = kNever;
+};
+
+// A pipeline of fixed length: marks come out at the cycles that were stated when they went in, in order.
+template <uint32_t kDepth>
+class Pipeline {
+  public:
+    bool due(uint64_t now) const { return in_ != out_ && cycles_[out_ % kDepth] == now; }
+    uint64_t next() const { return in_ != out_ ? cycles_[out_ % kDepth] : kNever; }
+    void push(uint64_t cycle) { cycles_[in_++ % kDepth] = cycle; }
+    void pop() { ++out_; }
+    uint32_t size() const { return in_ - out_; }
+    void clear() { out_ = in_; }
+    // All marks `cycles` later. How far each is away from `now`, behind their number.
+    void shift(uint64_t cycles) {
+        for (uint32_t i = out_; i != in_; ++i) cycles_[i % kDepth] += cycles;
+    }
+    template <class Word>
+    void append(Word& out, uint64_t now) const {
+        out.push_back(size());
+        for (uint32_t i = out_; i != in_; ++i) out.push_back(cycles_[i % kDepth] - now);
+    }
+
+  private:
+    static_assert((kDepth & (kDepth - 1)) == 0, "a power of two");
+    std::array<uint64_t, kDepth> cycles_{};
+    uint32_t in_ = 0, out_ = 0;
+};
+
+}  // namespace dlavm::timed

@@ -1,0 +1,177 @@
+#include "timed/epilogue.h"
+
+#include <algorithm>
+
+namespace dlavm::timed {
+
+// -- epilogue_fetch -----------------------------------------------------------------------------------------
+
+void EpilogueFetch::start(const LinearJob& job) {
+    job_ = &job;
+    const bool any = job.c.use_row_scale || job.c.use_bias || job.uses_aux();
+    state_ = any ? State::kScales : State::kIdle;
+    batch_ = tile_ = row_ = 0;
+    left_ = job.c.n;
+    column_ = scales_ = 0;
+}
+
+uint32_t EpilogueFetch::tile_units() const {
+    return left_ > 8 * shape_->units ? shape_->units : static_cast<uint32_t>((left_ + 7) / 8);
+}
+
+// False: what is wanted was not taken.
+bool EpilogueFetch::ask(Clock& clock, bool wanted, uint64_t unit, uint32_t units) {
+    if (wanted && !port_->ready(clock.now())) return false;
+    if (wanted) port_->ask(clock, unit * kUnitBytes, units);
+    clock.act();
+    return true;
+}
+
+void EpilogueFetch::step_aux(Clock& clock) {
+    const bool aux = job_->uses_aux();
+    if (!ask(clock, aux, walker_.address(), tile_units())) return;
+    walker_.next(job_->c.aux_so, job_->c.aux_si, job_->c.rows_i);
+    if (aux && ++row_ != job_->rows) return;
+    row_ = 0;
+    left_ -= std::min<uint64_t>(left_, 8 * shape_->units);
+    column_ += shape_->units;
+    state_ = State::kBias;
+    if (++tile_ != job_->tiles) return;
+    tile_ = 0;
+    left_ = job_->c.n;
+    column_ = 0;
+    scales_ += job_->rows;
+    state_ = ++batch_ == job_->c.batch ? State::kIdle : State::kScales;
+}
+
+void EpilogueFetch::step(Clock& clock) {
+    switch (state_) {
+        case State::kIdle:
+            break;
+        case State::kScales:
+            if (ask(clock, job_->c.use_row_scale, job_->c.row_scale + scales_ / 4,
+                    static_cast<uint32_t>((scales_ % 4 + job_->rows + 3) / 4)))
+                state_ = State::kBias;
+            break;
+        case State::kBias:
+            walker_.start(job_->c.aux + column_);
+            if (ask(clock, job_->c.use_bias, job_->c.bias + column_, tile_units())) state_ = State::kAux;
+            break;
+        case State::kAux:
+            step_aux(clock);
+            break;
+    }
+}
+
+// -- epilogue -----------------------------------------------------------------------------------------------
+
+void Epilogue::start(const LinearJob& job) {
+    job_ = &job;
+    state_ = State::kScales;
+    batch_ = tile_ = row_ = 0;
+    left_ = job.c.n;
+    base_ = job.c.dst;
+    column_ = 0;
+}
+
+void Epilogue::go(Clock& clock) {
+    const uint64_t now = clock.now();
+    if (job_->uses_aux()) port_->take(clock);
+    room_.add(now, -1);
+    const uint64_t columns = std::min<uint64_t>(left_, 8 * shape_->units);
+    places_.push(now, {walker_.address(), static_cast<uint32_t>((columns + 7) / 8)});
+    walker_.next(job_->c.dst_so, job_->c.dst_si, job_->c.rows_i);
+    state_ = State::kRun;
+    run_until_ = now + 8;  // lines
+    beats_.push(run_until_ + latency::kEpilogue);
+    clock.act();
+}
+
+void Epilogue::row_done(Clock& clock, MatrixArray& array) {
+    const uint64_t now = clock.now();
+    clock.act();
+    const bool row_last = row_ + 1 == job_->rows;
+    if (row_ % 2 == 1 || row_last) {
+        blocks_.add(now, -1);
+        array.result_free(now);
+    }
+    ++row_;
+    state_ = State::kRow;
+    if (!row_last) return;
+    row_ = 0;
+    left_ -= std::min<uint64_t>(left_, 8 * shape_->units);
+    column_ += shape_->units;
+    state_ = State::kBias;
+    if (++tile_ != job_->tiles) return;
+    tile_ = 0;
+    left_ = job_->c.n;
+    column_ = 0;
+    base_ += job_->c.dst_b;
+    state_ = ++batch_ == job_->c.batch ? State::kIdle : State::kScales;
+}
+
+void Epilogue::step_order(Clock& clock, MatrixArray& array) {
+    const uint64_t now = clock.now();
+    switch (state_) {
+        case State::kIdle:
+            break;
+        case State::kScales: {
+            bool done = !job_->c.use_row_scale;
+            if (!done && port_->valid(now)) {
+                done = port_->last();
+                port_->take(clock);
+            }
+            if (!done) break;
+            clock.act();
+            state_ = State::kBias;
+            break;
+        }
+        case State::kBias:
+            walker_.start(base_ + column_);
+            if (job_->c.use_bias) {
+                if (!port_->valid(now)) break;
+                port_->take(clock);
+            }
+            clock.act();
+            state_ = State::kRow;
+            break;
+        case State::kRow:
+            if (blocks_.at(now) != 0 && room_.at(now) != 0 && (!job_->uses_aux() || port_->valid(now)))
+                go(clock);
+            break;
+        case State::kRun:
+            if (now == run_until_)
+                row_done(clock, array);
+            else
+                clock.at(run_until_);
+            break;
+    }
+}
+
+void Epilogue::step_out(Clock& clock) {
+    const uint64_t now = clock.now();
+    if (unsent_.at(now) != 0 && out_->data_ready(now)) {
+        out_->put(clock);
+        unsent_.add(now, -1);
+        room_.add(now, 1);
+    }
+    if (unasked_.at(now) != 0 && out_->ready(now)) {
+        out_->ask(clock, places_.front().unit * kUnitBytes, places_.front().units);
+        places_.pop(now);
+        unasked_.add(now, -1);
+        unsent_.add(now, 1);
+    }
+    if (beats_.due(now)) {
+        beats_.pop();
+        unasked_.add(now, 1);
+        clock.act();
+    }
+    clock.at(beats_.next());
+}
+
+void Epilogue::step(Clock& clock, MatrixArray& array) {
+    step_order(clock, array);
+    step_out(clock);
+}
+
+}  // namespace dlavm::timed

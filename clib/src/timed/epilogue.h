@@ -1,0 +1,68 @@
+// epilogue.sv, epilogue_fetch.sv.
+#pragma once
+
+#include "timed/activations.h"
+
+namespace dlavm::timed {
+
+// epilogue_fetch.sv
+class EpilogueFetch {
+  public:
+    EpilogueFetch(const Shape& shape, ReadPort& port) : shape_(&shape), port_(&port) {}
+    void start(const LinearJob& job);
+    bool idle() const { return state_ == State::kIdle; }
+    void step(Clock& clock);
+
+  private:
+    enum class State { kIdle, kScales, kBias, kAux };
+    bool ask(Clock& clock, bool wanted, uint64_t unit, uint32_t units);
+    uint32_t tile_units() const;
+    void step_aux(Clock& clock);
+
+    const Shape* shape_;
+    ReadPort* port_;
+    const LinearJob* job_ = nullptr;
+    State state_ = State::kIdle;
+    uint32_t batch_ = 0, tile_ = 0, row_ = 0;
+    uint64_t left_ = 0, column_ = 0, scales_ = 0;
+    RowWalker walker_;
+};
+
+// epilogue.sv
+class Epilogue {
+  public:
+    Epilogue(const Shape& shape, ReadPort& operands, WritePort& out)
+        : shape_(&shape), port_(&operands), out_(&out) {}
+    void start(const LinearJob& job);
+    bool idle(uint64_t now) const {
+        return state_ == State::kIdle && room_.at(now) == kBeats && out_->idle(now);
+    }
+    void result(uint64_t now) { blocks_.add(now, 1); }
+    void step(Clock& clock, MatrixArray& array);
+
+  private:
+    enum class State { kIdle, kScales, kBias, kRow, kRun };
+    static constexpr int32_t kBeats = 8;  // of rows under way or waiting for memory
+    struct Place {
+        uint64_t unit = 0;
+        uint32_t units = 0;
+    };
+    void step_order(Clock& clock, MatrixArray& array);
+    void go(Clock& clock);
+    void row_done(Clock& clock, MatrixArray& array);
+    void step_out(Clock& clock);
+
+    const Shape* shape_;
+    ReadPort* port_;
+    WritePort* out_;
+    const LinearJob* job_ = nullptr;
+    State state_ = State::kIdle;
+    uint32_t batch_ = 0, tile_ = 0, row_ = 0;
+    uint64_t left_ = 0, base_ = 0, column_ = 0, run_until_ = 0;
+    RowWalker walker_;
+    Count blocks_, room_{kBeats}, unasked_, unsent_;
+    Fifo<Place, kBeats> places_;
+    Pipeline<16> beats_;
+};
+
+}  // namespace dlavm::timed

@@ -1,0 +1,268 @@
+#include "timed/fabric.h"
+
+#include <algorithm>
+
+namespace dlavm::timed {
+
+Place place_of(const Shape& shape, uint64_t address, uint32_t units) {
+    uint32_t space = 0;
+    for (uint32_t s = 0; s < shape.spaces.size(); ++s)
+        if (shape.spaces[s].holds(address, uint64_t{units} * kUnitBytes)) space = s;
+    const uint64_t unit = (address - shape.spaces[space].base) / kUnitBytes;
+    const auto offset = static_cast<uint32_t>(unit % shape.units);
+    return {space, unit / shape.units, offset, (units + offset + shape.units - 1) / shape.units};
+}
+
+// -- read_port ----------------------------------------------------------------------------------------------
+
+void ReadPort::ask(Clock& clock, uint64_t address, uint32_t units) {
+    requests_.push(clock.now(), {address, units});
+    clock.act();
+    clock.poke(Part::kPorts);
+}
+
+uint32_t ReadPort::rows() const {
+    return std::min(rows_left_, kChunkRows - static_cast<uint32_t>(row_ % kChunkRows));
+}
+
+Chunk ReadPort::grant(Clock& clock) {
+    granted_ = clock.now();
+    clock.act();
+    clock.poke_now(Part::kPorts);
+    return {space_, row_, rows()};
+}
+
+void ReadPort::take_row(Clock& clock) {
+    rows_.add(clock.now(), -1);
+    credit_.add(clock.now(), 1);
+    if (busy_) clock.poke(Part::kReads);  // a chunk may have room now
+}
+
+void ReadPort::take(Clock& clock) {
+    const uint64_t now = clock.now();
+    const uint32_t offset = told_.front().offset, rest = left();
+    if (offset == 0 || rest > shape_->units - offset) take_row(clock);
+    left_ = rest - shape_->units;
+    started_ = true;
+    if (rest <= shape_->units) {
+        started_ = false;
+        held_from_ = kNever;
+        told_.pop(now);
+        clock.poke(Part::kPorts);
+    }
+    taken_ = now;
+    clock.act();
+}
+
+// A request becomes chunks, the next as soon as the last chunk of the one before went.
+void ReadPort::cut(Clock& clock) {
+    const uint64_t now = clock.now();
+    const bool granted = granted_ == now;
+    const uint32_t count = granted ? rows() : 0;
+    const bool ends = granted && rows_left_ == count;
+    if (granted) credit_.add(now, -static_cast<int32_t>(count));
+    if (requests_.valid(now) && told_.ready(now) && (!busy_ || ends)) {
+        const Request request = requests_.front();
+        requests_.pop(now);
+        const Place place = place_of(*shape_, request.address, request.units);
+        told_.push(now, {place.offset, request.units});
+        busy_ = true;
+        space_ = place.space;
+        row_ = place.row;
+        rows_left_ = place.rows;
+        clock.poke(client_);
+        clock.poke(Part::kPorts);
+    } else if (granted) {
+        row_ += count;
+        rows_left_ -= count;
+        busy_ = !ends;
+    }
+    if (busy_) clock.poke(Part::kReads);
+}
+
+// -- write_port ---------------------------------------------------------------------------------------------
+
+void WritePort::ask(Clock& clock, uint64_t address, uint32_t units) {
+    requests_.push(clock.now(), {address, units});
+    clock.act();
+    clock.poke(Part::kPorts);
+}
+
+void WritePort::put(Clock& clock) {
+    put_ = clock.now();
+    clock.act();
+    clock.poke_now(Part::kPorts);
+}
+
+Chunk WritePort::grant(Clock& clock) {
+    const Chunk chunk = chunks_.front();
+    chunks_.pop(clock.now());
+    clock.act();
+    clock.poke(Part::kPorts);
+    clock.poke(client_);
+    return chunk;
+}
+
+void WritePort::make(Clock& clock) {
+    const uint64_t now = clock.now();
+    clock.act();
+    clock.poke(client_);
+    rows_.add(now, 1);
+    ++rows_of_chunk_;
+    if (rows_left_ == 1 || row_ % kChunkRows == kChunkRows - 1) {
+        chunks_.push(now, {space_, row_ + 1 - rows_of_chunk_, rows_of_chunk_});
+        outstanding_.add(now, 1);
+        rows_of_chunk_ = 0;
+        clock.poke(Part::kWrites);
+    }
+    ++row_;
+    left_ -= std::min(left_, shape_->units);
+    busy_ = --rows_left_ != 0;
+}
+
+void WritePort::step_busy(Clock& clock) {
+    const uint64_t now = clock.now();
+    if (busy_ && (put_ == now || left_ == 0) && room(now)) make(clock);
+    if (!busy_ && requests_.valid(now)) {
+        const Request request = requests_.front();
+        requests_.pop(now);
+        const Place place = place_of(*shape_, request.address, request.units);
+        busy_ = true;
+        space_ = place.space;
+        row_ = place.row;
+        left_ = request.units;
+        rows_left_ = place.rows;
+        clock.act();
+        clock.poke(client_);
+    }
+}
+
+// -- channels -----------------------------------------------------------------------------------------------
+
+Fabric::Fabric(const Shape& shape) {
+    for (const Part client : kReader) readers.emplace_back(shape, client);
+    for (const Part client : kWriter) writers.emplace_back(shape, client);
+    for (const abi::Space& space : shape.spaces) {
+        const uint32_t pack = shape.units * kUnitBytes / (space.channels * space.port_bytes);
+        const uint32_t count = shape.fold ? 1 : space.channels;
+        reads_.emplace_back(count, ReadChannel(pack, shape.latency));
+        writes_.emplace_back(count, WriteChannel(pack, shape.latency));
+    }
+}
+
+void Fabric::step_reads(Clock& clock) {
+    for (auto& space : reads_)
+        for (ReadChannel& channel : space)
+            if (!channel.idle()) channel.step(clock);
+    if (!order_.empty() || row_due_ == clock.now()) read_rows(clock);
+    read_chunks(clock);
+}
+
+void Fabric::step_writes(Clock& clock) {
+    for (auto& space : writes_)
+        for (WriteChannel& channel : space)
+            if (!channel.idle()) channel.step(clock);
+    if (!put_order_.empty() || done_due_ == clock.now()) write_answers(clock);
+    write_chunks(clock);
+}
+
+void Fabric::step_ports(Clock& clock) {
+    for (ReadPort& port : readers) port.step(clock);
+    for (WritePort& port : writers) port.step(clock);
+}
+
+namespace {
+
+template <class Channels, class Condition>
+bool all(const Channels& channels, Condition condition) {
+    for (const auto& channel : channels)
+        if (!condition(channel)) return false;
+    return true;
+}
+
+}  // namespace
+
+void Fabric::read_rows(Clock& clock) {
+    const uint64_t now = clock.now();
+    if (row_due_ == now) {
+        readers[row_client_].row(clock);
+    }
+    if (!order_.valid(now)) return;
+    const Order order = order_.front();
+    auto& channels = reads_[order.space];
+    if (!all(channels, [&](const ReadChannel& c) { return c.valid(now); })) return;
+    for (ReadChannel& c : channels) c.take(now);
+    row_client_ = order.client;
+    row_due_ = now + 1;
+    clock.act();
+    if (++taken_ == order.rows) {
+        taken_ = 0;
+        order_.pop(now);
+    }
+}
+
+void Fabric::read_chunks(Clock& clock) {
+    const uint64_t now = clock.now();
+    if (issue_) {
+        auto& channels = reads_[chunk_.space];
+        if (order_.ready(now) && all(channels, [&](const ReadChannel& c) { return c.chunk_ready(now); })) {
+            order_.push(now, {client_, chunk_.space, chunk_.rows});
+            for (ReadChannel& c : channels) c.chunk(now, chunk_.row, chunk_.rows);
+            issue_ = false;
+            clock.act();
+        }
+    }
+    if (issue_) return;
+    const int choice = read_choice_.choose(kReaders, [&](uint32_t i) { return readers[i].chunk_valid(now); });
+    if (choice < 0) return;
+    client_ = static_cast<uint32_t>(choice);
+    read_choice_.advance(client_);
+    chunk_ = readers[client_].grant(clock);
+    issue_ = true;
+}
+
+void Fabric::write_answers(Clock& clock) {
+    const uint64_t now = clock.now();
+    if (done_due_ == now) {
+        writers[done_client_].done(clock);
+    }
+    if (!put_order_.valid(now)) return;
+    auto& channels = writes_[put_order_.front().space];
+    if (!all(channels, [&](const WriteChannel& c) { return c.done(now); })) return;
+    for (WriteChannel& c : channels) c.take(now);
+    done_client_ = put_order_.front().client;
+    done_due_ = now + 1;
+    put_order_.pop(now);
+    clock.act();
+}
+
+void Fabric::write_chunks(Clock& clock) {
+    const uint64_t now = clock.now();
+    if (put_busy_) {
+        auto& channels = writes_[put_chunk_.space];
+        if (put_issue_ && put_order_.ready(now) &&
+            all(channels, [&](const WriteChannel& c) { return c.chunk_ready(now); })) {
+            put_order_.push(now, {put_client_, put_chunk_.space, put_chunk_.rows});
+            for (WriteChannel& c : channels) c.chunk(now, put_chunk_.rows);
+            put_issue_ = false;
+            clock.act();
+        }
+        if (!put_issue_ && all(channels, [&](const WriteChannel& c) { return c.row_ready(now); })) {
+            for (WriteChannel& c : channels) c.row(now);
+            writers[put_client_].take_row(clock);
+            put_busy_ = --put_left_ != 0;
+            clock.act();
+        }
+    }
+    if (put_busy_) return;
+    const int choice =
+        write_choice_.choose(kWriters, [&](uint32_t i) { return writers[i].chunk_valid(now); });
+    if (choice < 0) return;
+    put_client_ = static_cast<uint32_t>(choice);
+    write_choice_.advance(put_client_);
+    put_chunk_ = writers[put_client_].grant(clock);
+    put_left_ = put_chunk_.rows;
+    put_busy_ = put_issue_ = true;
+}
+
+}  // namespace dlavm::timed

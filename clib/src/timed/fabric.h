@@ -1,0 +1,213 @@
+// memory_fabric.sv: read_port, write_port, read_channels, write_channels, round_robin. Rows and addresses, no
+// bytes.
+#pragma once
+
+#include <vector>
+
+#include "timed/channels.h"
+#include "timed/clock.h"
+#include "timed/shape.h"
+
+namespace dlavm::timed {
+
+// address_map.sv: where the units of a request stand.
+struct Place {
+    uint32_t space;
+    uint64_t row;
+    uint32_t offset, rows;  // units in front of the first; rows that are touched
+};
+
+Place place_of(const Shape& shape, uint64_t address, uint32_t units);
+
+struct Chunk {
+    uint32_t space;
+    uint64_t row;
+    uint32_t rows;
+};
+
+class ReadPort {
+  public:
+    ReadPort(const Shape& shape, Part client) : shape_(&shape), client_(client), credit_(kReadRows) {}
+
+    // The client. A beat is looked at (valid, last) before it is taken, once a cycle.
+    bool ready(uint64_t now) const { return requests_.ready(now); }
+    void ask(Clock& clock, uint64_t address, uint32_t units);
+    bool valid(uint64_t now) const {
+        if (!told_.valid(now)) return false;
+        const uint32_t offset = told_.front().offset;
+        if (offset == 0) return rows_.at(now) != 0;
+        return held_from_ <= now && (left() <= shape_->units - offset || rows_.at(now) != 0);
+    }
+    bool last() const { return left() <= shape_->units; }
+    void take(Clock& clock);
+
+    // read_channels
+    bool chunk_valid(uint64_t now) const { return busy_ && credit_.at(now) >= static_cast<int32_t>(rows()); }
+    Chunk grant(Clock& clock);
+    void row(Clock& clock) {
+        rows_.add(clock.now(), 1);
+        clock.poke(client_);
+        if (!told_.empty() && told_.front().offset != 0) clock.poke(Part::kPorts);
+    }
+
+    // The end of the cycle: after the client and read_channels.
+    void step(Clock& clock) {
+        const uint64_t now = clock.now();
+        if (granted_ == now || (!busy_ && requests_.valid(now))) cut(clock);
+        // A request that starts inside a row waits for the next row with the end of this one held.
+        if (told_.empty() || told_.front().offset == 0 || held_from_ != kNever) return;
+        if (taken_ == now || !told_.valid(now) || rows_.at(now) == 0) return;
+        take_row(clock);
+        held_from_ = now + 1;
+        clock.poke(client_);
+    }
+
+  private:
+    struct Request {
+        uint64_t address;
+        uint32_t units;
+    };
+    struct Told {
+        uint32_t offset, units;
+    };
+    uint32_t rows() const;
+    uint32_t left() const { return started_ ? left_ : told_.front().units; }
+    void take_row(Clock& clock);
+    void cut(Clock& clock);
+
+    const Shape* shape_;
+    Part client_;
+    Fifo<Request, 4> requests_;
+    Fifo<Told, 16> told_;
+    // the request that is cut into chunks
+    bool busy_ = false;
+    uint32_t space_ = 0;
+    uint64_t row_ = 0;
+    uint32_t rows_left_ = 0;
+    uint64_t granted_ = kNever;  // in which cycle
+    Count credit_, rows_;
+    // beats
+    bool started_ = false;
+    uint32_t left_ = 0;
+    uint64_t held_from_ = kNever, taken_ = kNever;
+};
+
+class WritePort {
+  public:
+    WritePort(const Shape& shape, Part client) : shape_(&shape), client_(client) {}
+
+    // The client: a request, then as many beats as it has.
+    bool ready(uint64_t now) const { return requests_.ready(now); }
+    void ask(Clock& clock, uint64_t address, uint32_t units);
+    bool data_ready(uint64_t now) const { return busy_ && left_ != 0 && room(now); }
+    void put(Clock& clock);
+    bool idle(uint64_t now) const {
+        return !requests_.valid(now) && !busy_ && outstanding_.at(now) == 0;
+    }
+
+    // write_channels
+    bool chunk_valid(uint64_t now) const { return chunks_.valid(now); }
+    Chunk grant(Clock& clock);
+    void take_row(Clock& clock) {
+        rows_.add(clock.now(), -1);
+        clock.poke(Part::kPorts);
+        clock.poke(client_);
+    }
+    void done(Clock& clock) {
+        outstanding_.add(clock.now(), -1);
+        clock.poke(client_);
+    }
+
+    // The end of the cycle: after the client and write_channels.
+    void step(Clock& clock) {
+        if (busy_ || !requests_.empty()) step_busy(clock);
+    }
+
+  private:
+    struct Request {
+        uint64_t address;
+        uint32_t units;
+    };
+    static constexpr int32_t kRows = 2 * kChunkRows;
+    bool room(uint64_t now) const { return rows_.at(now) != kRows && chunks_.ready(now); }
+    void step_busy(Clock& clock);
+    void make(Clock& clock);
+
+    const Shape* shape_;
+    Part client_;
+    Fifo<Request, 4> requests_;
+    Fifo<Chunk, 8> chunks_;
+    bool busy_ = false;
+    uint32_t space_ = 0;
+    uint64_t row_ = 0;
+    uint32_t left_ = 0, rows_left_ = 0, rows_of_chunk_ = 0;
+    uint64_t put_ = kNever;
+    Count rows_, outstanding_;
+};
+
+// Chooses among clients, beginning behind the one chosen last.
+class RoundRobin {
+  public:
+    template <class Valid>
+    int choose(uint32_t count, Valid valid) const {
+        for (uint32_t i = last_ + 1; i < count; ++i)
+            if (valid(i)) return static_cast<int>(i);
+        for (uint32_t i = 0; i <= last_ && i < count; ++i)
+            if (valid(i)) return static_cast<int>(i);
+        return -1;
+    }
+    void advance(uint32_t choice) { last_ = choice; }
+
+  private:
+    uint32_t last_ = 0;
+};
+
+class Fabric {
+  public:
+    static constexpr uint32_t kReaders = 8, kWriters = 3;
+
+    // Whose ports these are.
+    static constexpr Part kReader[kReaders] = {Part::kFront,  Part::kFront,  Part::kStore,  Part::kStore,
+                                               Part::kMatrix, Part::kMatrix, Part::kMatrix, Part::kVector};
+    static constexpr Part kWriter[kWriters] = {Part::kMatrix, Part::kVector, Part::kStore};
+
+    explicit Fabric(const Shape& shape);
+    void step_reads(Clock& clock);   // before the clients
+    void step_writes(Clock& clock);
+    void step_ports(Clock& clock);  // behind them
+
+    std::vector<ReadPort> readers;
+    std::vector<WritePort> writers;
+
+  private:
+    struct Order {
+        uint32_t client, space, rows;
+    };
+    void read_rows(Clock& clock);
+    void read_chunks(Clock& clock);
+    void write_answers(Clock& clock);
+    void write_chunks(Clock& clock);
+
+    std::vector<std::vector<ReadChannel>> reads_;  // by space, channel
+    std::vector<std::vector<WriteChannel>> writes_;
+
+    // read_channels
+    RoundRobin read_choice_;
+    bool issue_ = false;
+    uint32_t client_ = 0;
+    Chunk chunk_{};
+    Fifo<Order, 16> order_;
+    uint32_t taken_ = 0, row_client_ = 0;
+    uint64_t row_due_ = kNever;
+
+    // write_channels
+    RoundRobin write_choice_;
+    bool put_busy_ = false, put_issue_ = false;
+    uint32_t put_client_ = 0, put_left_ = 0;
+    Chunk put_chunk_{};
+    Fifo<Order, 16> put_order_;
+    uint32_t done_client_ = 0;
+    uint64_t done_due_ = kNever;
+};
+
+}  // namespace dlavm::timed

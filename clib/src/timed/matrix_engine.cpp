@@ -1,0 +1,122 @@
+#include "timed/matrix_engine.h"
+
+#include <algorithm>
+
+namespace dlavm::timed {
+
+namespace {
+
+constexpr uint64_t kCheckCycles = 3;  // linear_decode
+constexpr uint32_t kQuietCycles = 3;  // before the one in which a command is found done
+
+}  // namespace
+
+MatrixEngine::MatrixEngine(const Shape& shape, ReadPort& weights, ReadPort& activations, ReadPort& operands,
+                           WritePort& out)
+    : shape_(&shape),
+      fetch_(shape, weights),
+      unpack_(weights, units_),
+      kv_(shape, weights, units_),
+      load_(activations),
+      feed_(shape),
+      operands_(shape, operands),
+      epilogue_(shape, operands, out) {}
+
+void MatrixEngine::begin(Clock& clock, const Command& command) {
+    job_ = linear_job(command, *shape_);
+    state_ = State::kCheck;
+    check_until_ = clock.now() + kCheckCycles;
+}
+
+void MatrixEngine::start() {
+    fetch_.start(job_);
+    units_.start(job_.short_slots);
+    if (job_.cache())
+        kv_.start(job_);
+    else
+        unpack_.start(job_);
+    load_.start(job_);
+    feed_.start(job_);
+    array_.start(job_);
+    if (job_.c.acc_out) return;
+    operands_.start(job_);
+    epilogue_.start(job_);
+}
+
+bool MatrixEngine::quiet(uint64_t now) const {
+    return fetch_.idle() && load_.idle() && feed_.idle(now) && array_.idle(now) && operands_.idle() &&
+           epilogue_.idle(now);
+}
+
+void MatrixEngine::step_run(Clock& clock) {
+    const uint64_t now = clock.now();
+    if (quiet(now)) {
+        clock.act();
+        if (quiet_ == kQuietCycles) {
+            state_ = State::kIdle;
+            done_ = now + 1;
+            clock.poke(Part::kQueues);
+            return;
+        }
+        ++quiet_;
+    } else {
+        quiet_ = 0;
+    }
+    fetch_.step(clock);
+    const int32_t pushed = job_.cache() ? kv_.step(clock) : unpack_.step(clock);
+    if (pushed != 0) feed_.push(now, pushed);
+    if (load_.step(clock) != 0) feed_.set_done(now);
+    operands_.step(clock);
+    epilogue_.step(clock, array_);
+    if (clock.acted()) other_ = now;
+    other_timer_ = clock.timer();
+    feed_.step(clock, load_);
+    if (array_.step(clock, feed_, units_)) {
+        epilogue_.result(now);
+        other_ = now;
+    }
+}
+
+void MatrixEngine::jump_pairs(Clock& clock) {
+    const uint64_t now = clock.now();
+    seen_.clear();
+    feed_.append(seen_, now);
+    array_.append(seen_, now);
+    const uint64_t period = now - last_took_;
+    const bool steady = std::max(other_, clock.disturbed()) < last_took_ && seen_ == last_seen_;
+    std::swap(seen_, last_seen_);
+    last_took_ = now;
+    const uint64_t next = std::min(clock.next_of_others(), other_timer_);
+    if (!steady || next <= now + period) return;
+    const uint64_t pairs = std::min<uint64_t>(feed_.like_pairs(), (next - now - 1) / period);
+    feed_.jump(pairs * period, static_cast<uint32_t>(pairs));
+    array_.jump(pairs * period);
+    clock.jump(pairs * period);
+    last_took_ = clock.now();
+}
+
+void MatrixEngine::step_busy(Clock& clock) {
+    switch (state_) {
+        case State::kIdle:
+            break;
+        case State::kCheck:
+            if (check_until_ != clock.now()) {
+                clock.at(check_until_);
+                break;
+            }
+            clock.act();
+            state_ = State::kBegin;
+            break;
+        case State::kBegin:
+            clock.act();
+            start();
+            quiet_ = 0;
+            state_ = State::kRun;
+            break;
+        case State::kRun:
+            step_run(clock);
+            break;
+    }
+}
+
+}  // namespace dlavm::timed

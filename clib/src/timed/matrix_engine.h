@@ -1,0 +1,58 @@
+// matrix_engine.sv
+#pragma once
+
+#include "timed/activations.h"
+#include "timed/epilogue.h"
+#include "timed/queues.h"
+#include "timed/weights.h"
+
+namespace dlavm::timed {
+
+class MatrixEngine final : public Engine {
+  public:
+    MatrixEngine(const Shape& shape, ReadPort& weights, ReadPort& activations, ReadPort& operands,
+                 WritePort& out);
+    MatrixEngine(const MatrixEngine&) = delete;
+    MatrixEngine& operator=(const MatrixEngine&) = delete;
+
+    bool ready() const override { return state_ == State::kIdle; }
+    void begin(Clock& clock, const Command& command) override;
+    void step(Clock& clock) {
+        if (state_ != State::kIdle) step_busy(clock);
+    }
+
+    // The end of a cycle in which a block was begun: jumps over pairs of a unit that would be multiplied as the last one
+    // was, where nothing else happens in the core.
+    void jump(Clock& clock) {
+        if (state_ == State::kRun && array_.took(clock.now())) jump_pairs(clock);
+    }
+
+  private:
+    void step_busy(Clock& clock);
+    void jump_pairs(Clock& clock);
+    enum class State { kIdle, kCheck, kBegin, kRun };
+    void start();
+    void step_run(Clock& clock);
+    bool quiet(uint64_t now) const;
+
+    const Shape* shape_;
+    LinearJob job_;
+    WeightFetch fetch_;
+    UnitBuffer units_;
+    WeightUnpack unpack_;
+    KvUnpack kv_;
+    ActivationLoad load_;
+    ActivationFeed feed_;
+    MatrixArray array_;
+    EpilogueFetch operands_;
+    Epilogue epilogue_;
+    State state_ = State::kIdle;
+    uint64_t check_until_ = 0;
+    uint32_t quiet_ = 0;  // cycles, one after the other
+    uint64_t other_ = 0;  // the last cycle in which anything but feed and array did something,
+    uint64_t other_timer_ = kNever;  // and the next in which it will
+    std::vector<uint64_t> seen_, last_seen_;  // registers of feed and array when a block was taken
+    uint64_t last_took_ = 0;
+};
+
+}  // namespace dlavm::timed

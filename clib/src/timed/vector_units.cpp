@@ -1,0 +1,279 @@
+#include "timed/vector_units.h"
+
+#include <algorithm>
+
+namespace dlavm::timed {
+
+namespace {
+
+uint32_t divide_up(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
+
+}  // namespace
+
+VectorUnits::VectorUnits(const Shape& shape, ReadPort& in, WritePort& out)
+    : shape_(&shape), in_(&in), out_(&out) {}
+
+void VectorUnits::step(Clock& clock, bool permute_job) {
+    const bool load_bank_full = full_[load_bank_], strip_ready = full_[work_bank_];
+    strip_loaded_ = strip_done_ = false;
+    step_lanes(clock);
+    step_storer(clock);
+    if (permute_job) {
+        step_permute(clock);
+    } else {
+        step_loader(clock, load_bank_full);
+        step_issue(clock, strip_ready);
+    }
+    if (strip_loaded_) {
+        full_[load_bank_] = true;
+        load_bank_ ^= 1;
+    }
+    if (strip_done_) {
+        full_[work_bank_] = false;
+        work_bank_ ^= 1;
+    }
+}
+
+// -- vector_loader ------------------------------------------------------------------------------------------
+
+void VectorUnits::step_loader(Clock& clock, bool bank_full) {
+    const uint64_t now = clock.now();
+    if (flights_.valid(now)) load_words(clock, bank_full);
+    if (loads.valid(now) && flights_.ready(now) && in_->ready(now)) {
+        const VectorLoad& load = loads.front();
+        const auto offset = static_cast<uint32_t>(load.address % 8);
+        in_->ask(clock, load.address / 8 * kUnitBytes, divide_up(load.count + offset, 8));
+        flights_.push(now, {offset, load.count, load.last});
+        loads.pop(now);
+    }
+}
+
+// A word a cycle. Where a strip starts inside a unit its last chunk may need no further word.
+void VectorUnits::load_words(Clock& clock, bool bank_full) {
+    const uint64_t now = clock.now();
+    const Flight& head = flights_.front();
+    const uint32_t lanes = shape_->lanes, words_of_beat = shape_->units * 8 / lanes;
+    const uint32_t words = divide_up(head.count + head.offset, lanes), chunks = divide_up(head.count, lanes);
+    bool done = false;
+    if (words_taken_ == words) {
+        done = true;
+    } else if (in_->valid(now) && !bank_full) {
+        const bool last = words_taken_ + 1 == words;
+        if (last || word_ == words_of_beat - 1) {
+            in_->take(clock);
+            word_ = 0;
+        } else {
+            ++word_;
+        }
+        done = last && (head.offset == 0 || chunks != words);
+        ++words_taken_;
+        clock.act();
+    }
+    if (!done) return;
+    clock.act();
+    words_taken_ = 0;
+    strip_loaded_ = head.last;
+    flights_.pop(now);
+}
+
+// -- vector_issue -------------------------------------------------------------------------------------------
+
+bool VectorUnits::lanes_idle(Clock& clock) const {
+    const uint64_t now = clock.now();
+    if (works.valid(now)) return false;
+    const auto idle_from = static_cast<uint64_t>(std::max<int64_t>(last_issue_ + vector::kOutLatency + 1, 0));
+    clock.at(idle_from);
+    return now >= idle_from;
+}
+
+// Cycles that have to pass since the last issue.
+uint64_t VectorUnits::gap(const VectorWork& work, const vector::Step& step, uint32_t chunks) const {
+    const uint32_t slots = vector::kVirtual / shape_->lanes;
+    const uint32_t acc_gap = slots >= vector::kLatency ? 1 : vector::kLatency / slots;
+    const uint32_t latency = step.reads_sent ? vector::kOutLatency : vector::kLatency;
+    uint32_t gap = 1;
+    if (!begun_ && chunk_ == 0)
+        gap = work.drain || work.tree ? vector::kLatency : 1;
+    else if (chunk_ != 0)
+        gap = 1;
+    else if (work.tree)
+        gap = latency;
+    else
+        gap = latency > chunks ? latency - chunks : 1;
+    return step.accumulates ? std::max(gap, acc_gap) : gap;
+}
+
+void VectorUnits::step_issue(Clock& clock, bool strip_ready) {
+    static constexpr vector::Step kTree{true, false, vector::Step::kElsewhere, false};
+    const uint64_t now = clock.now();
+    if (!works.valid(now)) return;
+    const VectorWork& work = works.front();
+    const uint32_t lanes = shape_->lanes;
+    vector::Step step = kTree;
+    uint32_t chunks = 0;  // less one
+    if (work.tree) {
+        const uint32_t slots_up = (vector::kVirtual / 2 >> level_) / lanes;
+        chunks = slots_up != 0 ? slots_up - 1 : 0;
+        step.last = level_ == 6;
+    } else {
+        step = vector::microcode(begun_ ? step_at_ : work.start);
+        chunks = (work.count - 1) / lanes % 16;
+    }
+    const auto due = static_cast<uint64_t>(
+        std::max<int64_t>(last_issue_ + static_cast<int64_t>(gap(work, step, chunks)), 0));
+    if (now < due) return clock.at(due);
+    if (!begun_ && chunk_ == 0 && work.loads && !strip_ready) return;
+    if (step.to == vector::Step::kOut && outs_due_.at(now) == kOuts) return;
+    if (step.to == vector::Step::kWord && words_due_.at(now) == kAnswers) return;
+    issued(clock, work, step, chunks);
+}
+
+void VectorUnits::issued(Clock& clock, const VectorWork& work, const vector::Step& step, uint32_t chunks) {
+    const uint64_t now = clock.now();
+    clock.act();
+    last_issue_ = static_cast<int64_t>(now);
+    if (step.to == vector::Step::kOut) {
+        outs_due_.add(now, 1);
+        outs_made_.push(now + vector::kOutStage);
+    } else if (step.to == vector::Step::kWord) {
+        words_due_.add(now, 1);
+        words_made_.push(now + vector::kWordStage);
+    }
+    if (chunk_ != chunks) {
+        ++chunk_;
+        return;
+    }
+    chunk_ = 0;
+    step_at_ = (begun_ ? step_at_ : work.start) + 1;
+    begun_ = !step.last;
+    level_ = step.last ? 0 : level_ + static_cast<uint32_t>(work.tree);
+    if (!step.last) return;
+    strip_done_ = work.loads;
+    works.pop(now);
+}
+
+void VectorUnits::step_lanes(Clock& clock) {
+    const uint64_t now = clock.now();
+    if (outs_made_.due(now)) {
+        outs_made_.pop();
+        outs_.add(now, 1);
+        clock.act();
+    }
+    if (words_made_.due(now)) {
+        words_made_.pop();
+        answers_.add(now, 1);
+        clock.act();
+    }
+    clock.at(outs_made_.next());
+    clock.at(words_made_.next());
+}
+
+// -- vector_storer ------------------------------------------------------------------------------------------
+
+void VectorUnits::step_storer(Clock& clock) {
+    const uint64_t now = clock.now();
+    const bool sends = beat_ && out_->data_ready(now);
+    if (sends) out_->put(clock);
+    const bool beat_stays = beat_ && !sends;
+    if (!writes.valid(now)) {
+        beat_ = beat_stays;
+        return;
+    }
+    const VectorWrite& write = writes.front();
+    const uint32_t lanes = shape_->lanes, words_of_beat = shape_->units * 8 / lanes;
+    const uint32_t halves = write.count + static_cast<uint32_t>(write.address % 8);
+    const uint32_t words = divide_up(halves, lanes), chunks = divide_up(write.count, lanes);
+    const bool flush = stored_ == chunks;
+    const bool source = flush || (write.word ? answers_ : outs_).at(now) != 0;
+    if (!asked_) {
+        if (!beat_ && out_->ready(now)) {
+            out_->ask(clock, write.address / 8 * kUnitBytes, divide_up(halves, 8));
+            asked_ = true;
+        }
+        beat_ = beat_stays;
+        return;
+    }
+    if (!source || beat_stays) {
+        beat_ = beat_stays;
+        return;
+    }
+    clock.act();
+    if (!flush && write.word) {
+        answers_.add(now, -1);
+        words_due_.add(now, -1);
+    } else if (!flush) {
+        outs_.add(now, -1);
+        outs_due_.add(now, -1);
+    }
+    const bool last = stored_ + 1 == words;
+    stored_ = last ? 0 : stored_ + 1;
+    beat_ = last || store_word_ == words_of_beat - 1;
+    store_word_ = beat_ ? 0 : store_word_ + 1;
+    if (!last) return;
+    asked_ = false;
+    writes.pop(now);
+}
+
+// -- vector_permute -----------------------------------------------------------------------------------------
+
+void VectorUnits::permute(bool check, uint64_t index_unit, uint64_t src_unit, const uint32_t* indices,
+                          uint32_t count) {
+    next_job_ = {check, index_unit, src_unit, indices, count};
+    has_next_job_ = true;
+}
+
+// A beat of indices or an element; true: the last.
+bool VectorUnits::permute_take(Clock& clock) {
+    in_->take(clock);
+    came_ += permute_ == Permute::kIndices ? 4 * shape_->units : 1;
+    return came_ >= job_.count;
+}
+
+void VectorUnits::permute_elements(Clock& clock) {
+    const uint64_t now = clock.now();
+    const bool out_ready = outs_.at(now) != kOuts;
+    const bool sends = chunk_full_ && out_ready;
+    if (sends) {
+        outs_.add(now, 1);
+        clock.act();
+    }
+    chunk_full_ = chunk_full_ && !sends;
+    if (permute_ != Permute::kElements) return;
+    if (asked_elements_ != job_.count && places_.at(now) != 16 && in_->ready(now)) {
+        in_->ask(clock, (job_.src_unit + job_.indices[asked_elements_] / 8) * kUnitBytes, 1);
+        ++asked_elements_;
+        places_.add(now, 1);
+    }
+    if (!in_->valid(now) || places_.at(now) == 0 || chunk_full_) return;
+    const bool last = permute_take(clock);
+    places_.add(now, -1);
+    chunk_full_ = last || came_ % shape_->lanes == 0;
+    if (last) permute_ = Permute::kIdle;
+}
+
+void VectorUnits::step_permute(Clock& clock) {
+    const uint64_t now = clock.now();
+    permute_elements(clock);
+    switch (permute_) {
+        case Permute::kAsk:
+            if (!in_->ready(now)) break;
+            in_->ask(clock, job_.index_unit * kUnitBytes, divide_up(job_.count, 4));
+            permute_ = Permute::kIndices;
+            break;
+        case Permute::kIndices:
+            if (!in_->valid(now) || !permute_take(clock)) break;
+            came_ = 0;
+            permute_ = job_.check ? Permute::kIdle : Permute::kElements;
+            break;
+        default:
+            break;
+    }
+    if (!has_next_job_) return;
+    has_next_job_ = false;
+    job_ = next_job_;
+    asked_elements_ = came_ = 0;
+    permute_ = Permute::kAsk;
+    clock.act();
+}
+
+}  // namespace dlavm::timed

@@ -1,0 +1,90 @@
+// The way of the weights: weight_fetch.sv, weight_unpack.sv, kv_unpack.sv, unit_buffer.sv.
+#pragma once
+
+#include "timed/fabric.h"
+#include "timed/latency.h"
+#include "timed/linear.h"
+
+namespace dlavm::timed {
+
+// weight_fetch.sv
+class WeightFetch {
+  public:
+    WeightFetch(const Shape& shape, ReadPort& port) : shape_(&shape), port_(&port) {}
+    void start(const LinearJob& job);
+    bool idle() const { return !active_; }
+    void step(Clock& clock);
+
+  private:
+    uint32_t units() const;
+    void tile_done(uint64_t part_units);
+
+    const Shape* shape_;
+    ReadPort* port_;
+    const LinearJob* job_ = nullptr;
+    bool active_ = false, exponents_ = false;
+    uint32_t batch_ = 0, tile_ = 0, block_ = 0, part_ = 0, tiles_ = 0, parts_ = 1;
+    uint64_t base_ = 0, tile_base_ = 0, unit_ = 0;
+};
+
+// unit_buffer.sv: how many units there are.
+class UnitBuffer {
+  public:
+    void start(bool short_slots) {
+        slots_ = short_slots ? 8 : 4;
+        used_.set(0);
+    }
+    int32_t room(uint64_t now) const { return slots_ - used_.at(now); }
+    void push(uint64_t now, int32_t units) { used_.add(now, units); }
+    void release(uint64_t now) { used_.add(now, -1); }
+
+  private:
+    int32_t slots_ = 8;
+    Count used_;
+};
+
+// weight_unpack.sv
+class WeightUnpack {
+  public:
+    WeightUnpack(ReadPort& port, UnitBuffer& units) : port_(&port), units_(&units) {}
+    void start(const LinearJob& job);
+    int32_t step(Clock& clock);  // units that were completed
+
+  private:
+    bool unit_ends();
+    void begin_tile();
+
+    ReadPort* port_;
+    UnitBuffer* units_;
+    const LinearJob* job_ = nullptr;
+    bool want_zero_ = false, want_scale_ = false, odd_ = false, half_ = false;
+    uint32_t block_ = 0, left_ = 0, beat_ = 0, third_ = 0;
+};
+
+// kv_unpack.sv
+class KvUnpack {
+  public:
+    KvUnpack(const Shape& shape, ReadPort& port, UnitBuffer& units)
+        : shape_(&shape), port_(&port), units_(&units) {}
+    void start(const LinearJob& job);
+    int32_t step(Clock& clock);  // units that were completed
+
+  private:
+    int32_t leave(Clock& clock);
+    void take(Clock& clock);
+    void token_in(uint64_t now);
+
+    const Shape* shape_;
+    ReadPort* port_;
+    UnitBuffer* units_;
+    const LinearJob* job_ = nullptr;
+    uint32_t parts_ = 1, byte_parts_ = 1, tile_ = 16;
+    int32_t wanted_ = 1;  // slots of a unit of keys, a block of values
+    uint32_t part_ = 0, token_ = 0, count_ = 0, group_ = 0;
+    bool exponents_ = false, upper_ = false;
+    uint64_t paused_ = kNever;
+    Count claimed_;
+    Pipeline<16> tokens_, pushes_;
+};
+
+}  // namespace dlavm::timed
