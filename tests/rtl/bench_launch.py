@@ -12,7 +12,8 @@ from tests.rtl.bench_control import BUS, BUSY, DONE, ERROR, begin, finish
 
 SPEC = load_target("v1", "nano")
 REGISTERS = {name: register.offset for name, register in SPEC.registers.items()}
-ABSENT = {name: register.offset for name, register in load_target("v3", "nano").registers.items() if name not in REGISTERS}
+V3 = load_target("v3", "nano")
+ABSENT = {name: register.offset for name, register in V3.registers.items() if name not in REGISTERS}
 
 
 @cocotb.test()
