@@ -105,9 +105,19 @@ def test_the_same_error_at_the_same_command(core: NativeDevice, spec: TargetSpec
 @only(cores.REGISTER_DRIVEN)
 @pytest.mark.parametrize("first", range(0, 40, 20))
 def test_the_same_error_of_a_launch(core: NativeDevice, spec: TargetSpec, first: int) -> None:
+    """Where LINEAR has several errors the core may name another (doc/hardware.md, "The core")."""
+    linear, other = spec.commands["LINEAR"].opcode, 0
     with NativeDevice(spec) as native:
         for seed in range(first, first + 20):
-            assert errors.launched(core, seed, spec) == errors.launched(native, seed, spec), f"seed {seed}"
+            got, want = errors.launched(core, seed, spec), errors.launched(native, seed, spec)
+            opcodes = [opcode for opcode, _ in errors.damaged_launches(seed, spec)]
+            for opcode, mine, theirs in zip([*opcodes, None], got, want, strict=True):
+                if opcode == linear and mine != theirs:
+                    assert "none" not in (mine[0], theirs[0]), f"seed {seed}"
+                    other += 1
+                else:
+                    assert mine == theirs, f"seed {seed}"
+    assert other < 3
 
 
 @only(cores.REGISTER_DRIVEN)

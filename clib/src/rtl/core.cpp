@@ -1,5 +1,6 @@
 #include "rtl/core.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <vector>
 
@@ -120,16 +121,16 @@ int Core::run(uint64_t max_commands, uint64_t& executed, std::string& error) {
 
 // Clocks the core to the end of what it was told to do. False: it was stopped before.
 bool Core::ends(const char* call) {
-    uint64_t cycles = 0, passed = kPiece;
-    while (!stop_ && passed == kPiece && cycles < max_cycles_) {
-        passed = library_.run(model_, kPiece);
+    for (uint64_t cycles = 0; !stop_;) {
+        const uint64_t piece = std::min(kPiece, max_cycles_ - cycles);
+        const uint64_t passed = library_.run(model_, piece);
+        if (passed < piece) return true;
         cycles += passed;
+        if (cycles == max_cycles_)
+            throw Misuse{DLAVM_SYSTEM, format("%s: the core did not finish within %llu cycles", call,
+                                              static_cast<unsigned long long>(cycles))};
     }
-    if (stop_) return false;
-    if (passed == kPiece)
-        throw Misuse{DLAVM_SYSTEM, format("%s: the core did not finish within %llu cycles", call,
-                                          static_cast<unsigned long long>(cycles))};
-    return true;
+    return false;
 }
 
 // 0, or the error that STATUS tells of.
