@@ -20,6 +20,7 @@ from tests.ops.programs import CACHE, PROGRAM, REGION, USED, WEIGHTS, Case, case
 V1, V2, V3 = (load_target(name, "nano") for name in ("v1", "v2", "v3"))
 REGISTER_DRIVEN, PATCHED = (pytest.param(spec, id=spec.name, marks=pytest.mark.slow) for spec in (V1, V2))
 STREAMS = (pytest.param(V3, id="v3"), PATCHED)
+ORDERED = (PATCHED, REGISTER_DRIVEN)
 GENERATIONS = (*STREAMS, REGISTER_DRIVEN)
 """Parameters of a test; the cores that `make test` does not build are slow."""
 

@@ -75,6 +75,21 @@ def test_a_board_of_one_wide_channel() -> None:
                 check_same(core, native, spec, random_placed(spec, seed, commands=12), f"seed {seed}")
 
 
+@only(*cores.ORDERED)
+def test_without_semaphores_commands_run_in_turn(core: NativeDevice, spec: TargetSpec) -> None:
+    """Copies (store) and additions (vector) over the same rows, with nothing between them."""
+    rows = {"rows_o": 1, "rows_i": 1, "dim": 500}
+    program: list[Instr] = []
+    for step in range(12):
+        a, b, c = ((WRITE + 0x800 * (step + i)) // 16 for i in range(3))
+        program += [Instr("COPY", {"src": a if step else READ // 16, "dst": b, **rows}),
+                    Instr("ELTWISE", {"fn": 0, "src": b, "b": b, "dst": c, **rows})]
+    case = placed(spec, case_of(spec, np.arange(USED).astype(np.uint8), program))
+    for latency in (1, 90):
+        core.set_option("latency", latency)
+        check_same(core, ReferenceDevice(spec), spec, case, f"latency {latency}")
+
+
 def test_counters(core: NativeDevice, spec: TargetSpec) -> None:
     """Commands and bytes of operands as the simulator counts them; cycles pass."""
     with NativeDevice(spec) as native:
