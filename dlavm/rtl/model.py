@@ -56,11 +56,8 @@ def _build_into(target: Path, spec: TargetSpec, top: str, extra: Sequence[Path])
 def top_text(spec: TargetSpec) -> str:
     """A module that gives the core the parameters of a target on its board.
 
-    Raises DlavmError for a target whose commands come over registers or are patched, or a board with ports of several
-    widths.
+    Raises DlavmError for a board with ports of several widths.
     """
-    if not spec.has("stream", "scalars"):
-        raise DlavmError(f"rtl: expected a target with a stream and scalars, got {spec.name}")
     memories = list(spec.board.memories.values())
     ports = {m.port_bytes for m in memories}
     if len(ports) != 1:
@@ -93,6 +90,7 @@ def _parameters(spec: TargetSpec, memories: Sequence[Memory]) -> dict[str, str]:
         "LANES": str(board.vector_lanes),
         "ACTIVATION_ELEMENTS": str(board.activation_elements),
         "ACCUMULATORS": str(board.accumulators),
+        "HEADER_WORDS": str(spec.header_words),
         "SCALARS": str(limits["scalar_registers"]),
         "SEMAPHORES": str(limits["semaphores"]),
         "LOOP_DEPTH": str(limits["loop_depth"]),

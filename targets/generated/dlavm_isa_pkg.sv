@@ -800,11 +800,17 @@ package dlavm_isa_pkg;
   localparam logic [11:0] REG_PROGRAM = 12'h014;  // first command of the stream, in units of 16 bytes
   localparam logic [11:0] REG_PROGRAM_WORDS = 12'h018;  // length of the stream in 32-bit words
   localparam logic [11:0] REG_ARG = 12'h020;  // scalar registers s1..s8 at start
+  localparam int unsigned REG_ARG_COUNT = 8;
   localparam logic [11:0] REG_CYCLES = 12'h080;  // cycles of the last run, low and high word (zero on the functional simulator)
+  localparam int unsigned REG_CYCLES_COUNT = 2;
   localparam logic [11:0] REG_COMMANDS = 12'h088;  // commands of the last run
+  localparam int unsigned REG_COMMANDS_COUNT = 2;
   localparam logic [11:0] REG_BYTES_READ = 12'h090;  // bytes that the last run read from memory
+  localparam int unsigned REG_BYTES_READ_COUNT = 2;
   localparam logic [11:0] REG_BYTES_WRITTEN = 12'h098;  // bytes that the last run wrote to memory
+  localparam int unsigned REG_BYTES_WRITTEN_COUNT = 2;
   localparam logic [11:0] REG_LAUNCH = 12'h0fc;  // writing an opcode starts that command with the words of OP
   localparam logic [11:0] REG_OP = 12'h100;  // payload words of the command that LAUNCH starts
+  localparam int unsigned REG_OP_COUNT = 32;
   // verilator lint_on UNUSEDPARAM
 endpackage

@@ -1,10 +1,12 @@
-// Reads one command of the stream: header, indirect mask, payload with the values of scalar registers in place of
-// their numbers; checks what the encoding demands. A word a cycle. `start_i` begins at the word that the fetch brings
-// next; `done_o` marks the cycle in which everything is known, and it stays until the next start.
+// Reads one command: header, indirect mask, payload with the values of scalar registers in place of their numbers;
+// checks what the encoding demands. A word a cycle. `start_i` begins at the word that comes next; `done_o` marks the
+// cycle in which everything is known, and it stays until the next start.
+//
+// Without header words the first word is the opcode alone, as the host launches it, and all the others are there.
 //
 // The payload of a command whose predicate register holds zero is passed over; only LOOP needs it all the same.
 module command_reader #(
-    parameter int unsigned HEADER_WORDS = 2,        // 1: no indirect mask
+    parameter int unsigned HEADER_WORDS = 2,        // 1: no indirect mask; 0: no header
     parameter logic [255:0] OPCODES = '1,           // those that the target has
     parameter logic [31:0] WEIGHT_FORMATS = '1,
     parameter int unsigned SCALARS = 32
@@ -59,9 +61,11 @@ module command_reader #(
 
   always_comb begin
     header_error = ERROR_NONE;
-    if (!command.known || !OPCODES[word_i[7:0]]) header_error = ERROR_ILLEGAL_OPCODE;
-    else if (word_i[15:8] != 8'(length) || pc_i + 34'(length) > {2'd0, program_words_i}) header_error = ERROR_BAD_LENGTH;
-    else if (word_i[31:21] != 0 || (word_i[20:16] != 0 && (!command.predicate || HEADER_WORDS < 2)))
+    if (!command.known || !OPCODES[word_i[7:0]] || (HEADER_WORDS == 0 && word_i[31:8] != 0))
+      header_error = ERROR_ILLEGAL_OPCODE;
+    else if (HEADER_WORDS != 0 && (word_i[15:8] != 8'(length) || pc_i + 34'(length) > {2'd0, program_words_i}))
+      header_error = ERROR_BAD_LENGTH;
+    else if (HEADER_WORDS != 0 && (word_i[31:21] != 0 || (word_i[20:16] != 0 && (!command.predicate || HEADER_WORDS < 2))))
       header_error = ERROR_RESERVED_BITS;
   end
 
@@ -70,12 +74,22 @@ module command_reader #(
   assign value    = indirect ? scalar_value_i : word_i;
   assign bits     = word_bits(opcode_q, index_q);
 
-  assign bad_register = bad_register_q || (indirect && word_i >= SCALARS);
+  // The target has a cache where LINEAR reads its keys.
+  weight_format_e format;
+  always_comb begin
+    format = weight_format_e'(value[LINEAR_FORMAT_LSB+:LINEAR_FORMAT_BITS]);
+    if (opcode_q == OP_KV_APPEND)
+      format = (value[KV_APPEND_FORMAT_LSB] == KV_FORMAT_MXINT8) ? WEIGHT_FORMAT_KVQ_K : WEIGHT_FORMAT_KV_K;
+  end
+
+  // Without scalars nothing is indirect.
+  localparam logic [31:0] LAST_SCALAR = (SCALARS == 0) ? '0 : SCALARS - 1;
+  assign bad_register = bad_register_q || (indirect && word_i > LAST_SCALAR);
   assign reserved     = reserved_q || (index_q == 0 && (value & ~packed_q) != 0);
   always_comb begin
     range = range_q || (bits < 6'd32 && (value >> bits) != 0);
     if (index_q == 0 && packed_refused(opcode_q, value)) range = 1'b1;
-    if (index_q == 0 && opcode_q == OP_LINEAR && !WEIGHT_FORMATS[value[LINEAR_FORMAT_LSB+:LINEAR_FORMAT_BITS]]) range = 1'b1;
+    if (index_q == 0 && opcode_q inside {OP_LINEAR, OP_KV_APPEND} && !WEIGHT_FORMATS[format]) range = 1'b1;
   end
   assign last     = index_q == 5'(count_q - 6'd1);
 
@@ -99,7 +113,7 @@ module command_reader #(
         count_q     <= command.words;
         dynamic_q   <= command.dynamic_words;
         packed_q    <= command.packed_bits;
-        predicate_q <= word_i[20:16];
+        predicate_q <= (HEADER_WORDS > 1) ? word_i[20:16] : '0;
         next_o      <= pc_i + 34'(length);
         if (pc_i >= {2'd0, program_words_i}) begin
           error_o <= ERROR_BAD_LENGTH;

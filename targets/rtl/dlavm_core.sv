@@ -1,4 +1,5 @@
-// The accelerator of generation 3: front end, queues, engines, memory fabric, registers (doc/hardware.md draws it).
+// The accelerator: front end, queues, engines, memory fabric, registers (doc/hardware.md draws it). What a generation
+// can do is in the parameters: HEADER_WORDS, SCALARS, SEMAPHORES, OPCODES, WEIGHT_FORMATS.
 //
 // Memory: one AXI4 master a channel, data width PORT_BYTES, one ID, INCR bursts of whole beats, in order; addresses
 // count from the start of the channel. Registers: an AXI4-Lite slave of 4 KiB.
@@ -18,8 +19,9 @@ module dlavm_core #(
     parameter int unsigned LANES = 8,           // of the vector engine
     parameter int unsigned ACTIVATION_ELEMENTS = 8192,
     parameter int unsigned ACCUMULATORS = 4096,
-    parameter int unsigned SCALARS = 32,
-    parameter int unsigned SEMAPHORES = 32,
+    parameter int unsigned HEADER_WORDS = 2,    // of a command in the stream; 0: the host launches each from registers
+    parameter int unsigned SCALARS = 32,        // 0: no control flow on the device
+    parameter int unsigned SEMAPHORES = 32,     // 0: one command at a time
     parameter int unsigned LOOP_DEPTH = 8,
     parameter int unsigned CALL_DEPTH = 8,
     parameter int unsigned QUEUE_DEPTH = 4,
@@ -71,9 +73,11 @@ module dlavm_core #(
 
   localparam int unsigned WIDTH = UNITS * mem_pkg::UNIT_BITS;
 
-  // Clients of the memory fabric. LINEAR reads weights, activations and the epilogue's operands at once.
-  localparam int unsigned READERS = 8, WRITERS = 3;
-  localparam int unsigned FRONT_READ = 0, STORE_READ = 2, MATRIX_READ = 4, VECTOR_READ = 7;
+  // Clients of the memory fabric: the front end's for a stream and for scalars, two of COPY and GATHER, three of
+  // LINEAR (weights, activations, the epilogue's operands at once), one of the vector engine.
+  localparam int unsigned FRONT_READERS = 32'(HEADER_WORDS != 0) + 32'(SCALARS != 0);
+  localparam int unsigned STORE_READ = FRONT_READERS, MATRIX_READ = STORE_READ + 2, VECTOR_READ = MATRIX_READ + 3;
+  localparam int unsigned READERS = VECTOR_READ + 1, WRITERS = 3;
 
   logic [READERS-1:0]                              rd_req_valid, rd_req_ready, rd_valid, rd_ready, rd_last, rd_error;
   logic [READERS-1:0][mem_pkg::ADDRESS_WIDTH-1:0]  rd_req_addr;
@@ -87,34 +91,38 @@ module dlavm_core #(
 
   // -- Registers and control --------------------------------------------------------------------------------------
 
-  logic             start_request, reset_request, start, reset_taken, core_reset, reset, abort, busy, quiet, finished, counted;
-  logic             bytes_valid;
+  logic             start_request, reset_request, launch_request, start, reset_taken, launch, begins;
+  logic             core_reset, reset, abort, busy, quiet, finished, counted, bytes_valid;
   error_e           error;
   logic [2:0]       status;
   logic [3:0]       error_code;
   logic [31:0]      program_base, program_words, error_pc, run_error_pc;
-  logic [7:0][31:0] arg;
+  logic [31:0]      launch_opcode;
+  logic [REG_ARG_COUNT-1:0][31:0] arg;
+  logic [REG_OP_COUNT-1:0][31:0]  op;
   logic [63:0]      cycles, commands, bytes_read, bytes_written, command_read, command_written;
 
-  register_file #(.ID(ID)) u_registers (
+  register_file #(.ID(ID), .HEADER_WORDS(HEADER_WORDS), .SCALARS(SCALARS)) u_registers (
       .clk_i, .rst_i, .aw_valid_i(s_aw_valid_i), .aw_ready_o(s_aw_ready_o), .aw_addr_i(s_aw_addr_i),
       .w_valid_i(s_w_valid_i), .w_ready_o(s_w_ready_o), .w_data_i(s_w_data_i), .b_valid_o(s_b_valid_o),
       .b_ready_i(s_b_ready_i), .ar_valid_i(s_ar_valid_i), .ar_ready_o(s_ar_ready_o), .ar_addr_i(s_ar_addr_i),
       .r_valid_o(s_r_valid_o), .r_ready_i(s_r_ready_i), .r_data_o(s_r_data_o),
-      .start_o(start_request), .reset_o(reset_request), .start_taken_i(start), .reset_taken_i(reset_taken),
-      .program_o(program_base), .program_words_o(program_words), .arg_o(arg), .status_i(status), .error_i(error_code),
-      .error_pc_i(run_error_pc), .cycles_i(cycles), .commands_i(commands), .bytes_read_i(bytes_read),
-      .bytes_written_i(bytes_written));
+      .start_o(start_request), .reset_o(reset_request), .launch_o(launch_request), .start_taken_i(start),
+      .reset_taken_i(reset_taken), .launch_taken_i(launch),
+      .program_o(program_base), .program_words_o(program_words), .arg_o(arg), .opcode_o(launch_opcode), .op_o(op),
+      .status_i(status), .error_i(error_code), .error_pc_i(run_error_pc), .cycles_i(cycles), .commands_i(commands),
+      .bytes_read_i(bytes_read), .bytes_written_i(bytes_written));
 
   run_control u_control (
-      .clk_i, .rst_i, .start_i(start_request), .reset_i(reset_request), .start_taken_o(start), .reset_taken_o(reset_taken),
-      .core_reset_o(core_reset),
+      .clk_i, .rst_i, .start_i(start_request), .reset_i(reset_request), .launch_i(launch_request), .start_taken_o(start),
+      .launch_taken_o(launch), .reset_taken_o(reset_taken), .core_reset_o(core_reset),
       .abort_o(abort), .busy_i(busy), .quiet_i(quiet), .finished_i(finished), .error_i(error), .error_pc_i(error_pc),
       .counted_i(counted), .bytes_valid_i(bytes_valid), .read_i(command_read), .written_i(command_written),
       .status_o(status), .error_o(error_code), .error_pc_o(run_error_pc), .cycles_o(cycles), .commands_o(commands),
       .bytes_read_o(bytes_read), .bytes_written_o(bytes_written));
 
-  assign busy_o = start_request || reset_request || status[0];
+  assign begins = start || launch;
+  assign busy_o = start_request || reset_request || launch_request || status[0];
   always_ff @(posedge clk_i) reset <= rst_i || core_reset;
 
   // -- Front end and queues ---------------------------------------------------------------------------------------
@@ -127,28 +135,61 @@ module dlavm_core #(
   logic [QUEUES-1:0][7:0]  cmd_opcode;
   logic [31:0]             cmd_word [QUEUES][MAX_PAYLOAD_WORDS];
   entry_t                  entry;
+
+  // The front end's read clients, of which a core has those that it needs.
+  logic [1:0]                              front_req_valid, front_req_ready, front_valid, front_ready, front_last, front_error;
+  logic [1:0][mem_pkg::ADDRESS_WIDTH-1:0]  front_req_addr;
+  logic [1:0][mem_pkg::COUNT_WIDTH-1:0]    front_req_units;
+  logic [1:0][WIDTH-1:0]                   front_data;
   logic [3:0]              first_code;
   logic [31:0]             first_order, first_pc;
 
   front_end #(.UNITS(UNITS), .SPACES(SPACES), .BASE(BASE), .CAPACITY(CAPACITY), .OPCODES(OPCODES),
-              .WEIGHT_FORMATS(WEIGHT_FORMATS), .SCALARS(SCALARS), .SEMAPHORES(SEMAPHORES), .LOOP_DEPTH(LOOP_DEPTH),
-              .CALL_DEPTH(CALL_DEPTH)) u_front_end (
-      .clk_i, .rst_i(reset), .start_i(start), .abort_i(abort), .program_i(program_base), .program_words_i(program_words),
-      .arg_i(arg), .busy_o(busy), .finished_o(finished), .error_o(error), .error_pc_o(error_pc), .counted_o(counted),
+              .WEIGHT_FORMATS(WEIGHT_FORMATS), .HEADER_WORDS(HEADER_WORDS), .SCALARS(SCALARS), .SEMAPHORES(SEMAPHORES),
+              .LOOP_DEPTH(LOOP_DEPTH), .CALL_DEPTH(CALL_DEPTH)) u_front_end (
+      .clk_i, .rst_i(reset), .start_i(start), .launch_i(launch), .abort_i(abort), .program_i(program_base),
+      .program_words_i(program_words), .arg_i(arg), .opcode_i(launch_opcode), .op_i(op), .busy_o(busy), .finished_o(finished), .error_o(error), .error_pc_o(error_pc), .counted_o(counted),
       .read_o(command_read), .written_o(command_written), .bytes_valid_o(bytes_valid),
       .stop_o(stop), .entry_valid_o(entry_valid), .entry_ready_i(entry_ready), .entry_o(entry), .idle_i(idle),
       .failed_i(failed), .failed_code_i(first_code), .failed_pc_i(first_pc),
-      .rd_req_valid_o(rd_req_valid[FRONT_READ+:2]), .rd_req_ready_i(rd_req_ready[FRONT_READ+:2]),
-      .rd_req_addr_o(rd_req_addr[FRONT_READ+:2]), .rd_req_units_o(rd_req_units[FRONT_READ+:2]),
-      .rd_valid_i(rd_valid[FRONT_READ+:2]), .rd_ready_o(rd_ready[FRONT_READ+:2]), .rd_data_i(rd_data[FRONT_READ+:2]),
-      .rd_last_i(rd_last[FRONT_READ+:2]), .rd_error_i(rd_error[FRONT_READ+:2]));
+      .rd_req_valid_o(front_req_valid), .rd_req_ready_i(front_req_ready), .rd_req_addr_o(front_req_addr),
+      .rd_req_units_o(front_req_units), .rd_valid_i(front_valid), .rd_ready_o(front_ready), .rd_data_i(front_data),
+      .rd_last_i(front_last), .rd_error_i(front_error));
 
-  semaphores #(.COUNT(SEMAPHORES)) u_semaphores (
-      .clk_i, .clear_i(reset || start), .signal_i(signal), .sem_i(sem), .ticket_i(ticket), .pass_o(pass));
+  for (genvar i = 0; i < 2; i++) begin : g_front_read
+    if (i < FRONT_READERS) begin : g_client
+      assign rd_req_valid[i]    = front_req_valid[i];
+      assign rd_req_addr[i]     = front_req_addr[i];
+      assign rd_req_units[i]    = front_req_units[i];
+      assign rd_ready[i]        = front_ready[i];
+      assign front_req_ready[i] = rd_req_ready[i];
+      assign front_valid[i]     = rd_valid[i];
+      assign front_data[i]      = rd_data[i];
+      assign front_last[i]      = rd_last[i];
+      assign front_error[i]     = rd_error[i];
+    end else begin : g_none
+      assign front_req_ready[i] = 1'b0;
+      assign front_valid[i]     = 1'b0;
+      assign front_data[i]      = '0;
+      assign front_last[i]      = 1'b0;
+      assign front_error[i]     = 1'b0;
+      logic unused_client;
+      assign unused_client = ^{front_req_valid[i], front_req_addr[i], front_req_units[i], front_ready[i]};
+    end
+  end
+
+  if (SEMAPHORES != 0) begin : g_semaphores
+    semaphores #(.COUNT(SEMAPHORES)) u_semaphores (
+        .clk_i, .clear_i(reset || start), .signal_i(signal), .sem_i(sem), .ticket_i(ticket), .pass_o(pass));
+  end else begin : g_no_semaphores
+    assign pass = '0;
+    logic unused_signals;
+    assign unused_signals = ^{signal, sem, ticket};
+  end
 
   for (genvar q = 0; q < int'(QUEUES); q++) begin : g_queue
     engine_queue #(.DEPTH(QUEUE_DEPTH)) u_queue (
-        .clk_i, .rst_i(reset || start), .stop_i(stop), .valid_i(entry_valid[q]), .ready_o(entry_ready[q]), .entry_i(entry),
+        .clk_i, .rst_i(reset || begins), .stop_i(stop), .valid_i(entry_valid[q]), .ready_o(entry_ready[q]), .entry_i(entry),
         .idle_o(idle[q]), .signal_o(signal[q]), .sem_o(sem[q]), .ticket_o(ticket[q]), .pass_i(pass[q]),
         .cmd_valid_o(cmd_valid[q]), .cmd_ready_i(cmd_ready[q]), .cmd_opcode_o(cmd_opcode[q]), .cmd_word_o(cmd_word[q]),
         .done_i(cmd_done[q]), .error_i(cmd_error[q]), .error_code_i(cmd_error_code[q]),

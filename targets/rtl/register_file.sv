@@ -1,8 +1,10 @@
-// The registers of a core that fetches a stream (targets/isa/registers.yaml), on an AXI4-Lite slave. A write is taken
-// when address and data are both there; an access answers in the next cycle. What does not exist reads as zero and
-// ignores writes. CONTROL reads as what was written until the core has taken it.
+// The registers of a core (targets/isa/registers.yaml), on an AXI4-Lite slave. A write is taken when address and data
+// are both there; an access answers in the next cycle. What does not exist reads as zero and ignores writes. CONTROL
+// and LAUNCH read as what was written until the core has taken it.
 module register_file #(
-    parameter logic [31:0] ID = '0
+    parameter logic [31:0] ID = '0,
+    parameter int unsigned HEADER_WORDS = 2,  // 0: commands come by LAUNCH and OP, there is no stream
+    parameter int unsigned SCALARS = 32       // 0: no ARG
 ) (
     input  logic             clk_i,
     input  logic             rst_i,
@@ -24,11 +26,15 @@ module register_file #(
     // core
     output logic             start_o,         // requests, until the core takes them
     output logic             reset_o,
+    output logic             launch_o,
     input  logic             start_taken_i,
     input  logic             reset_taken_i,   // everything here but ID becomes zero
+    input  logic             launch_taken_i,
     output logic [31:0]      program_o,
     output logic [31:0]      program_words_o,
-    output logic [7:0][31:0] arg_o,
+    output logic [dlavm_isa_pkg::REG_ARG_COUNT-1:0][31:0] arg_o,
+    output logic [31:0]      opcode_o,        // of LAUNCH
+    output logic [dlavm_isa_pkg::REG_OP_COUNT-1:0][31:0] op_o,
     input  logic [2:0]       status_i,        // busy, done, error from bit 0 up
     input  logic [3:0]       error_i,
     input  logic [31:0]      error_pc_i,
@@ -54,23 +60,11 @@ module register_file #(
   always_ff @(posedge clk_i) begin
     if (read) r_data_o <= value;
     if (start_taken_i) start_o <= 1'b0;
-    if (write) begin
-      case (address)
-        REG_CONTROL: begin
-          start_o <= w_data_i[0];
-          reset_o <= w_data_i[1];
-        end
-        REG_PROGRAM: program_o <= w_data_i;
-        REG_PROGRAM_WORDS: program_words_o <= w_data_i;
-        default: for (int i = 0; i < 8; i++) if (address == REG_ARG + 12'(4 * i)) arg_o[i] <= w_data_i;
-      endcase
+    if (write && address == REG_CONTROL) begin
+      start_o <= w_data_i[0];
+      reset_o <= w_data_i[1];
     end
-    if (rst_i || reset_taken_i) begin
-      reset_o         <= 1'b0;
-      program_o       <= '0;
-      program_words_o <= '0;
-      arg_o           <= '0;
-    end
+    if (rst_i || reset_taken_i) reset_o <= 1'b0;
     if (rst_i) begin
       start_o   <= 1'b0;
       b_valid_o <= 1'b0;
@@ -81,13 +75,55 @@ module register_file #(
     end
   end
 
+  // -- Where commands come from -------------------------------------------------------------------------------------
+
+  if (HEADER_WORDS != 0) begin : g_stream
+    always_ff @(posedge clk_i) begin
+      if (write && address == REG_PROGRAM) program_o <= w_data_i;
+      if (write && address == REG_PROGRAM_WORDS) program_words_o <= w_data_i;
+      if (rst_i || reset_taken_i) begin
+        program_o       <= '0;
+        program_words_o <= '0;
+      end
+    end
+    assign launch_o = 1'b0;
+    assign opcode_o = '0;
+    assign op_o     = '0;
+    logic unused_taken;
+    assign unused_taken = launch_taken_i;
+  end else begin : g_launch
+    always_ff @(posedge clk_i) begin
+      if (launch_taken_i) launch_o <= 1'b0;
+      if (write && address == REG_LAUNCH) begin
+        launch_o <= 1'b1;
+        opcode_o <= w_data_i;
+      end
+      for (int i = 0; i < int'(REG_OP_COUNT); i++) if (write && address == REG_OP + 12'(4 * i)) op_o[i] <= w_data_i;
+      if (rst_i || reset_taken_i) begin
+        launch_o <= 1'b0;
+        op_o     <= '0;
+      end
+    end
+    assign program_o       = '0;
+    assign program_words_o = '0;
+  end
+
+  if (SCALARS != 0) begin : g_arguments
+    always_ff @(posedge clk_i) begin
+      for (int i = 0; i < int'(REG_ARG_COUNT); i++) if (write && address == REG_ARG + 12'(4 * i)) arg_o[i] <= w_data_i;
+      if (rst_i || reset_taken_i) arg_o <= '0;
+    end
+  end else begin : g_no_arguments
+    assign arg_o = '0;
+  end
+
   logic [1:0] unused_low;
   assign unused_low = aw_addr_i[1:0] | ar_addr_i[1:0];
 
   always_comb begin
     case ({ar_addr_i[11:2], 2'd0})
       REG_ID: value = ID;
-      REG_STATUS: value = 32'(status_i);
+      REG_STATUS: value = launch_o ? 32'd1 : 32'(status_i);  // busy, from the write of LAUNCH on
       REG_ERROR: value = 32'(error_i);
       REG_ERROR_PC: value = error_pc_i;
       REG_CONTROL: value = {30'd0, reset_o, start_o};
@@ -101,9 +137,13 @@ module register_file #(
       REG_BYTES_READ + 12'd4: value = bytes_read_i[63:32];
       REG_BYTES_WRITTEN: value = bytes_written_i[31:0];
       REG_BYTES_WRITTEN + 12'd4: value = bytes_written_i[63:32];
+      REG_LAUNCH: value = launch_o ? opcode_o : '0;
       default: begin
         value = '0;
-        for (int i = 0; i < 8; i++) if ({ar_addr_i[11:2], 2'd0} == REG_ARG + 12'(4 * i)) value = arg_o[i];
+        for (int i = 0; i < int'(REG_ARG_COUNT); i++)
+          if ({ar_addr_i[11:2], 2'd0} == REG_ARG + 12'(4 * i)) value = arg_o[i];
+        for (int i = 0; i < int'(REG_OP_COUNT); i++)
+          if ({ar_addr_i[11:2], 2'd0} == REG_OP + 12'(4 * i)) value = op_o[i];
       end
     endcase
   end

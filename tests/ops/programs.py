@@ -1,7 +1,7 @@
 """Random valid programs: every engine command with random shapes, strides, flags and addresses over random memory."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -25,8 +25,11 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True)
 class Case:
+    """A program, as commands and as the words of a stream (none on a target without), and the memory it starts on."""
+
     memory: NDArray[np.uint8]
     words: list[int]
+    program: tuple[Instr, ...] = ()
 
 
 def random_halves(rng: Rng, count: int) -> NDArray[np.uint16]:
@@ -43,7 +46,7 @@ def pool() -> NDArray[np.uint16]:
 
 
 def random_case(spec: TargetSpec, seed: int, commands: int) -> Case:
-    """A program of `commands` engine commands with fences between them, and the memory that it starts on."""
+    """A program of `commands` engine commands, with fences between them in a stream."""
     rng = np.random.default_rng(seed)
     memory = np.zeros(USED, dtype=np.uint8)
     first = rng.integers(0, pool().size - TABLE // 2)
@@ -55,13 +58,27 @@ def random_case(spec: TargetSpec, seed: int, commands: int) -> Case:
         start = TABLE + slot * 16384
         memory[start:start + 16384] = np.frombuffer(table_bytes(str(name)), dtype=np.uint8)
         program.append(Instr("LOAD_TABLE", {"act_slot": slot, "table": start // ADDRESS_UNIT}))
+    makers = [make for make in MAKERS if make.__name__.upper() in spec.commands]
     for _ in range(commands):
-        make = MAKERS[rng.integers(len(MAKERS))]
+        make = makers[rng.integers(len(makers))]
         fields = make(spec, rng)
-        program += [*_through_registers(spec, rng, fields, make), Instr("FENCE")]
-    words = encode_program(spec, [*program, Instr("END")])
+        program += _through_registers(spec, rng, fields, make) if spec.has("scalars") else [_instr(make, fields)]
+        if spec.has("stream"):
+            program.append(Instr("FENCE"))
+    return case_of(spec, memory, program)
+
+
+def case_of(spec: TargetSpec, memory: NDArray[np.uint8], program: Sequence[Instr]) -> Case:
+    """A case of a program without its END. Its stream goes into the memory."""
+    if not spec.has("stream"):
+        return Case(memory, [], tuple(program))
+    words, memory = encode_program(spec, [*program, Instr("END")]), memory.copy()
     memory[PROGRAM:PROGRAM + 4 * len(words)] = np.array(words, dtype=np.uint32).view(np.uint8)
-    return Case(memory, words)
+    return Case(memory, words, tuple(program))
+
+
+def _instr(make: Callable[..., object], fields: dict[str, int]) -> Instr:
+    return Instr(make.__name__.upper(), dict[str, int | SReg](fields))
 
 
 def _through_registers(spec: TargetSpec, rng: Rng, fields: dict[str, int], make: Callable[..., object]) -> list[Instr]:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from dlavm.rtl import build
+from dlavm.rtl import build, model
 from dlavm.support.errors import CheckFailed, DlavmError
+from dlavm.target import load_target
 
 reason = build.missing_tools()
 pytestmark = pytest.mark.skipif(reason is not None, reason=str(reason))
@@ -16,6 +17,14 @@ pytestmark = pytest.mark.skipif(reason is not None, reason=str(reason))
 @pytest.mark.parametrize("module", build.modules())
 def test_module_is_clean(module: str) -> None:
     assert build.lint(module) == ""
+
+
+@pytest.mark.parametrize("target", ["v1", "v2", "v3"])
+def test_core_of_a_generation_is_clean(target: str, tmp_path: Path) -> None:
+    """With the parameters of the target: what it does without is neither built nor left over."""
+    top = tmp_path / f"{model.TOP}.sv"
+    top.write_text(model.top_text(load_target(target, "nano")))
+    assert build.lint(model.TOP, [top]) == ""
 
 
 def test_waivers_are_explained() -> None:

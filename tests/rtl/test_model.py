@@ -25,14 +25,17 @@ def test_parameters_of_a_board() -> None:
     assert int(values["OPCODES"].split("h")[1], 16) == sum(1 << opcode for opcode in NANO.opcodes)
 
 
-@pytest.mark.parametrize(("target", "board", "message"), [
-    ("v1", "nano", "expected a target with a stream and scalars, got v1"),
-    ("v2", "nano", "expected a target with a stream and scalars, got v2"),
-    ("v3", "vcu128", r"expected a board with ports of one width, got \[32, 64\] bytes on vcu128"),
+@pytest.mark.parametrize(("target", "header_words", "scalars", "semaphores"), [
+    ("v1", "0", "0", "0"), ("v2", "1", "0", "0"), ("v3", "2", "32", "32"),
 ])
-def test_what_the_core_is_not_for(target: str, board: str, message: str) -> None:
-    with pytest.raises(DlavmError, match=message):
-        model.top_text(load_target(target, board))
+def test_parameters_of_a_generation(target: str, header_words: str, scalars: str, semaphores: str) -> None:
+    values = dict(re.findall(r"\.([A-Z_]+)\((.*)\)", model.top_text(load_target(target, "nano"))))
+    assert (values["HEADER_WORDS"], values["SCALARS"], values["SEMAPHORES"]) == (header_words, scalars, semaphores)
+
+
+def test_what_the_core_is_not_for() -> None:
+    with pytest.raises(DlavmError, match=r"expected a board with ports of one width, got \[32, 64\] bytes on vcu128"):
+        model.top_text(load_target("v3", "vcu128"))
 
 
 def test_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

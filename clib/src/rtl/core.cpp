@@ -1,5 +1,6 @@
 #include "rtl/core.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <vector>
 
@@ -86,9 +87,13 @@ uint32_t Core::csr_read(uint32_t offset) {
     return library_.read(model_, offset);
 }
 
-int Core::csr_write(uint32_t offset, uint32_t value, std::string&) {
+int Core::csr_write(uint32_t offset, uint32_t value, std::string& error) {
     abi::check_writable(config_, offset);
     library_.write(model_, offset, value);
+    if (offset == isa::kRegLaunch) {
+        started_ = false;
+        return ends("LAUNCH") ? result("LAUNCH", error) : 0;
+    }
     if (offset != isa::kRegControl) return 0;
     for (uint64_t cycles = 0; library_.read(model_, offset) != 0;) {
         cycles += library_.run(model_, 64) + 1;
@@ -107,29 +112,39 @@ int Core::run(uint64_t max_commands, uint64_t& executed, std::string& error) {
                          std::to_string(max_commands)};
     }
     if (started_) {
-        uint64_t cycles = 0, passed = kPiece;
-        while (!stop_ && passed == kPiece && cycles < max_cycles_) {
-            passed = library_.run(model_, kPiece);
-            cycles += passed;
-        }
-        if (stop_) return 0;
-        if (passed == kPiece)
-            throw Misuse{DLAVM_SYSTEM, format("run: the core did not finish within %llu cycles",
-                                              static_cast<unsigned long long>(cycles))};
+        if (!ends("run")) return 0;
         started_ = false;
         executed = pair(isa::kRegCommands);
     }
-    return (library_.read(model_, isa::kRegStatus) & abi::kFailed) != 0 ? stopped(error) : 0;
+    return result("run", error);
 }
 
-int Core::stopped(std::string& error) const {
+// Clocks the core to the end of what it was told to do. False: it was stopped before.
+bool Core::ends(const char* call) {
+    for (uint64_t cycles = 0; !stop_;) {
+        const uint64_t piece = std::min(kPiece, max_cycles_ - cycles);
+        const uint64_t passed = library_.run(model_, piece);
+        if (passed < piece) return true;
+        cycles += passed;
+        if (cycles == max_cycles_)
+            throw Misuse{DLAVM_SYSTEM, format("%s: the core did not finish within %llu cycles", call,
+                                              static_cast<unsigned long long>(cycles))};
+    }
+    return false;
+}
+
+// 0, or the error that STATUS tells of.
+int Core::result(const char* call, std::string& error) const {
+    if ((library_.read(model_, isa::kRegStatus) & abi::kFailed) == 0) return 0;
     const uint32_t code = library_.read(model_, isa::kRegError);
     constexpr uint32_t codes = sizeof isa::kErrorNames / sizeof *isa::kErrorNames;
     if (code == 0 || code >= codes)
         throw Misuse{DLAVM_SYSTEM,
-                     format("run: register ERROR: expected a code of 1..%u, got %u", codes - 1, code)};
-    error = format("command at word %u: %s: stopped the core", library_.read(model_, isa::kRegErrorPc),
-                   isa::kErrorNames[code]);
+                     format("%s: register ERROR: expected a code of 1..%u, got %u", call, codes - 1, code)};
+    const std::string where = abi::has_stream(config_)
+                                  ? format("command at word %u", library_.read(model_, isa::kRegErrorPc))
+                                  : call;
+    error = where + ": " + isa::kErrorNames[code] + ": stopped the core";
     return static_cast<int>(code);
 }
 

@@ -32,7 +32,8 @@ class Core final : public abi::Engine {
 
   private:
     uint64_t pair(uint32_t offset) const;
-    int stopped(std::string& error) const;
+    bool ends(const char* call);
+    int result(const char* call, std::string& error) const;
 
     dlavm_config config_;
     sim::Memory memory_;
@@ -40,7 +41,7 @@ class Core final : public abi::Engine {
     dlavm_rtl_model* model_;
     dlavm_rtl_memory timing_{40, 0, 1, DLAVM_RTL_NO_FAULT};
     uint64_t max_cycles_ = uint64_t{1} << 40;
-    bool started_ = false;           // and its run() has not returned yet
+    bool started_ = false;           // by CONTROL, and its run() has not returned yet
     std::atomic<bool> stop_{false};  // until the reset that follows
 };
 

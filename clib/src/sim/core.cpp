@@ -172,12 +172,12 @@ int Core::launch(uint32_t opcode, std::string& error) {
         if (c.opcode == opcode && present && c.engine >= 0) info = &c;
     }
     error_ = 0;
-    ++counters_.commands;
     try {
         if (info == nullptr) {
             throw Fault{isa::Error::kIllegalOpcode,
                         format("opcode 0x%02x is unknown to this target", opcode)};
         }
+        ++counters_.commands;
         execute(*info, op_);
     } catch (const Fault& fault) {
         return stopped(fault, info == nullptr ? "LAUNCH" : std::string(info->name), error);

@@ -166,11 +166,13 @@ class ReferenceDevice:
         command = self._spec.opcodes.get(opcode)
         if command is None:
             raise self._stop("illegal_opcode", f"LAUNCH: opcode 0x{opcode:x} unknown to {self._spec.name}")
+        self._commands += 1
+        self._set("ERROR", 0)
         words = [self._get("OP", i) for i in range(command.payload_words)]
         try:
             fields = decode_payload(self._spec, command, words)
-            self._commands += 1
             self._execute(Instr(command.name, fields), 0)
+            self._set("STATUS", DONE)
         except EncodingError as e:
             raise self._stop(e.code, str(e)) from None
         except StoppedError as stop:

@@ -1,5 +1,9 @@
-// The registers with the control of a run, and the scalar arithmetic; the bench plays the front end.
-module control_bench (
+// The registers with the control of a run, and the scalar arithmetic; the bench plays the front end. HEADER_WORDS and
+// SCALARS are those of a target.
+module control_bench #(
+    parameter int unsigned HEADER_WORDS = 2,
+    parameter int unsigned SCALARS = 32
+) (
     input  logic             clk_i,
     input  logic             rst_i,
     input  logic             aw_valid_i,
@@ -23,6 +27,9 @@ module control_bench (
     input  logic [31:0]      run_pc_i,
     input  logic             run_counted_i,
     output logic             run_start_o,
+    output logic             run_launch_o,
+    output logic [31:0]      run_opcode_o,
+    output logic [dlavm_isa_pkg::REG_OP_COUNT-1:0][31:0] run_op_o,
     output logic             run_reset_o,
     output logic             run_core_reset_o,
     output logic             run_abort_o,
@@ -35,23 +42,25 @@ module control_bench (
     output logic [31:0]      alu_result_o
 );
 
-  logic             start, reset;
+  logic             start, reset, launch;
   logic [31:0]      unused_program, unused_words, error_pc;
-  logic [7:0][31:0] unused_arg;
+  logic [dlavm_isa_pkg::REG_ARG_COUNT-1:0][31:0] unused_arg;
   logic [2:0]       status;
   logic [3:0]       error;
   logic [63:0]      cycles, commands, bytes_read, bytes_written;
 
-  register_file #(.ID(32'h1234_abcd)) u_registers (
+  register_file #(.ID(32'h1234_abcd), .HEADER_WORDS(HEADER_WORDS), .SCALARS(SCALARS)) u_registers (
       .clk_i, .rst_i, .aw_valid_i, .aw_ready_o, .aw_addr_i, .w_valid_i, .w_ready_o, .w_data_i, .b_valid_o, .b_ready_i,
       .ar_valid_i, .ar_ready_o, .ar_addr_i, .r_valid_o, .r_ready_i, .r_data_o,
-      .start_o(start), .reset_o(reset), .start_taken_i(run_start_o), .reset_taken_i(run_reset_o),
-      .program_o(unused_program), .program_words_o(unused_words), .arg_o(unused_arg), .status_i(status),
+      .start_o(start), .reset_o(reset), .launch_o(launch), .start_taken_i(run_start_o), .reset_taken_i(run_reset_o),
+      .launch_taken_i(run_launch_o), .program_o(unused_program), .program_words_o(unused_words), .arg_o(unused_arg),
+      .opcode_o(run_opcode_o), .op_o(run_op_o), .status_i(status),
       .error_i(error), .error_pc_i(error_pc), .cycles_i(cycles), .commands_i(commands), .bytes_read_i(bytes_read),
       .bytes_written_i(bytes_written));
 
   run_control u_control (
-      .clk_i, .rst_i, .start_i(start), .reset_i(reset), .start_taken_o(run_start_o), .reset_taken_o(run_reset_o),
+      .clk_i, .rst_i, .start_i(start), .reset_i(reset), .launch_i(launch), .start_taken_o(run_start_o),
+      .launch_taken_o(run_launch_o), .reset_taken_o(run_reset_o),
       .core_reset_o(run_core_reset_o), .abort_o(run_abort_o), .busy_i(run_busy_i), .quiet_i(run_quiet_i),
       .finished_i(run_finished_i), .error_i(dlavm_isa_pkg::error_e'(run_code_i)), .error_pc_i(run_pc_i),
       .counted_i(run_counted_i), .bytes_valid_i(run_counted_i), .read_i(64'h1_0000_0001), .written_i(64'd3),
