@@ -29,9 +29,10 @@ typedef struct {
     uint64_t seed, fault;
 } dlavm_rtl_memory;
 
-// Of a channel since the model was opened: beats, and cycles in which one was offered and not taken.
+// Of a channel since the model was opened: beats; cycles in which one passed, and in which none did though
+// the core asked for something or was owed it. What the registers CHANNEL_* say of a run.
 typedef struct {
-    uint64_t read_beats, written_beats, stalled;
+    uint64_t read_beats, written_beats, busy, stalled;
 } dlavm_rtl_traffic;
 
 typedef struct dlavm_rtl_model dlavm_rtl_model;

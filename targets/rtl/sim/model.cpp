@@ -103,7 +103,9 @@ struct dlavm_rtl_model {
     std::string problem;
 
     void clock();
+    void count(Channel& channel, uint32_t index, bool read, bool written);
     void take(Channel& channel, uint32_t index);
+    void put(Channel& channel, uint32_t index);
     void offer(Channel& channel, uint32_t index);
     bool acts(Channel& channel) const;
     bool good(const Channel& channel, uint32_t index, uint64_t at) const;
@@ -127,48 +129,55 @@ bool dlavm_rtl_model::good(const Channel& channel, uint32_t index, uint64_t at) 
     return channel.inside(at, port_bytes) && !fault;
 }
 
+void dlavm_rtl_model::count(Channel& c, uint32_t i, bool read, bool written) {
+    Vdlavm_top& t = *top;
+    const bool asked = bit(t.m_ar_valid_o, i) || bit(t.m_aw_valid_o, i) || bit(t.m_w_valid_o, i);
+    const bool owed = !c.reads.empty() || !c.writes.empty() || !c.answers.empty();
+    c.traffic.read_beats += read;
+    c.traffic.written_beats += written;
+    c.traffic.busy += read || written;
+    c.traffic.stalled += !read && !written && (asked || owed);
+}
+
 // What passes at the coming edge.
 void dlavm_rtl_model::take(Channel& c, uint32_t i) {
     Vdlavm_top& t = *top;
+    const bool read = bit(t.m_r_valid_i, i) && bit(t.m_r_ready_o, i);
+    const bool written = bit(t.m_w_valid_o, i) && bit(t.m_w_ready_i, i);
+    count(c, i, read, written);
     if (bit(t.m_ar_valid_o, i) && bit(t.m_ar_ready_i, i)) {
         c.reads.push_back({due(), address(t.m_ar_addr_o, i), bytes(t.m_ar_len_o)[i] + 1u, timed(), false});
         if (timed()) c.timing.read(cycle, c.reads.back().address, c.reads.back().beats);
     }
-    if (bit(t.m_r_valid_i, i)) {
-        if (bit(t.m_r_ready_o, i)) {
-            ++c.traffic.read_beats;
-            c.reads.front().address += port_bytes;
-            if (c.reads.front().timed) c.timing.take_beat();
-            if (--c.reads.front().beats == 0) c.reads.pop_front();
-        } else {
-            ++c.traffic.stalled;
-        }
+    if (read) {
+        c.reads.front().address += port_bytes;
+        if (c.reads.front().timed) c.timing.take_beat();
+        if (--c.reads.front().beats == 0) c.reads.pop_front();
     }
     if (bit(t.m_aw_valid_o, i) && bit(t.m_aw_ready_i, i)) {
         c.writes.push_back({0, address(t.m_aw_addr_o, i), bytes(t.m_aw_len_o)[i] + 1u, timed(), false});
         if (timed()) c.timing.write(cycle, c.writes.back().address, c.writes.back().beats);
     }
-    if (bit(t.m_w_valid_o, i)) {
-        if (bit(t.m_w_ready_i, i)) {
-            ++c.traffic.written_beats;
-            Burst& burst = c.writes.front();
-            const uint8_t* data = bytes(t.m_w_data_o) + uint64_t{i} * port_bytes;
-            burst.bad = burst.bad || !good(c, i, burst.address);
-            for (uint32_t b = 0; b < port_bytes && good(c, i, burst.address); ++b)
-                if (bit(t.m_w_strb_o, i * port_bytes + b)) c.memory.data[burst.address + b] = data[b];
-            burst.address += port_bytes;
-            if (burst.timed) c.timing.write_beat(cycle);
-            if (--burst.beats == 0) {
-                c.answers.push_back({due(), burst.timed, burst.bad});
-                c.writes.pop_front();
-            }
-        } else {
-            ++c.traffic.stalled;
-        }
-    }
+    if (written) put(c, i);
     if (bit(t.m_b_valid_i, i) && bit(t.m_b_ready_o, i)) {
         if (c.answers.front().timed) c.timing.take_response();
         c.answers.pop_front();
+    }
+}
+
+// A beat of a write.
+void dlavm_rtl_model::put(Channel& c, uint32_t i) {
+    Vdlavm_top& t = *top;
+    Burst& burst = c.writes.front();
+    const uint8_t* data = bytes(t.m_w_data_o) + uint64_t{i} * port_bytes;
+    burst.bad = burst.bad || !good(c, i, burst.address);
+    for (uint32_t b = 0; b < port_bytes && good(c, i, burst.address); ++b)
+        if (bit(t.m_w_strb_o, i * port_bytes + b)) c.memory.data[burst.address + b] = data[b];
+    burst.address += port_bytes;
+    if (burst.timed) c.timing.write_beat(cycle);
+    if (--burst.beats == 0) {
+        c.answers.push_back({due(), burst.timed, burst.bad});
+        c.writes.pop_front();
     }
 }
 
