@@ -41,7 +41,9 @@ module register_file #(
     input  logic [63:0]      cycles_i,
     input  logic [63:0]      commands_i,
     input  logic [63:0]      bytes_read_i,
-    input  logic [63:0]      bytes_written_i
+    input  logic [63:0]      bytes_written_i,
+    output logic [31:0]      channel_o,
+    input  logic [31:0]      profile_i        // what profile_counters has at the address that is read
 );
 
   import dlavm_isa_pkg::*;
@@ -64,7 +66,11 @@ module register_file #(
       start_o <= w_data_i[0];
       reset_o <= w_data_i[1];
     end
-    if (rst_i || reset_taken_i) reset_o <= 1'b0;
+    if (write && address == REG_CHANNEL) channel_o <= w_data_i;
+    if (rst_i || reset_taken_i) begin
+      reset_o   <= 1'b0;
+      channel_o <= '0;
+    end
     if (rst_i) begin
       start_o   <= 1'b0;
       b_valid_o <= 1'b0;
@@ -137,9 +143,10 @@ module register_file #(
       REG_BYTES_READ + 12'd4: value = bytes_read_i[63:32];
       REG_BYTES_WRITTEN: value = bytes_written_i[31:0];
       REG_BYTES_WRITTEN + 12'd4: value = bytes_written_i[63:32];
+      REG_CHANNEL: value = channel_o;
       REG_LAUNCH: value = launch_o ? opcode_o : '0;
       default: begin
-        value = '0;
+        value = profile_i;
         for (int i = 0; i < int'(REG_ARG_COUNT); i++)
           if ({ar_addr_i[11:2], 2'd0} == REG_ARG + 12'(4 * i)) value = arg_o[i];
         for (int i = 0; i < int'(REG_OP_COUNT); i++)

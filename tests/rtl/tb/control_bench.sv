@@ -43,7 +43,7 @@ module control_bench #(
 );
 
   logic             start, reset, launch;
-  logic [31:0]      unused_program, unused_words, error_pc;
+  logic [31:0]      unused_program, unused_words, unused_channel, error_pc;
   logic [dlavm_isa_pkg::REG_ARG_COUNT-1:0][31:0] unused_arg;
   logic [2:0]       status;
   logic [3:0]       error;
@@ -56,7 +56,7 @@ module control_bench #(
       .launch_taken_i(run_launch_o), .program_o(unused_program), .program_words_o(unused_words), .arg_o(unused_arg),
       .opcode_o(run_opcode_o), .op_o(run_op_o), .status_i(status),
       .error_i(error), .error_pc_i(error_pc), .cycles_i(cycles), .commands_i(commands), .bytes_read_i(bytes_read),
-      .bytes_written_i(bytes_written));
+      .bytes_written_i(bytes_written), .channel_o(unused_channel), .profile_i(32'd0));
 
   run_control u_control (
       .clk_i, .rst_i, .start_i(start), .reset_i(reset), .launch_i(launch), .start_taken_o(run_start_o),
