@@ -18,7 +18,6 @@ namespace {
 constexpr uint64_t kPiece = 10000;   // cycles between looks at the stop
 constexpr uint64_t kReset = 50'000;  // cycles that engines have to end what they run
 constexpr const char* kTrace = "?trace=";
-constexpr const char* kCycles = "0:100000";  // of waves, unless stated
 
 uint64_t number(const std::string& name, const std::string& value, uint64_t most) {
     char* end = nullptr;
@@ -110,14 +109,13 @@ Core::Core(const std::string& rest, const dlavm_config& config)
 // `text`: what follows `?trace=`.
 void Core::open_waves(const std::string& text) {
     std::string file = text;
-    std::string cycles = cut(file, "&cycles=");
-    if (cycles.empty()) cycles = kCycles;
+    const std::string cycles = cut(file, "&cycles=");
     char* colon = nullptr;
     char* end = nullptr;
     const unsigned long long first = std::strtoull(cycles.c_str(), &colon, 10);
     const unsigned long long last = *colon == ':' ? std::strtoull(colon + 1, &end, 10) : 0;
-    if (file.empty() || cycles.find_first_not_of("0123456789:") != std::string::npos || end == nullptr ||
-        *end != 0 || first >= last) {
+    if (file.empty() || cycles[0] == ':' || cycles.find_first_not_of("0123456789:") != std::string::npos ||
+        end == nullptr || *end != 0 || first >= last) {
         throw Misuse{
             DLAVM_BAD_ARGUMENT,
             format("open: rtl: expected ?trace=FILE&cycles=A:B with A below B, got '%.80s'", text.c_str())};
