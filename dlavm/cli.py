@@ -19,7 +19,7 @@ from dlavm.support.errors import DlavmError
 from dlavm.verbs import BROKEN_PIPE, INTERRUPTED
 
 VERBS = ("build", "check", "run", "chat", "verify", "bench", "dump", "diff", "plan", "quantize", "targets", "doctor",
-         "device-server")  # fmt: skip
+         "device-server", "core")  # fmt: skip
 
 
 class Parser(argparse.ArgumentParser):

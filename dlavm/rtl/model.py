@@ -17,6 +17,7 @@ from pathlib import Path
 from dlavm.rtl.build import make_variables, missing_tools, packages, rtl_dir, verilator_env
 from dlavm.support.errors import DlavmError
 from dlavm.support.paths import data_root
+from dlavm.support.progress import progress
 from dlavm.target.memory_timing import FIELDS
 from dlavm.target.spec import ADDRESS_UNIT, Memory, TargetSpec
 
@@ -25,8 +26,10 @@ LIBRARY = "libdlavm_rtl.so"
 ADDRESS_BITS = 40
 
 
-def library(spec: TargetSpec, extra: Sequence[Path] = ()) -> Path:
+def library(spec: TargetSpec, extra: Sequence[Path] = (), waves: bool = False) -> Path:
     """The library of the core of `spec`, built if it is not in the cache. Modules in the directories `extra` go first.
+
+    One that can write `waves` runs slower, and takes longer to build.
 
     Raises DlavmError without Verilator, for a target or board that the RTL does not cover, and where the build fails.
     """
@@ -34,20 +37,21 @@ def library(spec: TargetSpec, extra: Sequence[Path] = ()) -> Path:
     if reason is not None:
         raise DlavmError(f"rtl: expected Verilator, got {reason}")
     top = top_text(spec)
-    target = _cache() / _digest(spec, top, extra) / LIBRARY
+    target = _cache() / _digest(spec, top, extra, waves) / LIBRARY
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
         # Of several processes that want it, one builds.
         with (target.parent / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not target.is_file():
-                _build_into(target, spec, top, extra)
+                with progress(f"building the core of {spec.name} on {spec.board.name}"):
+                    _build_into(target, spec, top, extra, waves)
     return target
 
 
-def _build_into(target: Path, spec: TargetSpec, top: str, extra: Sequence[Path]) -> None:
+def _build_into(target: Path, spec: TargetSpec, top: str, extra: Sequence[Path], waves: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="dlavm-rtl-") as name:
-        built = _build(spec, top, Path(name), extra)
+        built = _build(spec, top, Path(name), extra, waves)
         # Renamed within one directory, so that others see all of it or nothing.
         partial = target.with_suffix(".partial")
         shutil.copyfile(built, partial)
@@ -59,15 +63,21 @@ def top_text(spec: TargetSpec) -> str:
 
     Raises DlavmError for a board with ports of several widths.
     """
+    values = core_parameters(spec)
+    memories = list(spec.board.memories.values())
+    body = ",\n".join(f"      .{name}({value})" for name, value in values.items())
+    ports_text = _ports(sum(m.channels for m in memories), memories[0].port_bytes)
+    return f"module {TOP} (\n{ports_text}\n);\n  dlavm_core #(\n{body}\n  ) u_core (.*);\nendmodule\n"
+
+
+def core_parameters(spec: TargetSpec) -> dict[str, str]:
+    """Parameters of dlavm_core, but those of its own buffers. Raises DlavmError as `top_text` does."""
     memories = list(spec.board.memories.values())
     ports = {m.port_bytes for m in memories}
     if len(ports) != 1:
         name = spec.board.name
         raise DlavmError(f"rtl: expected a board with ports of one width, got {sorted(ports)} bytes on {name}")
-    values = _parameters(spec, memories)
-    body = ",\n".join(f"      .{name}({value})" for name, value in values.items())
-    ports_text = _ports(sum(m.channels for m in memories), ports.pop())
-    return f"module {TOP} (\n{ports_text}\n);\n  dlavm_core #(\n{body}\n  ) u_core (.*);\nendmodule\n"
+    return _parameters(spec, memories)
 
 
 def _parameters(spec: TargetSpec, memories: Sequence[Memory]) -> dict[str, str]:
@@ -128,8 +138,10 @@ def _harness() -> list[Path]:
 
 
 def _headers() -> list[Path]:
+    """What that includes, generated headers apart."""
     public = (_clib() / "include" / "dlavm" / f"{name}.h" for name in ("rtl_model", "memory_timing"))
-    return [*public, *(_clib() / "src" / "timing" / f"{name}.h" for name in ("channel", "parameters"))]
+    timing = (_clib() / "src" / "timing" / f"{name}.h" for name in ("channel", "parameters"))
+    return [*public, *timing, *sorted((rtl_dir() / "sim").glob("*.h"))]
 
 
 def _timing_text(spec: TargetSpec) -> str:
@@ -149,9 +161,9 @@ constexpr dlavm_memory_timing kTimings[] = {{
 """
 
 
-def _digest(spec: TargetSpec, top: str, extra: Sequence[Path]) -> str:
+def _digest(spec: TargetSpec, top: str, extra: Sequence[Path], waves: bool) -> str:
     """Of everything that a library is made of: sources and the command that compiles them."""
-    digest = hashlib.sha256((top + _timing_text(spec) + " ".join(_command(spec, Path("."), extra))).encode())
+    digest = hashlib.sha256((top + _timing_text(spec) + " ".join(_command(spec, Path("."), extra, waves))).encode())
     sources = [*packages(), *sorted(rtl_dir().glob("*.sv")), *_harness(), *_headers()]
     for path in [*sources, *(p for directory in extra for p in sorted(directory.glob("*.sv")))]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
@@ -164,29 +176,31 @@ def _cache() -> Path:
     return (Path(stated) if os.path.isabs(stated) else Path("~/.cache").expanduser()) / "dlavm" / "rtl"
 
 
-def _command(spec: TargetSpec, directory: Path, extra: Sequence[Path]) -> list[str]:
+def _command(spec: TargetSpec, directory: Path, extra: Sequence[Path], waves: bool) -> list[str]:
     """Compiles the top module in `directory` to a library there. All of it is position independent, and meets its own
     copy of what it shares with libdlavm."""
     memories = spec.board.memories.values()
     defines = {"DLAVM_RTL_CHANNELS": sum(m.channels for m in memories),
                "DLAVM_RTL_PORT_BYTES": next(iter(memories)).port_bytes}
-    includes = [_clib() / "include", _clib() / "src", directory]
+    includes = [_clib() / "include", _clib() / "src", rtl_dir() / "sim", directory]
     cflags = ["-fPIC", "-std=c++17", *(f"-I{path}" for path in includes),
               *(f"-D{name}={value}" for name, value in defines.items())]
-    variables = " ".join(f"{name}={value}" for name, value in make_variables().items())
+    # Verilator would link liblz4, which sim/lz4.h stands in for.
+    linked = {"LDFLAGS": "-shared -Wl,-Bsymbolic", "LDLIBS": "-lz"} if waves else {}
+    variables = " ".join(f"{name}={value}" for name, value in (make_variables() | {"OPT_FAST": "-O2"} | linked).items())
     options = {"--top-module": TOP, "-Mdir": str(directory / "obj"), "-o": str(directory / LIBRARY),
                "-LDFLAGS": "-shared -Wl,-Bsymbolic", "-CFLAGS": " ".join(cflags), "-MAKEFLAGS": variables,
                "--x-assign": "fast", "--x-initial": "fast", "--output-split": "8000", "-j": "4"}
     searched = [part for path in [*extra, rtl_dir()] for part in ("-y", str(path))]
     files = [*packages(), directory / f"{TOP}.sv", *_harness()]
-    return ["verilator", "-cc", "--exe", "--build", "-quiet", "-O3", "--no-timing",
+    return ["verilator", "-cc", "--exe", "--build", "-quiet", "-O3", "--no-timing", *(["--trace-fst"] if waves else []),
             *(part for option in options.items() for part in option), *searched, *map(str, files)]
 
 
-def _build(spec: TargetSpec, top: str, directory: Path, extra: Sequence[Path]) -> Path:
+def _build(spec: TargetSpec, top: str, directory: Path, extra: Sequence[Path], waves: bool) -> Path:
     (directory / f"{TOP}.sv").write_text(top)
     (directory / "dlavm_rtl_timing.h").write_text(_timing_text(spec))
-    command = _command(spec, directory, extra)
+    command = _command(spec, directory, extra, waves)
     done = subprocess.run(command, env=verilator_env(), capture_output=True, text=True, check=False)
     if done.returncode:
         tail = (done.stdout + done.stderr)[-3000:]

@@ -104,8 +104,12 @@ def _select(device: Device, artifact: Artifact, name: str) -> None:
 
 
 def _run(device: Device, artifact: Artifact) -> None:
-    device.csr_write(artifact.target.registers["CONTROL"].offset, START)
-    device.run()
+    try:
+        device.csr_write(artifact.target.registers["CONTROL"].offset, START)
+        device.run()
+    except BaseException:
+        _selected.pop(device, None)  # it may have been reset, its registers too
+        raise
 
 
 def _patch_rows(artifact: Artifact, program: Program) -> list[tuple[str, list[int]]]:

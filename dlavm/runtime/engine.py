@@ -6,7 +6,9 @@ An engine is a `Device`; which one it is makes no difference to anything that is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from dlavm.pack.artifact import Artifact
 from dlavm.sim.device import Device, DeviceError
@@ -16,6 +18,16 @@ from dlavm.support.progress import progress
 from dlavm.target.spec import ADDRESS_UNIT, TargetSpec
 
 Opener = Callable[[TargetSpec, int | None], Device]
+RTL = "rtl"
+
+
+@dataclass(frozen=True)
+class Waves:
+    """A file (FST) for the waves of a Verilated core in the cycles begin .. end - 1 since it was opened."""
+
+    file: Path
+    begin: int = 0
+    end: int = 100_000
 
 
 def _open_sim(spec: TargetSpec, threads: int | None) -> Device:
@@ -32,11 +44,18 @@ def _open_reference(spec: TargetSpec, threads: int | None) -> Device:
     return ReferenceDevice(spec)
 
 
-def _open_rtl(spec: TargetSpec, threads: int | None) -> Device:
+def rtl_url(spec: TargetSpec, waves: Waves | None = None) -> str:
+    """The URL of the Verilated core of a target on its board, built if need be. Raises DlavmError where it is not."""
     from dlavm.rtl.model import library
+
+    path = library(spec, waves=waves is not None)
+    return f"rtl:{path}" + (f"?trace={waves.file}&cycles={waves.begin}:{waves.end}" if waves else "")
+
+
+def _open_rtl(spec: TargetSpec, threads: int | None, waves: Waves | None = None) -> Device:
     from dlavm.sim.native import NativeDevice
 
-    return NativeDevice(spec, f"rtl:{library(spec)}")
+    return NativeDevice(spec, rtl_url(spec, waves))
 
 
 def _open_timed(spec: TargetSpec, threads: int | None) -> Device:
@@ -51,10 +70,9 @@ def _open_url(url: str, spec: TargetSpec, threads: int | None) -> Device:
     return NativeDevice(spec, url, threads)
 
 
-ENGINES: Mapping[str, Opener] = {"sim": _open_sim, "timed": _open_timed, "reference": _open_reference,
-                                     "rtl": _open_rtl}
+ENGINES: Mapping[str, Opener] = {"sim": _open_sim, "timed": _open_timed, "reference": _open_reference, RTL: _open_rtl}
 # Devices elsewhere, by URL (doc/devices.md): the scheme, and what stands behind its colon.
-TRANSPORTS: Mapping[str, str] = {"tcp": "HOST:PORT", "xdma": "/dev/xdma0"}
+TRANSPORTS: Mapping[str, str] = {"rtl": "/path/libdlavm_rtl.so", "tcp": "HOST:PORT", "xdma": "/dev/xdma0"}
 PLANNED = ("timed",)
 
 
@@ -74,17 +92,22 @@ def is_engine(name: str) -> bool:
     return name in ENGINES or (scheme in TRANSPORTS and rest != "")
 
 
-def open_engine(name: str, artifact: Artifact, threads: int | None = None) -> Device:
+def open_engine(name: str, artifact: Artifact, threads: int | None = None, waves: Waves | None = None) -> Device:
     """The engine `name` with the artifact's weights, tables and programs in its memory, ready for a session.
 
     `name` is one of `engine_names()`, or the URL of a device. `threads` is for engines that run on a machine's cores
-    (None: DLAVM_THREADS, or as many as it has; a device elsewhere decides itself). Raises DlavmError for an unknown
-    name, a device that cannot be opened or is of another target, or an artifact that does not fit its memory.
+    (None: DLAVM_THREADS, or as many as it has; a device elsewhere decides itself), `waves` for `rtl` alone. Raises
+    DlavmError for an unknown name, a device that cannot be opened or is of another target, or an artifact that does not
+    fit its memory.
     """
     if not is_engine(name):
         known, planned = ", ".join(engine_forms()), ", ".join(PLANNED)
         raise DlavmError(f"engine: expected one of {known} (to come: {planned}), got {name!r}")
     opener = ENGINES.get(name) or partial(_open_url, name)
+    if waves is not None:
+        if name != RTL:
+            raise DlavmError(f"waves: expected the engine rtl, got {name!r}")
+        opener = partial(_open_rtl, waves=waves)
     device = opener(artifact.target, threads)
     try:
         check_identity(device, artifact)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dlavm.pack.artifact import Artifact
 from dlavm.pack.manifest import ITEM_BYTES, Entry, Port, Table
 from dlavm.runtime.control import Control, open_control
-from dlavm.runtime.engine import open_engine
+from dlavm.runtime.engine import Waves, open_engine
 from dlavm.runtime.state import StateLayout
 from dlavm.sim.device import Counters, Device, DeviceError
 from dlavm.support.errors import DlavmError
@@ -219,9 +219,11 @@ class Session:
         return dense.view(DTYPES[port.dtype])
 
 
-def open_session(artifact: Artifact, engine: str = "sim", threads: int | None = None) -> Session:
+def open_session(
+    artifact: Artifact, engine: str = "sim", threads: int | None = None, waves: Waves | None = None
+) -> Session:
     """A session on a fresh engine. Raises DlavmError as `open_engine` and `Session` do."""
-    device = open_engine(engine, artifact, threads)
+    device = open_engine(engine, artifact, threads, waves)
     try:
         return Session(artifact, device)
     except BaseException:

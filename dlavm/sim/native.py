@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
@@ -18,6 +19,7 @@ from dlavm.target.spec import Memory, TargetSpec
 
 ABI_VERSION = 2
 MAX_MEMORIES = 4
+RESET = 2  # CONTROL
 
 _CDEF = """
 typedef struct { uint64_t base, capacity; uint32_t channels, port_bytes; } dlavm_memory_config;
@@ -80,6 +82,8 @@ class NativeDevice:
         self._ffi, self._lib = _library()
         self._handle: Any = None
         self._errors = {number: name for name, number in spec.enums["error"].items()}
+        self._control = spec.registers["CONTROL"].offset
+        self._may_wait = not url.startswith("sim:")  # long, for something that is not this processor's work
         out = self._ffi.new("dlavm_device **")
         self._check(self._lib.dlavm_open(url.encode(), _config(self._ffi, spec), out))
         self._handle = out[0]
@@ -116,11 +120,41 @@ class NativeDevice:
         self._check(self._lib.dlavm_csr_write(self._open(), _u32(offset), value & 0xFFFFFFFF))
 
     def run(self, max_commands: int | None = None) -> int:
+        """As Device. Ctrl-C stops and resets a device that is not the simulator, and raises KeyboardInterrupt."""
         if max_commands is not None and max_commands <= 0:
             return 0
-        executed = self._ffi.new("uint64_t *")
-        self._check(self._lib.dlavm_run(self._open(), _u64(max_commands or 0), executed))
+        executed, handle, most = self._ffi.new("uint64_t *"), self._open(), _u64(max_commands or 0)
+
+        def call() -> None:
+            self._check(self._lib.dlavm_run(handle, most, executed))
+
+        if self._may_wait and threading.current_thread() is threading.main_thread():
+            self._interruptible(call)
+        else:
+            call()
         return int(executed[0])
+
+    def _interruptible(self, call: Callable[[], None]) -> None:
+        """Makes a call in another thread: Python sees no signal while this one is in the library."""
+        errors: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                call()
+            except BaseException as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        try:
+            thread.join()
+        except KeyboardInterrupt:
+            # Another error than that of the call would hide that the user wanted it to end.
+            self._lib.dlavm_csr_write(self._handle, self._control, RESET)
+            thread.join()
+            raise
+        if errors:
+            raise errors[0]
 
     def counters(self) -> Counters:
         c = self._ffi.new("dlavm_counters *")

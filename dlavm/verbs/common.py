@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dlavm.formats import FORMATS
 from dlavm.pack.artifact import Artifact
 from dlavm.quant import AUTO, DEFAULT, DEFAULT_KV
-from dlavm.runtime.engine import engine_forms
+from dlavm.runtime.engine import RTL, Waves, engine_forms
 from dlavm.support.atomic import MANIFEST_NAME
 from dlavm.support.errors import DlavmError
 from dlavm.target.layout import KV_FORMATS
@@ -97,6 +97,32 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=positive, metavar="N", help="threads of the engine (default: all cores)")
 
 
+def add_waves(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trace-waves", type=text, metavar="FILE.fst", help="with the engine rtl: write the waves of all its signals"
+    )
+    parser.add_argument(
+        "--trace-cycles",
+        type=cycle_window,
+        metavar="A:B",
+        help=f"cycles of --trace-waves, from A on and before B (default {Waves.begin}:{Waves.end})",
+    )
+
+
+def waves_of(args: argparse.Namespace, engines: Sequence[str]) -> Waves | None:
+    """The waves that the arguments ask for; DlavmError where none of the engines has any."""
+    if args.trace_waves is None:
+        if args.trace_cycles is not None:
+            raise DlavmError("--trace-cycles: expected --trace-waves FILE.fst beside it, got none")
+        return None
+    if RTL not in engines:
+        raise DlavmError(f"--trace-waves: expected the engine {RTL}, got {', '.join(map(repr, engines))}")
+    file = Path(args.trace_waves)
+    if "&" in str(file) or not file.parent.is_dir():
+        raise DlavmError(f"--trace-waves: expected a file in a directory that exists, without '&', got {str(file)!r}")
+    return Waves(file, *(args.trace_cycles or (Waves.begin, Waves.end)))
+
+
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-tokens", type=positive, metavar="N", help="tokens to generate at most (default: the model's)"
@@ -168,6 +194,14 @@ def _integer(text: str, low: int) -> int:
     if value < low:
         raise argparse.ArgumentTypeError(f"expected an integer of at least {low}, got {text!r}")
     return value
+
+
+def cycle_window(text: str) -> tuple[int, int]:
+    """An argparse type: `A:B`, A below B."""
+    first, colon, last = text.partition(":")
+    if not colon or not first.isdecimal() or not last.isdecimal() or not int(first) < int(last) < 1 << 63:
+        raise argparse.ArgumentTypeError(f"expected A:B with A below B, got {text!r}")
+    return int(first), int(last)
 
 
 def target_of(args: argparse.Namespace) -> TargetSpec:

@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlavm.pack.artifact import Artifact
+from dlavm.runtime.engine import RTL, Waves
 from dlavm.runtime.session import Session, StepResult, open_session
 
 BLOCK_BYTES = 4 << 20
 SHOWN = 20  # mismatches that a report lists
+SLOW = ("reference", RTL)
 WRITTEN = ("kv", "activations", "output", "input")  # roles that a step changes
 
 
@@ -29,8 +31,8 @@ class Region:
     is_written: bool
 
 
-def regions(artifact: Artifact) -> list[Region]:
-    """Everything that the manifest places, each byte once, in the order of addresses."""
+def _spans(artifact: Artifact) -> list[tuple[int, int, str, bool]]:
+    """Address, bytes and name of everything that the manifest places, and whether a step writes it."""
     manifest = artifact.manifest
     spans = [(t.address, t.bytes, t.name, t.role in WRITTEN) for t in manifest.tensors]
     spans += [(k.address, k.bytes, k.name, True) for k in manifest.kv]
@@ -39,8 +41,13 @@ def regions(artifact: Artifact) -> list[Region]:
     for entry in manifest.entries.values():
         ports = {**entry.inputs, **entry.outputs}
         spans += [(p.address, p.rows * p.stride, name, True) for name, p in ports.items()]
+    return sorted(spans)
+
+
+def regions(artifact: Artifact) -> list[Region]:
+    """Everything that the manifest places, each byte once, in the order of addresses."""
     merged: list[Region] = []
-    for address, count, name, is_written in sorted(spans):
+    for address, count, name, is_written in _spans(artifact):
         last = merged[-1] if merged else None
         if last and address < last.address + last.bytes:
             end = max(last.address + last.bytes, address + count)
@@ -54,21 +61,31 @@ class Lockstep:
     """Sessions of one artifact on several engines; the first engine's results count where one is needed.
 
     A context manager that closes the engines. `mismatches` counts the steps that differed, `problems` describes
-    the first of them, `bytes_compared` counts memory and logits of each further engine.
+    the first of them, `bytes_compared` counts memory and logits of each further engine. With `all_memory` that is every
+    byte of the board's memories, else those that the artifact uses. `waves` are those of the engine rtl.
     """
 
-    def __init__(self, artifact: Artifact, engines: Sequence[str], threads: int | None = None) -> None:
+    def __init__(
+        self, artifact: Artifact, engines: Sequence[str], threads: int | None = None, waves: Waves | None = None,
+        all_memory: bool = False,
+    ) -> None:  # fmt: skip
         self.regions = regions(artifact)
         self.engines = tuple(engines)
         self.steps = 0
         self.bytes_compared = 0
         self.mismatches = 0
         self.problems: list[dict[str, Any]] = []
-        self._spans = {t.name: (t.address, t.bytes) for t in artifact.manifest.tensors}
+        self._spans = _spans(artifact)
+        memories = artifact.target.board.memories.values()
+        used = [(r.address, r.bytes) for r in self.regions]
+        self._compared = [(m.base, m.capacity) for m in memories] if all_memory else used
         self._blocks = [np.empty(BLOCK_BYTES, np.uint8) for _ in engines]
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
-            self.sessions = [stack.enter_context(open_session(artifact, name, threads)) for name in engines]
+            self.sessions = [
+                stack.enter_context(open_session(artifact, name, threads, waves if name == RTL else None))
+                for name in engines
+            ]
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Lockstep:
@@ -83,8 +100,9 @@ class Lockstep:
 
     @property
     def fastest(self) -> Session:
-        """A session that is good for long runs: on any engine but the reference, where there is one."""
-        return next((s for s, name in zip(self.sessions, self.engines, strict=True) if name != "reference"), self.first)
+        """A session that is good for long runs: on any engine but the slow ones, where there is one."""
+        fast = (s for s, name in zip(self.sessions, self.engines, strict=True) if name not in SLOW)
+        return next(fast, self.first)
 
     def clear(self) -> None:
         """Forgets all tokens and zeroes whatever a step changes, so that a run depends on its tokens alone."""
@@ -147,7 +165,7 @@ class Lockstep:
     def _compare_memory(self) -> Iterator[dict[str, Any]]:
         if len(self.sessions) == 1:
             return
-        for address, count in self._block_spans(lambda r: True):
+        for address, count in _blocks(self._compared):
             blocks = [block[:count] for block in self._blocks]
             for session, block in zip(self.sessions, blocks, strict=True):
                 session.device.mem_read_into(address, block)
@@ -161,10 +179,10 @@ class Lockstep:
     ) -> dict[str, Any]:
         differing = np.flatnonzero(ours != theirs)
         place = address + int(differing[0])
-        tensors = [n for n, (start, count) in self._spans.items() if start <= place < start + count]
+        tensors = sorted({name for start, count, name, _ in self._spans if start <= place < start + count})
         return {
             "what": f"memory: {len(differing)} bytes of this block, the first at 0x{place:x} "
-            f"({', '.join(tensors) or 'no tensor'}): {self.engines[0]} has {ours[differing[0]]}, "
+            f"({', '.join(tensors) or 'nothing of the artifact'}): {self.engines[0]} has {ours[differing[0]]}, "
             f"{name} {theirs[differing[0]]}",
             "address": place,
             "tensors": tensors,

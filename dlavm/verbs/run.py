@@ -21,6 +21,7 @@ from dlavm.verbs.common import (
     add_engine,
     add_sampling,
     add_verb,
+    add_waves,
     default_limit,
     id_list,
     is_artifact,
@@ -31,6 +32,7 @@ from dlavm.verbs.common import (
     refuse_with_artifact,
     sampling_of,
     text,
+    waves_of,
 )
 
 FLOAT_ENGINE = "reference-float"
@@ -61,6 +63,7 @@ def add_parser(sub: Subparsers) -> None:
         """dlavm run output/stories --prompt "Tell me a story about a dog and a ball."
         dlavm run output/stories --prompt "Once upon a time" --raw --greedy --max-tokens 64
         dlavm run output/stories --prompt-ids 0,2,1762,506 --engine reference --json
+        dlavm run output/stories-nano --engine rtl --prompt "Once" --max-tokens 1 --trace-waves waves.fst
         dlavm run path/to/checkpoint --engine reference --float --prompt-ids 1 --greedy""",
     )
     parser.add_argument(
@@ -85,6 +88,7 @@ def add_parser(sub: Subparsers) -> None:
     parser.add_argument("--ctx", type=positive, metavar="N", help="with MODEL: positions in the cache")
     add_sampling(parser)
     add_engine(parser)
+    add_waves(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -147,6 +151,7 @@ def _prompt_ids(args: argparse.Namespace, tokenizer: Tokenizer | None) -> list[i
 def _source(args: argparse.Namespace) -> Iterator[Source]:
     if is_artifact(args.artifact):
         refuse_with_artifact(args, "ctx", "weights")
+    waves = waves_of(args, [FLOAT_ENGINE if args.is_float else args.engine])
     if args.is_float:
         if args.engine != "reference":
             raise DlavmError(f"--float: expected --engine reference, got {args.engine!r}")
@@ -154,7 +159,7 @@ def _source(args: argparse.Namespace) -> Iterator[Source]:
         return
     artifact = open_artifact(args.artifact)
     model = artifact.manifest.model
-    with open_session(artifact, args.engine, args.threads) as session:
+    with open_session(artifact, args.engine, args.threads, waves) as session:
         yield Source(
             session,
             args.engine,

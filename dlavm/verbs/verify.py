@@ -25,6 +25,7 @@ from dlavm.verbs.common import (
     Subparsers,
     add_artifact,
     add_verb,
+    add_waves,
     length_list,
     model_of,
     open_artifact,
@@ -32,6 +33,7 @@ from dlavm.verbs.common import (
     print_json,
     size,
     text,
+    waves_of,
 )
 from dlavm.verbs.golden import check_golden, read_golden, update_golden
 from dlavm.verbs.lockstep import Lockstep, logits_hash
@@ -86,11 +88,13 @@ def add_parser(sub: Subparsers) -> None:
         run,
         "compare engines bit by bit, and with the float model",
         "Prompts of several lengths, then greedy decoding: after every step all memory in use and the logits must be\n"
-        "equal on all engines, however a prompt is cut into chunks. The tokens also go through the graph in float32\n"
-        "with the artifact's own numbers. The exit code is 1 if a bit differs, a golden step differs, a logit is\n"
-        "further from the float model than 5 % of the largest logit, or the perplexity of the engine is more than\n"
-        "0.1 % away from that of the quantised weights.",
+        "equal on all engines, however a prompt is cut into chunks; of a difference the first byte is named with its\n"
+        "address and tensor. The tokens also go through the graph in float32 with the artifact's own numbers. The\n"
+        "exit code is 1 if a bit or a golden step differs, a logit is further from the float model than 5 % of the\n"
+        "largest logit, or the perplexity of the engine is more than 0.1 % away from that of the quantised weights.\n"
+        "The engine rtl takes seconds a step: give it few.",
         """dlavm verify output/stories
+        dlavm verify output/stories-nano --engines sim,rtl --prompts 5 --tokens 2 --all-memory --no-float
         dlavm verify output/stories --engines sim --golden stories.json --update
         dlavm verify output/stories --tokens 8 --prompts 7 --ppl heldout.txt --ppl-tokens 5000""",
     )
@@ -102,7 +106,13 @@ def add_parser(sub: Subparsers) -> None:
         "--tokens", type=positive, metavar="N", help=f"decode steps a prompt (default {TOKENS}, or half the context)"
     )
     parser.add_argument(
-        "--prompts", type=length_list, metavar="N,M", help="lengths of the prompts (default 1,7,32,100, those that fit)"
+        "--prompts",
+        type=length_list,
+        metavar="N,M",
+        help="lengths of the prompts (default 1,7,32,100, those that fit); the longest, up to 32, is also cut",
+    )
+    parser.add_argument(
+        "--all-memory", action="store_true", help="compare every byte of the board's memories, used or not"
     )
     parser.add_argument("--no-float", action="store_true", help="without the float model, which takes 4 bytes a weight")
     parser.add_argument("--golden", type=text, metavar="FILE", help="compare with the hashes in a file")
@@ -121,6 +131,7 @@ def add_parser(sub: Subparsers) -> None:
         "--weights", type=text, metavar="DIR", help="with --model: directory of safetensors instead of its own"
     )
     parser.add_argument("--threads", type=positive, metavar="N", help="threads of the engines (default: all cores)")
+    add_waves(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -133,9 +144,11 @@ def run(args: argparse.Namespace) -> int:
     texts = read_documents(artifact, Path(args.ppl), args.ppl_tokens) if args.ppl else []
     original = _original(args, artifact) if texts else None
     yardstick = None if args.no_float else floats.quantised_session(artifact)
-    with Lockstep(artifact, engines, args.threads) as lockstep:
-        prompt = sample_prompt(lockstep.fastest, max(*lengths, GOLDEN_PROMPT, CHUNKED_PROMPT))
-        agreement = _compare(lockstep, yardstick, prompt, lengths, args.tokens)
+    waves = waves_of(args, engines)
+    with Lockstep(artifact, engines, args.threads, waves, args.all_memory) as lockstep:
+        chunked = min(CHUNKED_PROMPT, max(lengths)) if args.prompts else CHUNKED_PROMPT
+        prompt = sample_prompt(lockstep.fastest, max(*lengths, GOLDEN_PROMPT, chunked))
+        agreement = _compare(lockstep, yardstick, prompt, lengths, args.tokens, chunked)
         golden = _golden(args, artifact, lockstep, prompt[: max(lengths)])
         ppl = _perplexities(lockstep.fastest, yardstick, original, texts) if texts and yardstick else None
         report = _report(lockstep, agreement, golden, ppl)
@@ -189,10 +202,11 @@ def sample_prompt(session: Session, length: int) -> list[int]:
 
 
 def _compare(
-    lockstep: Lockstep, yardstick: floats.FloatSession | None, prompt: list[int], lengths: Sequence[int], tokens: int
-) -> Agreement:
+    lockstep: Lockstep, yardstick: floats.FloatSession | None, prompt: list[int], lengths: Sequence[int], tokens: int,
+    chunked: int,
+) -> Agreement:  # fmt: skip
     agreement = Agreement()
-    chunkings = _chunkings(min(CHUNKED_PROMPT, len(prompt)), lockstep.first.model.chunk)
+    chunkings = _chunkings(min(chunked, len(prompt)), lockstep.first.model.chunk)
     with progress("comparing", len(lengths) * (tokens + 1) + len(chunkings)) as bar:
         for length in lengths:
             engine, ids = _case(lockstep, prompt[:length], tokens, bar)

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <vector>
 
 #include "abi/misuse.h"
@@ -14,8 +15,9 @@ using abi::Misuse;
 
 namespace {
 
-constexpr uint64_t kPiece = 10000;          // cycles between looks at the stop
-constexpr uint64_t kControl = 100'000'000;  // cycles that CONTROL may take, a reset while a command runs
+constexpr uint64_t kPiece = 10000;   // cycles between looks at the stop
+constexpr uint64_t kReset = 50'000;  // cycles that engines have to end what they run
+constexpr const char* kTrace = "?trace=";
 
 uint64_t number(const std::string& name, const std::string& value, uint64_t most) {
     char* end = nullptr;
@@ -27,10 +29,62 @@ uint64_t number(const std::string& name, const std::string& value, uint64_t most
     return result;
 }
 
+// The part of a URL behind `mark`, cut off from it; empty where there is none.
+std::string cut(std::string& text, const char* mark) {
+    const size_t at = text.find(mark);
+    if (at == std::string::npos) return "";
+    const std::string rest = text.substr(at + std::strlen(mark));
+    text.resize(at);
+    return rest;
+}
+
+std::string library_path(std::string rest) {
+    cut(rest, kTrace);
+    return rest;
+}
+
 }  // namespace
 
-Core::Core(const std::string& path, const dlavm_config& config)
-    : config_(config), memory_(config), library_(path), model_(nullptr) {
+// Notices a core that neither counts a command nor moves a beat any more.
+class Core::Watch {
+  public:
+    explicit Watch(Core& core) : core_(core), seen_(activity()) {}
+
+    // Throws Misuse, after the core was reset from outside, once it has done nothing for too long.
+    void passed(uint64_t cycles, const char* call) {
+        idle_ += cycles;
+        if (idle_ < core_.idle_cycles_ && idle_ < next_) return;
+        const uint64_t now = activity();
+        if (now != seen_) idle_ = 0;
+        seen_ = now;
+        next_ = idle_ + kPiece;
+        if (idle_ < core_.idle_cycles_) return;
+        const uint64_t commands = core_.pair(isa::kRegCommands);
+        core_.library_.restart(core_.model_);
+        core_.started_ = false;
+        throw Misuse{
+            DLAVM_SYSTEM,
+            format("%s: the core hangs: no command and no beat of memory for %llu cycles, "
+                   "after %llu commands; it was reset",
+                   call, static_cast<unsigned long long>(idle_), static_cast<unsigned long long>(commands))};
+    }
+
+  private:
+    uint64_t activity() const {
+        uint64_t sum = core_.pair(isa::kRegCommands);
+        for (uint32_t i = 0; i < core_.channels_; ++i) {
+            const dlavm_rtl_traffic traffic = core_.library_.traffic_of(core_.model_, i);
+            sum += traffic.read_beats + traffic.written_beats;
+        }
+        return sum;
+    }
+
+    Core& core_;
+    uint64_t seen_, idle_ = 0, next_ = kPiece;
+};
+
+Core::Core(const std::string& rest, const dlavm_config& config)
+    : config_(config), memory_(config), library_(library_path(rest)), model_(nullptr) {
     std::vector<dlavm_rtl_channel> channels;
     for (const sim::Space& space : memory_.spaces()) {
         if (space.port_bytes != config.memories[0].port_bytes)
@@ -38,10 +92,38 @@ Core::Core(const std::string& path, const dlavm_config& config)
         for (uint32_t c = 0; c < space.channels; ++c)
             channels.push_back({space.channel(c), space.channel_bytes});
     }
-    model_ =
-        library_.open(channels.data(), static_cast<uint32_t>(channels.size()), config.memories[0].port_bytes);
+    channels_ = static_cast<uint32_t>(channels.size());
+    std::string path = rest;
+    const std::string waves = cut(path, kTrace);
+    model_ = library_.open(channels.data(), channels_, config.memories[0].port_bytes);
     if (model_ == nullptr)
         throw Misuse{DLAVM_BAD_ARGUMENT, "open: rtl: " + path + ": built for a board with other memory"};
+    try {
+        if (path != rest) open_waves(waves);
+    } catch (...) {
+        library_.close(model_);
+        throw;
+    }
+}
+
+// `text`: what follows `?trace=`.
+void Core::open_waves(const std::string& text) {
+    std::string file = text;
+    const std::string cycles = cut(file, "&cycles=");
+    char* colon = nullptr;
+    char* end = nullptr;
+    const unsigned long long first = std::strtoull(cycles.c_str(), &colon, 10);
+    const unsigned long long last = *colon == ':' ? std::strtoull(colon + 1, &end, 10) : 0;
+    if (file.empty() || cycles[0] == ':' || cycles.find_first_not_of("0123456789:") != std::string::npos ||
+        end == nullptr || *end != 0 || first >= last) {
+        throw Misuse{
+            DLAVM_BAD_ARGUMENT,
+            format("open: rtl: expected ?trace=FILE&cycles=A:B with A below B, got '%.80s'", text.c_str())};
+    }
+    const int status = library_.trace(model_, file.c_str(), first, last);
+    if (status == 1)
+        throw Misuse{DLAVM_BAD_ARGUMENT, "open: rtl: the library was built without waves, got trace=" + file};
+    if (status != 0) throw Misuse{DLAVM_SYSTEM, "open: rtl: trace: " + file + ": cannot be written"};
 }
 
 Core::~Core() { library_.close(model_); }
@@ -56,16 +138,18 @@ void Core::set_option(const std::string& name, const std::string& value) {
         if (const char* wrong = library_.set_timing(model_, value.c_str()))
             throw Misuse{DLAVM_BAD_ARGUMENT, format("option timing: %s", wrong)};
     } else if (name == "stalls") {
-        timing_.stalls = static_cast<uint32_t>(number(name, value, 999));
+        timing_.stalls = static_cast<uint32_t>(number(name, value, 1000));
     } else if (name == "seed") {
         timing_.seed = number(name, value, UINT32_MAX);
     } else if (name == "fault") {
         timing_.fault = value == "none" ? DLAVM_RTL_NO_FAULT : number(name, value, uint64_t{1} << 60);
     } else if (name == "max_cycles") {
         max_cycles_ = number(name, value, uint64_t{1} << 60);
+    } else if (name == "idle_cycles") {
+        idle_cycles_ = number(name, value, uint64_t{1} << 60);
     } else if (name != "threads") {  // a Verilated core has one, whatever is asked for
         throw Misuse{DLAVM_NOT_FOUND, format("option: a Verilated core has latency, timing, stalls, seed, "
-                                             "fault and max_cycles, got '%.40s'",
+                                             "fault, max_cycles and idle_cycles, got '%.40s'",
                                              name.c_str())};
     }
     library_.set_memory(model_, &timing_);
@@ -97,14 +181,27 @@ int Core::csr_write(uint32_t offset, uint32_t value, std::string& error) {
         started_ = false;
         return ends("LAUNCH") ? result("LAUNCH", error) : 0;
     }
-    if (offset != isa::kRegControl) return 0;
-    for (uint64_t cycles = 0; library_.read(model_, offset) != 0;) {
-        cycles += library_.run(model_, 64) + 1;
-        if (cycles > kControl) throw Misuse{DLAVM_SYSTEM, "CONTROL: the core does not take it"};
-    }
-    started_ = (value & abi::kStart) != 0;
-    if ((value & abi::kReset) != 0) stop_ = false;
+    if (offset == isa::kRegControl) control(value);
     return 0;
+}
+
+// Waits until the core has taken a start or a reset.
+void Core::control(uint32_t value) {
+    const bool reset = (value & abi::kReset) != 0;
+    started_ = (value & abi::kStart) != 0;
+    if (reset) stop_ = false;
+    Watch watch(*this);
+    for (uint64_t cycles = 0; !stop_ && library_.read(model_, isa::kRegControl) != 0;) {
+        const uint64_t passed = library_.run(model_, 64) + 1;
+        cycles += passed;
+        watch.passed(passed, "CONTROL");
+        if (!reset || cycles < kReset) continue;
+        library_.restart(model_);
+        throw Misuse{DLAVM_SYSTEM,
+                     format("CONTROL: the core did not end what it runs within %llu cycles; it was "
+                            "reset from outside",
+                            static_cast<unsigned long long>(cycles))};
+    }
 }
 
 int Core::run(uint64_t max_commands, uint64_t& executed, std::string& error) {
@@ -122,8 +219,9 @@ int Core::run(uint64_t max_commands, uint64_t& executed, std::string& error) {
     return result("run", error);
 }
 
-// Clocks the core to the end of what it was told to do. False: it was stopped before.
+// Clocks the core to the end of what it was told to do. False: another thread stopped it.
 bool Core::ends(const char* call) {
+    Watch watch(*this);
     for (uint64_t cycles = 0; !stop_;) {
         const uint64_t piece = std::min(kPiece, max_cycles_ - cycles);
         const uint64_t passed = library_.run(model_, piece);
@@ -132,6 +230,7 @@ bool Core::ends(const char* call) {
         if (cycles == max_cycles_)
             throw Misuse{DLAVM_SYSTEM, format("%s: the core did not finish within %llu cycles", call,
                                               static_cast<unsigned long long>(cycles))};
+        watch.passed(passed, call);
     }
     return false;
 }

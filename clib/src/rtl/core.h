@@ -13,8 +13,9 @@ namespace dlavm::rtl {
 
 class Core final : public abi::Engine {
   public:
-    // `path`: the shared library. Throws Misuse where it is none, or one for another target or board.
-    Core(const std::string& path, const dlavm_config& config);
+    // `rest`: the shared library, and with `?trace=FILE&cycles=A:B` a file for its waves. Throws Misuse where
+    // it is none, or one for another target or board, or cannot write waves.
+    Core(const std::string& rest, const dlavm_config& config);
     ~Core() override;
     Core(const Core&) = delete;
     Core& operator=(const Core&) = delete;
@@ -31,6 +32,10 @@ class Core final : public abi::Engine {
     void request_stop() noexcept override { stop_ = true; }
 
   private:
+    class Watch;
+
+    void open_waves(const std::string& text);
+    void control(uint32_t value);
     uint64_t pair(uint32_t offset) const;
     bool ends(const char* call);
     int result(const char* call, std::string& error) const;
@@ -39,8 +44,9 @@ class Core final : public abi::Engine {
     sim::Memory memory_;
     Library library_;
     dlavm_rtl_model* model_;
+    uint32_t channels_ = 0;
     dlavm_rtl_memory timing_{DLAVM_RTL_BOARD_TIMING, 0, 1, DLAVM_RTL_NO_FAULT};
-    uint64_t max_cycles_ = uint64_t{1} << 40;
+    uint64_t max_cycles_ = uint64_t{1} << 40, idle_cycles_ = 200'000;
     bool started_ = false;           // by CONTROL, and its run() has not returned yet
     std::atomic<bool> stop_{false};  // until the reset that follows
 };

@@ -35,6 +35,9 @@ Library::Library(const std::string& path)
         find("dlavm_rtl_read", read);
         find("dlavm_rtl_write", write);
         find("dlavm_rtl_run", run);
+        find("dlavm_rtl_restart", restart);
+        find("dlavm_rtl_trace", trace);
+        find("dlavm_rtl_traffic_of", traffic_of);
     } catch (...) {
         dlclose(handle_);
         throw;

@@ -21,6 +21,9 @@ class Library {
     decltype(&dlavm_rtl_read) read;
     decltype(&dlavm_rtl_write) write;
     decltype(&dlavm_rtl_run) run;
+    decltype(&dlavm_rtl_restart) restart;
+    decltype(&dlavm_rtl_trace) trace;
+    decltype(&dlavm_rtl_traffic_of) traffic_of;
 
   private:
     template <class Function>

@@ -14,6 +14,7 @@
 #include "timing/channel.h"
 #include "timing/parameters.h"
 #include "verilated.h"
+#include "waves.h"
 
 namespace {
 
@@ -101,6 +102,7 @@ struct dlavm_rtl_model {
     dlavm_rtl_memory memory{DLAVM_RTL_BOARD_TIMING, 0, 1, DLAVM_RTL_NO_FAULT};
     uint64_t cycle = 0;
     std::string problem;
+    dlavm_rtl_waves waves;
 
     void clock();
     void count(Channel& channel, uint32_t index, bool read, bool written);
@@ -211,13 +213,21 @@ void dlavm_rtl_model::clock() {
         channels[i].waits = bit(top->m_r_valid_i, i) && !bit(top->m_r_ready_o, i);
     top->clk_i = 1;
     top->eval();
+    waves.edge(cycle, true);
     ++cycle;
     for (uint32_t i = 0; i < count; ++i) offer(channels[i], i);
     top->clk_i = 0;
     top->eval();
+    waves.edge(cycle - 1, false);
 }
 
 void dlavm_rtl_model::restart() {
+    for (Channel& channel : channels) {
+        channel.reads.clear();
+        channel.writes.clear();
+        channel.answers.clear();
+    }
+    top->s_aw_valid_i = top->s_w_valid_i = top->s_ar_valid_i = top->s_b_ready_i = top->s_r_ready_i = 0;
     top->rst_i = 1;
     for (uint64_t i = 0; i < kResetCycles; ++i) clock();
     top->rst_i = 0;
@@ -229,6 +239,7 @@ uint32_t dlavm_rtl_version(void) { return DLAVM_RTL_VERSION; }
 dlavm_rtl_model* dlavm_rtl_open(const dlavm_rtl_channel* channels, uint32_t count, uint32_t port_bytes) {
     if (count != DLAVM_RTL_CHANNELS || port_bytes != DLAVM_RTL_PORT_BYTES) return nullptr;
     auto model = std::make_unique<dlavm_rtl_model>();
+    dlavm_rtl_waves::prepare(model->context);
     model->top = std::make_unique<Vdlavm_top>(&model->context);
     model->port_bytes = port_bytes;
     for (uint32_t i = 0; i < count; ++i) model->channels.emplace_back(channels[i], kTimings[i], i + 1);
@@ -239,6 +250,7 @@ dlavm_rtl_model* dlavm_rtl_open(const dlavm_rtl_channel* channels, uint32_t coun
 
 void dlavm_rtl_close(dlavm_rtl_model* model) {
     if (model == nullptr) return;
+    model->waves.close();
     model->top->final();
     delete model;
 }
@@ -298,6 +310,12 @@ uint64_t dlavm_rtl_run(dlavm_rtl_model* model, uint64_t cycles) {
     const uint64_t begin = model->cycle;
     while (model->cycle - begin < cycles && model->top->busy_o) model->clock();
     return model->cycle - begin;
+}
+
+void dlavm_rtl_restart(dlavm_rtl_model* model) { model->restart(); }
+
+int dlavm_rtl_trace(dlavm_rtl_model* model, const char* path, uint64_t begin, uint64_t end) {
+    return model->waves.open(*model->top, path, begin, end);
 }
 
 dlavm_rtl_traffic dlavm_rtl_traffic_of(const dlavm_rtl_model* model, uint32_t channel) {

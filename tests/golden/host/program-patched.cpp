@@ -13,8 +13,7 @@ namespace {
 using Number = std::int64_t;
 using Words = std::vector<std::uint32_t>;
 
-constexpr std::uint32_t kStart = 1;             // CONTROL
-constexpr std::size_t kNone = std::size_t(-1);  // no stream is selected
+constexpr std::uint32_t kStart = 1;  // CONTROL
 
 [[maybe_unused]] Number floor_div(Number a, Number b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
 [[maybe_unused]] Number floor_mod(Number a, Number b) { return a - floor_div(a, b) * b; }
@@ -82,10 +81,11 @@ void Program::start(const Bus& bus, const Arguments& a, const std::string& what)
                            static_cast<std::uint32_t>(stream->address / model::kAddressUnit),
                            "register PROGRAM");
         bus.write_register(model::kRegisterProgramWords, stream->words, "register PROGRAM_WORDS");
-        selected_ = index;
     }
+    selected_ = kNone;
     bus.write_register(model::kRegisterControl, kStart, what);
     bus.run(what);
+    selected_ = index;
 }
 
 }  // namespace host

@@ -39,9 +39,6 @@ constexpr std::array<Argument, 4> kArguments = {{
 void Program::load(const Bus& bus, const std::filesystem::path& artifact) {
     const auto words = read_words(artifact / kStream.file, kStream.words, kStream.crc32);
     bus.write(kStream.address, words.data(), 4 * words.size(), kStream.file);
-    bus.write_register(model::kRegisterProgram,
-                       static_cast<std::uint32_t>(kStream.address / model::kAddressUnit), "register PROGRAM");
-    bus.write_register(model::kRegisterProgramWords, kStream.words, "register PROGRAM_WORDS");
 }
 
 void Program::start(const Bus& bus, const Arguments& arguments, const std::string& what) {
@@ -51,8 +48,16 @@ void Program::start(const Bus& bus, const Arguments& arguments, const std::strin
             fail(argument.name, to_string(argument.low) + ".." + to_string(argument.high), to_string(value));
         bus.write_register(argument.offset, value, std::string("register ") + argument.name);
     }
+    if (selected_ == kNone) {
+        bus.write_register(model::kRegisterProgram,
+                           static_cast<std::uint32_t>(kStream.address / model::kAddressUnit),
+                           "register PROGRAM");
+        bus.write_register(model::kRegisterProgramWords, kStream.words, "register PROGRAM_WORDS");
+    }
+    selected_ = kNone;
     bus.write_register(model::kRegisterControl, kStart, what);
     bus.run(what);
+    selected_ = 0;
 }
 
 }  // namespace host

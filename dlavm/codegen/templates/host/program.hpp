@@ -27,8 +27,11 @@ class Program {
     void start(const Bus& bus, const Arguments& arguments, const std::string& what);
 
   private:
+    static constexpr std::size_t kNone = ~std::size_t{0};
+
     std::vector<std::vector<std::uint32_t>> streams_;  // with words that change from step to step
-    [[maybe_unused]] std::size_t selected_ = 0;        // of the streams, where there are several
+    // The stream that the device's registers name; none after a step that failed, as that may have reset it.
+    [[maybe_unused]] std::size_t selected_ = kNone;
 };
 
 }  // namespace host

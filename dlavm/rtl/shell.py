@@ -1,0 +1,112 @@
+"""Files that take the core to a board's tools: a top with the ports of each channel apart, and first constraints.
+
+Nothing here was run on a board; doc/hardware.md, "Taking it to a board", says what is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from dlavm.rtl.build import packages, rtl_dir
+from dlavm.rtl.model import ADDRESS_BITS, core_parameters
+from dlavm.support.errors import DlavmError
+from dlavm.target.spec import Memory, TargetSpec
+
+ID_BITS = 1
+# Name and bits of what a master drives beside an address, and of the AXI4-Lite slave.
+_ADDRESS = (("id", ID_BITS), ("addr", ADDRESS_BITS), ("len", 8), ("size", 3), ("burst", 2), ("lock", 1),
+                  ("cache", 4), ("prot", 3), ("qos", 4), ("valid", 1))
+_LITE_IN = (("awaddr", 12), ("awprot", 3), ("awvalid", 1), ("wdata", 32), ("wstrb", 4), ("wvalid", 1), ("bready", 1),
+            ("araddr", 12), ("arprot", 3), ("arvalid", 1), ("rready", 1))
+_LITE_OUT = (("awready", 1), ("wready", 1), ("bresp", 2), ("bvalid", 1), ("arready", 1), ("rdata", 32), ("rresp", 2),
+             ("rvalid", 1))
+
+
+def top_name(spec: TargetSpec) -> str:
+    """The module that `top_text` writes."""
+    return f"dlavm_{spec.name}_{spec.board.name}"
+
+
+def top_text(spec: TargetSpec) -> str:
+    """A module with ports `mNN_axi_*` for each channel and `s_axi_*`, around dlavm_shell with a target's parameters.
+
+    Raises DlavmError for a target or board that the core does not cover.
+    """
+    values = core_parameters(spec)
+    memories = list(spec.board.memories.values())
+    bases = [base for memory in memories for base in channel_bases(memory)]
+    wide = ", ".join(f"{ADDRESS_BITS}'h{base:x}" for base in reversed(bases))
+    parameters = [f"      .{name}({value})" for name, value in values.items()]
+    parameters.append(f"      .CHANNEL_BASE({{{wide}}})")
+    ports, connections = ["  input  logic aclk", "  input  logic aresetn", "  output logic busy"], list[str]()
+    for is_out, name, bits in _master_signals(memories[0].port_bytes):
+        names = [f"m{channel:02}_axi_{name}" for channel in range(len(bases))]
+        ports += [_port(is_out, bits, port) for port in names]
+        connections.append(f"      .m_axi_{name}({{{', '.join(reversed(names))}}})")
+    for is_out, table in ((False, _LITE_IN), (True, _LITE_OUT)):
+        ports += [_port(is_out, bits, f"s_axi_{name}") for name, bits in table]
+        connections += [f"      .s_axi_{name}" for name, _ in table]
+    lists = [",\n".join(lines) for lines in (ports, parameters, connections)]
+    return (f"// The core of {spec.name} on {spec.board.name}.\nmodule {top_name(spec)} (\n{lists[0]}\n);\n\n"
+            f"  dlavm_shell #(\n{lists[1]}\n  ) u_shell (\n      .aclk, .aresetn, .busy,\n{lists[2]});\n\nendmodule\n")
+
+
+def channel_bases(memory: Memory) -> list[int]:
+    """Where each channel begins: contiguous parts of the memory, as the device `xdma:` places bytes."""
+    pitch = memory.capacity // memory.channels
+    return [memory.base + channel * pitch for channel in range(memory.channels)]
+
+
+def constraints_text(spec: TargetSpec) -> str:
+    """Vivado constraints to begin with: the clock; what the board's own files must add is named, not guessed."""
+    board = spec.board
+    period = 1000 / board.clock_mhz
+    lines = [
+        f"# {spec.name} on {board.name}: {board.doc}",
+        "# To begin with: no run of a board's tools stands behind these lines. Pins and I/O standards are those of the",
+        "# board files; where a block design makes aclk and aresetn, the first line falls away.",
+        f"create_clock -name aclk -period {period:.3f} [get_ports aclk]",
+        "set_false_path -from [get_ports aresetn]",
+        "set_false_path -to [get_ports busy]",
+    ]
+    for name, memory in board.memories.items():
+        if memory.port_clock_mhz != board.clock_mhz:
+            lines.append(f"# {name}: ports of {memory.port_clock_mhz:g} MHz; between each and the core belongs an AXI")
+            lines.append("# clock converter, whose own constraints cover the crossing.")
+    return "\n".join(lines) + "\n"
+
+
+def write_shell(spec: TargetSpec, directory: Path) -> list[Path]:
+    """Writes the top, the constraints and `files.f`, which names every source in the order to be read; their paths.
+
+    Raises DlavmError where the core does not cover the target or board, or the directory cannot be written.
+    """
+    name = top_name(spec)
+    top = directory / f"{name}.sv"
+    modules = [path for path in sorted(rtl_dir().glob("*.sv")) if path not in packages()]
+    files = "".join(f"{path}\n" for path in [*packages(), *modules, top.absolute()])
+    texts = {top: top_text(spec), directory / f"{name}.xdc": constraints_text(spec), directory / "files.f": files}
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for path, text in texts.items():
+            path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise DlavmError(f"shell: {error.filename}: expected to be written, got {error.strerror!r}") from None
+    return list(texts)
+
+
+def _master_signals(port_bytes: int) -> Iterator[tuple[bool, str, int]]:
+    """Whether the core drives it, name and bits of every signal of an AXI4 channel."""
+    yield from ((True, f"aw{name}", bits) for name, bits in _ADDRESS)
+    yield False, "awready", 1
+    yield from ((True, "wdata", 8 * port_bytes), (True, "wstrb", port_bytes), (True, "wlast", 1), (True, "wvalid", 1))
+    yield from ((False, "wready", 1), (False, "bid", ID_BITS), (False, "bresp", 2), (False, "bvalid", 1))
+    yield True, "bready", 1
+    yield from ((True, f"ar{name}", bits) for name, bits in _ADDRESS)
+    yield from ((False, "arready", 1), (False, "rid", ID_BITS), (False, "rdata", 8 * port_bytes), (False, "rresp", 2))
+    yield from ((False, "rlast", 1), (False, "rvalid", 1), (True, "rready", 1))
+
+
+def _port(is_out: bool, bits: int, name: str) -> str:
+    return f"  {'output' if is_out else 'input '} logic {f'[{bits - 1}:0] ' if bits > 1 else ''}{name}"
