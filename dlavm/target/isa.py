@@ -118,6 +118,8 @@ def decode_header(spec: TargetSpec, words: list[int], at: int) -> Header:
         raise EncodingError("bad_length", f"word {at}: {command.name} has {length} words, {found}")
     if first >> 21 or (pred and not _predicated(spec, command)):
         raise EncodingError("reserved_bits", f"word {at}: {command.name}: reserved header bits are set")
+    if pred and pred >= spec.limits["scalar_registers"]:
+        raise EncodingError("field_range", f"word {at}: {command.name}: no scalar register {pred}")
     mask = words[at + 1] if spec.header_words == 2 else 0
     if mask & ~sum(1 << f.word for f in command.fields if f.dynamic):
         raise EncodingError("reserved_bits", f"{command.name}: indirect mask 0x{mask:x} names other than dynamic words")

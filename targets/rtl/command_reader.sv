@@ -67,6 +67,7 @@ module command_reader #(
       header_error = ERROR_BAD_LENGTH;
     else if (HEADER_WORDS != 0 && (word_i[31:21] != 0 || (word_i[20:16] != 0 && (!command.predicate || HEADER_WORDS < 2))))
       header_error = ERROR_RESERVED_BITS;
+    else if (HEADER_WORDS > 1 && 6'(word_i[20:16]) >= 6'(SCALARS)) header_error = ERROR_FIELD_RANGE;
   end
 
   assign indirect = mask_q[index_q];

@@ -2,7 +2,8 @@
 // without it.
 //
 // `execute_i` marks the cycle of a command, whose words are steady until `done_o`: the same cycle but for SCALAR.
-// With `done_o` come its error, or where the program goes on if that is not behind the command.
+// With `done_o` come its error, or where the program goes on if that is not behind the command. What is refused has
+// changed nothing.
 module control_flow #(
     parameter int unsigned UNITS = 2,
     parameter int unsigned SPACES = 1,
@@ -97,49 +98,60 @@ module control_flow #(
   logic [CALL_WIDTH-1:0] call_count_q;
   loop_t                 innermost;
   logic [31:0]           trips, again;
+  logic [4:0]            counter;  // register
   logic                  enters, repeats;
   assign innermost = loops_q[mem_pkg::index_width(LOOP_DEPTH)'(loop_count_q - LOOP_WIDTH'(1))];
   assign again     = innermost.index + 32'd1;
   assign trips     = word_i[LOOP_COUNT_WORD];
+  assign counter   = word_i[LOOP_RD_WORD][LOOP_RD_LSB+:LOOP_RD_BITS];
   assign enters    = !skip_i && $signed(trips) > 0;
   assign repeats   = again < innermost.count;
   assign nested_o  = loop_count_q != 0 || call_count_q != 0;
 
   // -- Commands -----------------------------------------------------------------------------------------------------
 
+  function automatic logic absent(input logic [4:0] register);
+    absent = 6'(register) >= 6'(SCALARS);
+  endfunction
+
+  error_e refusal;
+  assign refused = refusal != ERROR_NONE;
+
   always_comb begin
-    refused  = 1'b0;
+    refusal  = ERROR_NONE;
     jump_o   = 1'b0;
     target_o = next_i;
     case (opcode_i)
       OP_LOOP: begin
-        refused  = enters && loop_count_q == LOOP_WIDTH'(LOOP_DEPTH);
+        if (!skip_i && absent(counter)) refusal = ERROR_FIELD_RANGE;
+        else if (enters && loop_count_q == LOOP_WIDTH'(LOOP_DEPTH)) refusal = ERROR_STACK;
         jump_o   = !enters;
         target_o = next_i + 34'(word_i[LOOP_BODY_WORD]);
       end
       OP_ENDLOOP: begin
-        refused  = loop_count_q == 0;
+        if (loop_count_q == 0) refusal = ERROR_STACK;
         jump_o   = repeats;
         target_o = innermost.body;
       end
       OP_CALL: begin
-        refused  = call_count_q == CALL_WIDTH'(CALL_DEPTH);
+        if (call_count_q == CALL_WIDTH'(CALL_DEPTH)) refusal = ERROR_STACK;
         jump_o   = 1'b1;
         target_o = 34'(word_i[CALL_TARGET_WORD]);
       end
       OP_RET: begin
-        refused  = call_count_q == 0;
+        if (call_count_q == 0) refusal = ERROR_STACK;
         jump_o   = 1'b1;
         target_o = calls_q[mem_pkg::index_width(CALL_DEPTH)'(call_count_q - CALL_WIDTH'(1))];
       end
-      default: refused = loads && !load_in_memory;  // SCALAR
+      default:  // SCALAR
+        if (absent(rd) || absent(ra)) refusal = ERROR_FIELD_RANGE;
+        else if (loads && !load_in_memory) refusal = ERROR_BAD_ADDRESS;
     endcase
   end
 
   always_comb begin
-    error_o = ERROR_NONE;
+    error_o = execute_i ? refusal : ERROR_NONE;
     done_o  = execute_i && (opcode_i != OP_SCALAR || refused);
-    if (execute_i && refused) error_o = (opcode_i == OP_SCALAR) ? ERROR_BAD_ADDRESS : ERROR_STACK;
     if (state_q == ALU) begin
       done_o = alu_done;
       if (alu_error) error_o = ERROR_SCALAR;
@@ -158,9 +170,9 @@ module control_flow #(
     case (opcode_i)
       OP_LOOP: if (enters) begin
         loops_q[mem_pkg::index_width(LOOP_DEPTH)'(loop_count_q)] <=
-            '{next_i, word_i[LOOP_RD_WORD][LOOP_RD_LSB+:LOOP_RD_BITS], trips, 32'd0};
+            '{next_i, counter, trips, 32'd0};
         loop_count_q <= loop_count_q + LOOP_WIDTH'(1);
-        set_scalar(word_i[LOOP_RD_WORD][LOOP_RD_LSB+:LOOP_RD_BITS], '0);
+        set_scalar(counter, '0);
       end
       OP_ENDLOOP: if (repeats) begin
         loops_q[mem_pkg::index_width(LOOP_DEPTH)'(loop_count_q - LOOP_WIDTH'(1))].index <= again;

@@ -145,7 +145,7 @@ module front_end #(
   logic [4:0]  sem;
   engine_e     sem_engine;
   logic [31:0] ticket;
-  logic        deadlock;
+  logic        absent, deadlock;  // of the semaphore
 
   operand_check #(.UNITS(UNITS), .SPACES(SPACES), .BASE(BASE), .CAPACITY(CAPACITY)) u_check (
       .clk_i, .rst_i, .start_i(state_q == EXECUTE && command.on_engine && !skip), .opcode_i(opcode), .word_i(words),
@@ -171,6 +171,7 @@ module front_end #(
 
   if (ORDERED) begin : g_semaphores
     logic [SEMAPHORES-1:0][31:0] signals_q, waits_q;  // put into queues since the start
+    assign absent   = 6'(sem) >= 6'(SEMAPHORES);
     assign ticket   = waits_q[sem];
     assign deadlock = signals_q[sem] == waits_q[sem];
     always_ff @(posedge clk_i) begin
@@ -182,6 +183,7 @@ module front_end #(
       end
     end
   end else begin : g_no_semaphores
+    assign absent   = 1'b0;
     assign ticket   = '0;
     assign deadlock = 1'b0;
   end
@@ -264,6 +266,7 @@ module front_end #(
 
   task automatic execute();
     if (command.on_engine) state_q <= CHECK;
+    else if (opcode inside {OP_SIGNAL, OP_WAIT} && absent) fail(ERROR_FIELD_RANGE);
     else if (opcode == OP_WAIT && deadlock) fail(ERROR_DEADLOCK);
     else if (opcode inside {OP_SIGNAL, OP_WAIT}) state_q <= PUSH;
     else if (opcode == OP_END && nested) fail(ERROR_STACK);

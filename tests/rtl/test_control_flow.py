@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -161,3 +162,32 @@ def test_semaphores_order_the_engines(core: NativeDevice) -> None:
     for latency in (1, 90):
         core.set_option("latency", latency)
         check_same(core, case, f"latency {latency}")
+
+
+FEW = replace(V3, limits={**V3.limits, "scalar_registers": 20, "semaphores": 9, "loop_depth": 3, "call_depth": 2})
+ABSENT: dict[str, tuple[Instr, str]] = {  # a command, and what comes of it
+    "last register": (Instr("SCALAR", {"fn": FN["mov"], "rd": 19, "ra": 19, "b": 7}), "none"),
+    "destination": (Instr("SCALAR", {"fn": FN["mov"], "rd": 20, "b": 7}), "field_range"),
+    "operand before division by zero": (Instr("SCALAR", {"fn": FN["div"], "rd": 1, "ra": 31}), "field_range"),
+    "predicate": (Instr("SCALAR", {"fn": FN["mov"], "rd": 1}, 20), "field_range"),
+    "indirect word": (Instr("SCALAR", {"fn": FN["mov"], "rd": 1, "b": SReg(20)}), "field_range"),
+    "loop variable": (Instr("LOOP", {"rd": 25, "count": 0}), "field_range"),
+    "loop variable of a skipped loop": (Instr("LOOP", {"rd": 25, "count": 3}, 1), "none"),
+    "last semaphore": (Instr("SIGNAL", {"engine": 1, "sem": 8}), "none"),
+    "semaphore": (Instr("SIGNAL", {"engine": 1, "sem": 9}), "field_range"),
+    "semaphore before a deadlock": (Instr("WAIT", {"engine": 1, "sem": 30}), "field_range"),
+    "loops": (Instr("LOOP", {"rd": 1, "count": 2}), "stack"),
+}
+
+
+@pytest.mark.slow
+def test_a_target_with_fewer_registers() -> None:
+    """Limits that are no powers of two: what is not there is refused, with the same error everywhere."""
+    for core in cores.opened(FEW):
+        with NativeDevice(FEW) as native:
+            for name, (instr, code) in ABSENT.items():
+                case = flow_case([instr] * 4)
+                want = outcome(ReferenceDevice(FEW), case, spec=FEW)
+                assert want[0] == code, name
+                assert outcome(native, case, spec=FEW) == want, name
+                assert outcome(core, case, None, FEW) == want, name

@@ -26,6 +26,7 @@ WORD = 0xFFFFFFFF
 START, RESET = 1, 2
 DONE, ERROR = 2, 4
 MAX_COMMAND_WORDS = 40
+NUMBERED = {"rd": "scalar_registers", "ra": "scalar_registers", "sem": "semaphores"}  # fields of the front end
 
 
 class StoppedError(Exception):
@@ -218,8 +219,12 @@ class ReferenceDevice:
     def _execute(self, instr: Instr, at: int) -> None:
         if instr.op in self._engine_ops:
             self._execute_engine(instr, at)
-        else:
-            getattr(self, "_do_" + instr.op.lower())({n: self._value(instr, n) for n in instr.fields}, at)
+            return
+        fields = {n: self._value(instr, n) for n in instr.fields}
+        for name, limit in NUMBERED.items():
+            if fields.get(name, 0) >= max(1, self._spec.limits[limit]):
+                raise StoppedError("field_range", f"word {at}: {instr.op}.{name}: {fields[name]} is not there")
+        getattr(self, "_do_" + instr.op.lower())(fields, at)
 
     def _execute_engine(self, instr: Instr, at: int) -> None:
         fields = {}
