@@ -17,6 +17,7 @@ from dlavm.sim.reference import ReferenceDevice
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec, load_target
 from tests.conftest import examples
+from tests.ops.coverage import covering_cases
 from tests.ops.programs import MAKERS, PROGRAM, USED, Case, random_case
 
 
@@ -72,6 +73,14 @@ def test_a_maker_and_a_meaning_for_each_engine_command() -> None:
     beyond = replace(spec, commands={**spec.commands, "WARP": replace(spec.commands["COPY"], name="WARP", opcode=0x7F)})
     with pytest.raises(DlavmError, match="expected a meaning of every command of v3, got none of WARP"):
         ReferenceDevice(beyond)
+
+
+def test_every_value_of_every_field() -> None:
+    """All of the instruction set on both engines, exponents past their limits too."""
+    spec = load_target("v3", "nano")
+    with NativeDevice(spec) as native:
+        for _, case in covering_cases(spec):
+            compare_stepwise(spec, native, case)
 
 
 @pytest.mark.parametrize("simd", ["portable", "avx2", "avx512"])
