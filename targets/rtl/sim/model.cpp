@@ -184,7 +184,7 @@ dlavm_rtl_model* dlavm_rtl_open(const dlavm_rtl_channel* channels, uint32_t coun
     if (count != DLAVM_RTL_CHANNELS || port_bytes != DLAVM_RTL_PORT_BYTES) return nullptr;
     auto model = std::make_unique<dlavm_rtl_model>();
     model->top = std::make_unique<Vdlavm_top>(&model->context);
-    model->port_bytes = port_bytes;
+    model->port_bytes = DLAVM_RTL_AXI_BYTES;  // of the core; `port_bytes` is the board's
     for (uint32_t i = 0; i < count; ++i)
         model->channels.push_back({channels[i], i + 1, {}, {}, {}, {}, false});
     model->top->eval();
