@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dlavm.rtl.build import make_variables, missing_tools, packages, rtl_dir, verilator_env
+from dlavm.rtl.sizes import sizes
 from dlavm.support.errors import DlavmError
 from dlavm.support.paths import data_root
 from dlavm.support.progress import progress
 from dlavm.target.memory_timing import FIELDS
-from dlavm.target.spec import ADDRESS_UNIT, Memory, TargetSpec
+from dlavm.target.spec import Memory, TargetSpec
 
 TOP = "dlavm_top"
 LIBRARY = "libdlavm_rtl.so"
@@ -61,27 +62,23 @@ def _build_into(target: Path, spec: TargetSpec, top: str, extra: Sequence[Path],
 def top_text(spec: TargetSpec) -> str:
     """A module that gives the core the parameters of a target on its board.
 
-    Raises DlavmError for a board with ports of several widths.
+    Raises DlavmError for a board whose memories do not fit each other.
     """
     values = core_parameters(spec)
     memories = list(spec.board.memories.values())
     body = ",\n".join(f"      .{name}({value})" for name, value in values.items())
-    ports_text = _ports(sum(m.channels for m in memories), memories[0].port_bytes)
+    ports_text = _ports(sum(m.channels for m in memories), sizes(spec).port_bytes)
     return f"module {TOP} (\n{ports_text}\n);\n  dlavm_core #(\n{body}\n  ) u_core (.*);\nendmodule\n"
 
 
 def core_parameters(spec: TargetSpec) -> dict[str, str]:
     """Parameters of dlavm_core, but those of its own buffers. Raises DlavmError as `top_text` does."""
     memories = list(spec.board.memories.values())
-    ports = {m.port_bytes for m in memories}
-    if len(ports) != 1:
-        name = spec.board.name
-        raise DlavmError(f"rtl: expected a board with ports of one width, got {sorted(ports)} bytes on {name}")
     return _parameters(spec, memories)
 
 
 def _parameters(spec: TargetSpec, memories: Sequence[Memory]) -> dict[str, str]:
-    limits, board = spec.limits, spec.board
+    limits, board, size = spec.limits, spec.board, sizes(spec)
 
     def each(bits: int, values: Sequence[int]) -> str:
         return "{" + ", ".join(f"{bits}'h{v:x}" for v in reversed(values)) + "}"
@@ -91,17 +88,23 @@ def _parameters(spec: TargetSpec, memories: Sequence[Memory]) -> dict[str, str]:
         "ID": f"32'h{spec.hash[:8]}",
         "OPCODES": f"256'h{opcodes:x}",
         "WEIGHT_FORMATS": f"32'h{spec.weight_format_mask:x}",
-        "UNITS": str(max(m.beat_row for m in memories) // ADDRESS_UNIT),
-        "PORT_BYTES": str(memories[0].port_bytes),
+        "UNITS": str(size.units),
+        "ROW_UNITS": str(size.row_units),
+        "HALVES": str(size.halves),
+        "PORT_BYTES": str(size.port_bytes),
         "SPACES": str(len(memories)),
         "BASE": each(ADDRESS_BITS, [m.base for m in memories]),
         "CAPACITY": each(ADDRESS_BITS, [m.capacity for m in memories]),
         "SPACE_CHANNELS": each(8, [m.channels for m in memories]),
+        "SPACE_STRIPE": each(16, [m.port_bytes for m in memories]),
+        "WEIGHT_SPACE": str(memories.index(spec.space("weights"))),
         "CHANNELS": str(sum(m.channels for m in memories)),
-        "LANES": str(board.vector_lanes),
+        "CLIENT_ROWS": str(size.client_rows),
+        "LANES": str(size.lanes),
         "ACTIVATION_ELEMENTS": str(board.activation_elements),
         "ACCUMULATORS": str(board.accumulators),
         "HEADER_WORDS": str(spec.header_words),
+        "ROWS_MOST": str(size.rows_most),
         "SCALARS": str(limits["scalar_registers"]),
         "SEMAPHORES": str(limits["semaphores"]),
         "LOOP_DEPTH": str(limits["loop_depth"]),
@@ -148,7 +151,7 @@ def _timing_text(spec: TargetSpec) -> str:
     """A header with the timing of each channel."""
     rows = []
     for memory in spec.board.memories.values():
-        figures = memory.timing.channel(spec.board.clock_mhz, memory.port_bytes)
+        figures = memory.timing.channel(spec.board.clock_mhz, sizes(spec).port_bytes)
         rows += [f"    {{{', '.join(str(figures[name]) for name in FIELDS)}}},"] * memory.channels
     body = "\n".join(rows)
     return f"""#pragma once
@@ -181,7 +184,8 @@ def _command(spec: TargetSpec, directory: Path, extra: Sequence[Path], waves: bo
     copy of what it shares with libdlavm."""
     memories = spec.board.memories.values()
     defines = {"DLAVM_RTL_CHANNELS": sum(m.channels for m in memories),
-               "DLAVM_RTL_PORT_BYTES": next(iter(memories)).port_bytes}
+               "DLAVM_RTL_PORT_BYTES": next(iter(memories)).port_bytes,
+               "DLAVM_RTL_AXI_BYTES": sizes(spec).port_bytes}
     includes = [_clib() / "include", _clib() / "src", rtl_dir() / "sim", directory]
     cflags = ["-fPIC", "-std=c++17", *(f"-I{path}" for path in includes),
               *(f"-D{name}={value}" for name, value in defines.items())]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dlavm.rtl.build import packages, rtl_dir
 from dlavm.rtl.model import ADDRESS_BITS, core_parameters
+from dlavm.rtl.sizes import sizes
 from dlavm.support.errors import DlavmError
 from dlavm.target.spec import Memory, TargetSpec
 
@@ -40,7 +41,7 @@ def top_text(spec: TargetSpec) -> str:
     parameters = [f"      .{name}({value})" for name, value in values.items()]
     parameters.append(f"      .CHANNEL_BASE({{{wide}}})")
     ports, connections = ["  input  logic aclk", "  input  logic aresetn", "  output logic busy"], list[str]()
-    for is_out, name, bits in _master_signals(memories[0].port_bytes):
+    for is_out, name, bits in _master_signals(sizes(spec).port_bytes):
         names = [f"m{channel:02}_axi_{name}" for channel in range(len(bases))]
         ports += [_port(is_out, bits, port) for port in names]
         connections.append(f"      .m_axi_{name}({{{', '.join(reversed(names))}}})")

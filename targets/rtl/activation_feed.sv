@@ -1,18 +1,27 @@
-// The activation buffer, and the order in which everything is multiplied. For each unit in the unit buffer and each
-// pair of rows of src (tokens) it reads two blocks, quantises them and offers them as the operand of one block product.
+// The order in which everything is multiplied. For each unit in the unit buffer and each pair of rows of src (tokens) it
+// reads two blocks of the activation buffer, quantises them and offers them as the operand of one block product.
 //
 //   packed weights, keys   for each row tile, for each block of 32 k, for each pair
 //   values                 for each block of 32 tokens, for each row tile, for each pair
 //
 // so `outer` counts tiles and `inner` blocks of a tile, or the other way round; only sums over `outer` (values) or
 // `inner` (else) are sums along k. An unpaired token goes with one of zeros.
+//
+// Values have exponents of their own for each 32 columns: P is quantised for each such part of a tile, and an operand
+// has a set of mantissas for each. Otherwise all sets are the same.
 module activation_feed #(
     parameter int unsigned UNITS = 2,
     parameter int unsigned ENTRIES = 256,
     parameter int unsigned GROUP_WIDTH = 8,
     parameter int unsigned SLOT_WIDTH = 3,
+    parameter int unsigned TILE = 16,           // rows
     localparam int unsigned ENTRY_WIDTH = $clog2(ENTRIES),
-    localparam int unsigned PARTS = 4 / UNITS,  // beats of a block; row tiles of a block of values
+    localparam int unsigned PARTS = (TILE < 32) ? 32 / TILE : 1,  // row tiles of a block of values
+    localparam int unsigned SETS = (TILE > 32) ? TILE / 32 : 1,   // blocks of values in a row tile
+    localparam int unsigned SET_WIDTH = mem_pkg::index_width(SETS),
+    localparam int unsigned POWER_WIDTH = $clog2(SETS) + SLOT_WIDTH,
+    localparam int unsigned PIECE_WIDTH = mem_pkg::index_width((UNITS < 4) ? 4 / UNITS : 1),
+    localparam int unsigned BLOCKS_WIDTH = $clog2((UNITS > 4) ? UNITS / 4 : 1) + 1,
     localparam int unsigned DEPTH = 4           // operands under way
 ) (
     input  logic                         clk_i,
@@ -29,25 +38,28 @@ module activation_feed #(
     input  logic [23:0]                  outer_i,
     input  logic [23:0]                  inner_i,
     input  logic [23:0]                  result_tiles_i,  // values: tiles of n; those behind it are padding
+    input  logic [23:0]                  n_blocks_i,      // ceil(n / 32)
     input  logic [5:0]                   tail_i,          // elements of the last block along k, 1..32
     output logic                         idle_o,
     // activation_load
-    input  logic [PARTS-1:0]             write_i,
+    input  logic                         write_i,
+    input  logic [PIECE_WIDTH-1:0]       write_piece_i,
     input  logic [ENTRY_WIDTH-1:0]       write_entry_i,
+    input  logic [BLOCKS_WIDTH-1:0]      write_blocks_i,
     input  logic [UNITS*128-1:0]         write_data_i,
     input  logic                         set_done_i,
     output logic                         set_free_o,
-    // unit buffer; kv_unpack
+    // unit buffer; kv_unpack, kv_blocks
     input  logic [2:0]                   push_i,
-    input  logic                         exp_valid_i,
-    input  logic [2:0]                   exp_group_i,
+    input  logic [7:0]                   exp_valid_i,  // of four tokens each
     input  logic [SLOT_WIDTH-1:0]        exp_slot_i,
-    input  logic [3:0][7:0]              exp_i,
+    input  logic [SET_WIDTH-1:0]         exp_set_i,
+    input  logic [31:0][7:0]             exp_i,
     // the operand
     output logic                         valid_o,
     input  logic                         take_i,
-    output logic [1:0][31:0][11:0]       mantissa_o,
-    output logic [1:0][7:0]              exp_o,
+    output logic [SETS-1:0][1:0][31:0][11:0] mantissa_o,
+    output logic [SETS-1:0][1:0][7:0]    exp_o,
     output logic [1:0][17:0]             sum_o,
     output logic                         fresh_o,    // see matrix_control
     output logic                         load_o,
@@ -70,11 +82,16 @@ module activation_feed #(
   logic [SLOT_WIDTH:0]    units_q;
   logic [1:0]             sets_q;
   logic [2:0]             free_q;        // room for operands
-  logic                   issue, pair_done, unit_done, inner_last, outer_last, batch_last, lonely;
+  logic                   issue, pair_begin, pair_done, unit_done, inner_last, outer_last, batch_last, lonely;
+  logic [SET_WIDTH-1:0]   set_q;         // of the token
+  logic [23:0]            parts_left_q;  // values: blocks of 32 columns from this tile on
+  logic                   set_last;
 
-  assign issue      = active_q & (second_q | (units_q != 0 && sets_q != 0 && free_q != 0));
+  assign set_last   = ~values_i | (set_q == SET_WIDTH'(SETS - 1)) | (24'(set_q) + 24'd1 == parts_left_q);
+  assign pair_begin = ~second_q & (set_q == '0);
+  assign issue      = active_q & (~pair_begin | (units_q != 0 && sets_q != 0 && free_q != 0));
   assign lonely     = (row_q + 1'b1 >= rows_i);  // the pair has one token
-  assign pair_done  = issue & second_q;
+  assign pair_done  = issue & second_q & set_last;
   assign unit_done  = pair_done & (row_q + (ENTRY_WIDTH + 1)'(2) >= rows_i);
   assign inner_last = (inner_q + 24'd1 == inner_i);
   assign outer_last = (outer_q + 24'd1 == outer_i);
@@ -102,9 +119,14 @@ module activation_feed #(
       pair_q    <= '0;
       base_q    <= '0;
       slot_q    <= '0;
+      set_q     <= '0;
+      parts_left_q <= n_blocks_i;
     end else if (issue) begin
-      second_q <= ~second_q;
-      entry_q  <= entry_q + stride;
+      set_q <= set_last ? '0 : set_q + 1'b1;
+      if (set_last) begin
+        second_q <= ~second_q;
+        entry_q  <= entry_q + stride;
+      end
       if (pair_done) begin
         row_q  <= row_q + (ENTRY_WIDTH + 1)'(2);
         pair_q <= pair_q + 1'b1;
@@ -115,6 +137,7 @@ module activation_feed #(
         entry_q <= next_entry;
         slot_q  <= slot_q + 1'b1;
         inner_q <= inner_last ? '0 : inner_q + 24'd1;
+        parts_left_q <= inner_last ? n_blocks_i : parts_left_q - 24'(SETS);
         if (values_i || inner_last) base_q <= base_q + pair_q + 1'b1;
         if (inner_last) begin
           odd_set_q <= ~odd_set_q;
@@ -130,7 +153,7 @@ module activation_feed #(
     end
     units_q <= units_q + (SLOT_WIDTH + 1)'(push_i) - (SLOT_WIDTH + 1)'(unit_done);
     sets_q  <= sets_q + 2'(set_done_i) - 2'(set_free_o);
-    free_q  <= free_q - 3'(issue && !second_q) + 3'(take_i);
+    free_q  <= free_q - 3'(issue && pair_begin) + 3'(take_i);
     if (rst_i || start_i) begin
       units_q <= '0;
       sets_q  <= '0;
@@ -140,34 +163,25 @@ module activation_feed #(
   end
   assign idle_o = ~active_q & ~start_q & (free_q == 3'(DEPTH));
 
-  // The buffer: fp16 as read, a block an entry.
-  logic [31:0][15:0]        block;
-  logic [PARTS-1:0][UNITS*128-1:0] raw_q;
-  for (genvar p = 0; p < int'(PARTS); p++) begin : g_part
-    logic [UNITS*128-1:0] entries [ENTRIES];
-    always_ff @(posedge clk_i) begin
-      if (write_i[p]) entries[write_entry_i] <= write_data_i;
-      raw_q[p] <= entries[entry_q];
-    end
-  end
-
-  // Exponents of the tokens' values, by slot of the block's first unit.
+  // The block, and the exponents of the tokens' values, by slot of the block's first unit.
+  logic [31:0][15:0]     raw, block;
   logic [31:0][7:0]      power_q;
   logic [SLOT_WIDTH-1:0] first_slot;
+  activation_buffer #(.UNITS(UNITS), .ENTRIES(ENTRIES)) u_buffer (
+      .clk_i, .write_i, .piece_i(write_piece_i), .entry_i(write_entry_i), .blocks_i(write_blocks_i),
+      .data_i(write_data_i), .read_entry_i(entry_q), .block_o(raw));
   assign first_slot = slot_q & ~SLOT_WIDTH'(PARTS - 1);
   for (genvar g = 0; g < 8; g++) begin : g_power
-    logic [3:0][7:0] powers [2**SLOT_WIDTH];
+    logic [3:0][7:0] powers [SETS*2**SLOT_WIDTH];
     always_ff @(posedge clk_i) begin
-      if (exp_valid_i && exp_group_i == 3'(g)) powers[exp_slot_i] <= exp_i;
-      power_q[4*g+:4] <= values_i ? powers[first_slot] : '0;
+      if (exp_valid_i[g]) powers[POWER_WIDTH'({exp_set_i, exp_slot_i})] <= exp_i[4*g+:4];
+      power_q[4*g+:4] <= values_i ? powers[POWER_WIDTH'({set_q, first_slot})] : '0;
     end
   end
 
   // What lies past k, and the token that is none, is zero.
   logic [5:0]  count_q;
   logic        issued_q;
-  logic [31:0][15:0] raw;
-  assign raw = raw_q;
   always_ff @(posedge clk_i) begin
     issued_q <= ~rst_i & ~start_i & issue;
     count_q  <= (second_q && lonely) ? 6'd0 : (values_i ? outer_last : inner_last) ? tail_i : 6'd32;
@@ -182,6 +196,12 @@ module activation_feed #(
       .clk_i, .rst_i(rst_i | start_i), .eight_i, .valid_i(issued_q), .x_i(block), .power_i(power_q),
       .valid_o(quantized), .mantissa_o(mantissa), .exp_o(exp), .sum_o(sum));
 
+  // Which part of its operand a block is; it may serve all sets.
+  logic                 token, done;
+  logic [SET_WIDTH-1:0] set;
+  delay_line #(.WIDTH(2 + SET_WIDTH), .CYCLES(1 + fp_pkg::BLOCK_LATENCY)) u_beside_quantizer (
+      .clk_i, .value_i({second_q, pair_done, set_q}), .value_o({token, done, set}));
+
   // Operands wait; what they belong to was noted when they were issued.
   typedef struct packed {
     logic                   fresh;
@@ -193,20 +213,13 @@ module activation_feed #(
     logic [GROUP_WIDTH-1:0] group;
     logic [GROUP_WIDTH-1:0] held_group;
   } tag_t;
-  typedef struct packed {
-    logic [1:0][31:0][11:0] mantissa;
-    logic [1:0][7:0]        exp;
-    logic [1:0][17:0]       sum;
-  } operand_t;
-  tag_t     tags [DEPTH], tag, head_tag;
-  operand_t operands [DEPTH], operand, head;
+  tag_t       tags [DEPTH], tag, head_tag;
   logic [1:0] tag_in_q, in_q, out_q;
   logic [2:0] ready_q;
-  logic       have_first_q, first, last;
-  operand_t   first_q;
+  logic       first, last;
 
-  assign first           = values_i ? (outer_q == 0) : (inner_q == 0);
-  assign last            = values_i ? outer_last : inner_last;
+  assign first            = values_i ? (outer_q == 0) : (inner_q == 0);
+  assign last             = values_i ? outer_last : inner_last;
   assign tag.fresh        = first & ~acc_in_i;
   assign tag.load         = first & acc_in_i;
   assign tag.keep         = last & acc_out_i;
@@ -216,11 +229,21 @@ module activation_feed #(
   assign tag.group        = values_i ? base_q + pair_q : pair_q;
   assign tag.held_group   = base_q + pair_q;
 
-  always_comb begin
-    operand             = first_q;
-    operand.mantissa[1] = mantissa;
-    operand.exp[1]      = exp + 8'(unit_exponent_i);
-    operand.sum[1]      = sum;
+  for (genvar t = 0; t < 2; t++) begin : g_token
+    for (genvar s = 0; s < int'(SETS); s++) begin : g_set
+      logic [31:0][11:0] mantissas [DEPTH];
+      logic [7:0]        exps [DEPTH];
+      always_ff @(posedge clk_i)
+        if (quantized && token == 1'(t) && (!values_i || set == SET_WIDTH'(s))) begin
+          mantissas[in_q] <= mantissa;
+          exps[in_q]      <= exp + 8'(unit_exponent_i);
+        end
+      assign mantissa_o[s][t] = mantissas[out_q];
+      assign exp_o[s][t]      = exps[out_q];
+    end
+    logic [17:0] sums [DEPTH];
+    always_ff @(posedge clk_i) if (quantized && token == 1'(t)) sums[in_q] <= sum;
+    assign sum_o[t] = sums[out_q];
   end
 
   always_ff @(posedge clk_i) begin
@@ -228,31 +251,19 @@ module activation_feed #(
       tags[tag_in_q] <= tag;
       tag_in_q       <= tag_in_q + 2'd1;
     end
-    if (quantized) begin
-      have_first_q        <= ~have_first_q;
-      first_q.mantissa[0] <= mantissa;
-      first_q.exp[0]      <= exp + 8'(unit_exponent_i);
-      first_q.sum[0]      <= sum;
-      if (have_first_q) begin
-        operands[in_q] <= operand;
-        in_q           <= in_q + 2'd1;
-      end
-    end
+    if (quantized && done) in_q <= in_q + 2'd1;
     if (take_i) out_q <= out_q + 2'd1;
-    ready_q <= ready_q + 3'(quantized & have_first_q) - 3'(take_i);
+    ready_q <= ready_q + 3'(quantized & done) - 3'(take_i);
     if (rst_i || start_i) begin
-      tag_in_q     <= '0;
-      in_q         <= '0;
-      out_q        <= '0;
-      ready_q      <= '0;
-      have_first_q <= 1'b0;
+      tag_in_q <= '0;
+      in_q     <= '0;
+      out_q    <= '0;
+      ready_q  <= '0;
     end
   end
 
   assign valid_o  = (ready_q != 0);
-  assign head     = operands[out_q];
   assign head_tag = tags[out_q];
-  assign {mantissa_o, exp_o, sum_o} = head;
   assign {fresh_o, load_o, keep_o, result_o, release_o, slot_o, group_o, held_group_o} = head_tag;
 
 endmodule

@@ -1,13 +1,15 @@
-// Reads rows of src and puts their blocks of 32 into the activation buffer, row after row.
+// Reads rows of src and puts their blocks of 32 into the activation buffer, row after row: an entry for each block.
 //
 // The rows are loaded in sets: all of K for packed weights and keys, one set a batch; for values (where K counts tokens
 // and may be longer than the buffer) 32 k of all rows, one set for each block of 32 tokens, in the buffer's two halves
 // in turn. A set is loaded while one that the buffer has room for is still in use.
 module activation_load #(
-    parameter int unsigned UNITS = 2,     // 1, 2 or 4
+    parameter int unsigned UNITS = 2,     // 16 bytes each, of a beat
     parameter int unsigned ENTRIES = 256, // blocks of 32 that the activation buffer holds
     localparam int unsigned ENTRY_WIDTH = $clog2(ENTRIES),
-    localparam int unsigned PARTS = 4 / UNITS  // beats of a block
+    localparam int unsigned PIECES = (UNITS < 4) ? 4 / UNITS : 1,  // beats of a block
+    localparam int unsigned BANKS = (UNITS > 4) ? UNITS / 4 : 1,   // blocks of a beat
+    localparam int unsigned PIECE_WIDTH = mem_pkg::index_width(PIECES)
 ) (
     input  logic                   clk_i,
     input  logic                   rst_i,
@@ -21,6 +23,7 @@ module activation_load #(
     input  logic [11:0]            rows_i_i,   // inner rows
     input  logic [23:0]            rows_all_i, // all rows
     input  logic [23:0]            k_i,
+    input  logic [23:0]            k_blocks_i,
     input  logic [23:0]            sets_i,     // sets of a batch
     input  logic [11:0]            batch_i,
     output logic                   idle_o,
@@ -33,8 +36,10 @@ module activation_load #(
     output logic                   ready_o,
     input  logic                   last_i,
     // the buffer
-    output logic [PARTS-1:0]       write_o,
+    output logic                   write_o,
+    output logic [PIECE_WIDTH-1:0] piece_o,
     output logic [ENTRY_WIDTH-1:0] entry_o,
+    output logic [$clog2(BANKS):0] blocks_o,
     output logic                   set_done_o,
     input  logic                   set_free_i   // a set is no longer in use
 );
@@ -91,23 +96,30 @@ module activation_load #(
     if (rst_i) active_q <= 1'b0;
   end
 
-  // Data. A row's last block may lack beats; what stands there then is never read.
-  localparam int unsigned PART_WIDTH = (PARTS > 1) ? $clog2(PARTS) : 1;
-  logic [PART_WIDTH-1:0]  part_q;
+  // Data. A row's last block may lack beats, its last beat blocks; what stands there then is never read.
+  logic [PIECE_WIDTH-1:0] piece_q;
   logic [ENTRY_WIDTH-1:0] entry_q;
   logic                   odd_q, block_last;
-  logic [23:0]            rows_in_q;
+  logic [23:0]            rows_in_q, left_q;  // left: blocks of the row behind this beat's
   assign ready_o    = 1'b1;
-  assign block_last = last_i | (part_q == PART_WIDTH'(PARTS - 1));
+  assign block_last = last_i | (piece_q == PIECE_WIDTH'(PIECES - 1));
+  assign write_o    = valid_i;
+  assign piece_o    = piece_q;
   assign entry_o    = entry_q;
+  assign blocks_o   = (left_q < 24'(BANKS)) ? ($clog2(BANKS) + 1)'(left_q) : ($clog2(BANKS) + 1)'(BANKS);
   assign set_done_o = valid_i & last_i & (rows_in_q + 24'd1 == rows_all_i);
-  always_comb for (int p = 0; p < int'(PARTS); p++) write_o[p] = valid_i & (part_q == PART_WIDTH'(p));
 
   always_ff @(posedge clk_i) begin
     if (valid_i) begin
-      part_q <= block_last ? '0 : part_q + 1'b1;
-      if (block_last) entry_q <= entry_q + 1'b1;
-      if (last_i) rows_in_q <= rows_in_q + 24'd1;
+      piece_q <= block_last ? '0 : piece_q + 1'b1;
+      if (block_last) begin
+        entry_q <= entry_q + ENTRY_WIDTH'(blocks_o);
+        left_q  <= left_q - 24'(BANKS);
+      end
+      if (last_i) begin
+        rows_in_q <= rows_in_q + 24'd1;
+        left_q    <= values_i ? 24'd1 : k_blocks_i;
+      end
       if (set_done_o) begin
         rows_in_q <= '0;
         odd_q     <= ~odd_q;
@@ -115,10 +127,11 @@ module activation_load #(
       end
     end
     if (rst_i || start_i) begin
-      part_q    <= '0;
+      piece_q   <= '0;
       entry_q   <= '0;
       odd_q     <= 1'b0;
       rows_in_q <= '0;
+      left_q    <= values_i ? 24'd1 : k_blocks_i;
     end
   end
 

@@ -3,7 +3,7 @@
 // leaves LATENCY cycles later. The powers are those of the tokens' values in the KV cache, else 0.
 module activation_quantizer #(
     localparam int unsigned BLOCK = 32,
-    localparam int unsigned LATENCY = 9
+    localparam int unsigned LATENCY = fp_pkg::BLOCK_LATENCY
 ) (
     input  logic                     clk_i,
     input  logic                     rst_i,

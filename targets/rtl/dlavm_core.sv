@@ -7,18 +7,26 @@ module dlavm_core #(
     parameter logic [31:0] ID = '0,             // first 32 bits of the target hash
     parameter logic [255:0] OPCODES = '1,       // those that the target has
     parameter logic [31:0] WEIGHT_FORMATS = '1,
-    parameter int unsigned UNITS = 2,           // of 16 bytes in a beat row of the widest space
-    parameter int unsigned PORT_BYTES = 16,
+    parameter int unsigned UNITS = 2,           // of 16 bytes in a beat of the fabric's clients
+    parameter int unsigned ROW_UNITS = UNITS,   // in a row of the fabric, a beat of weights
+    parameter int unsigned HALVES = 2,          // 1: a row is two beat rows of the weights' space
+    parameter int unsigned PORT_BYTES = 16,     // of AXI
     parameter int unsigned SPACES = 1,
     parameter logic [SPACES-1:0][mem_pkg::ADDRESS_WIDTH-1:0] BASE = '0,
     parameter logic [SPACES-1:0][mem_pkg::ADDRESS_WIDTH-1:0] CAPACITY = {SPACES{40'h800_0000}},
     parameter logic [SPACES-1:0][7:0] SPACE_CHANNELS = {SPACES{8'd2}},
+    parameter logic [SPACES-1:0][15:0] SPACE_STRIPE = {SPACES{16'(PORT_BYTES)}},  // bytes in a channel's beat of a beat row
+    parameter int unsigned WEIGHT_SPACE = 0,
     parameter int unsigned CHANNELS = 2,        // of all spaces, in their order
     parameter int unsigned CHUNK = 16,          // rows of a burst
-    parameter int unsigned READ_ROWS = 64,      // rows that a read client's buffer holds
+    parameter int unsigned READ_ROWS = 64,      // rows that the buffer of the weights' reader holds,
+    parameter int unsigned CLIENT_ROWS = READ_ROWS,  // those of the others
     parameter int unsigned LANES = 8,           // of the vector engine
+    parameter int unsigned EPILOGUE_LANES = UNITS,
+    parameter int unsigned SHARE = 1,           // of the matrix engine
     parameter int unsigned ACTIVATION_ELEMENTS = 8192,
     parameter int unsigned ACCUMULATORS = 4096,
+    parameter int unsigned ROWS_MOST = ACTIVATION_ELEMENTS / 32,  // rows of a LINEAR
     parameter int unsigned HEADER_WORDS = 2,    // of a command in the stream; 0: the host launches each from registers
     parameter int unsigned SCALARS = 32,        // 0: no control flow on the device
     parameter int unsigned SEMAPHORES = 32,     // 0: one command at a time
@@ -73,16 +81,20 @@ module dlavm_core #(
 
   localparam int unsigned WIDTH = UNITS * mem_pkg::UNIT_BITS;
 
-  // Clients of the memory fabric: the front end's for a stream and for scalars, two of COPY and GATHER, three of
-  // LINEAR (weights, activations, the epilogue's operands at once), one of the vector engine.
+  // Clients of the memory fabric beside the weights' (wt): the front end's for a stream and for scalars, two of COPY and
+  // GATHER, two of LINEAR (activations, the epilogue's operands), one of the vector engine.
   localparam int unsigned FRONT_READERS = 32'(HEADER_WORDS != 0) + 32'(SCALARS != 0);
-  localparam int unsigned STORE_READ = FRONT_READERS, MATRIX_READ = STORE_READ + 2, VECTOR_READ = MATRIX_READ + 3;
+  localparam int unsigned STORE_READ = FRONT_READERS, MATRIX_READ = STORE_READ + 2, VECTOR_READ = MATRIX_READ + 2;
   localparam int unsigned READERS = VECTOR_READ + 1, WRITERS = 3;
 
   logic [READERS-1:0]                              rd_req_valid, rd_req_ready, rd_valid, rd_ready, rd_last, rd_error;
   logic [READERS-1:0][mem_pkg::ADDRESS_WIDTH-1:0]  rd_req_addr;
   logic [READERS-1:0][mem_pkg::COUNT_WIDTH-1:0]    rd_req_units;
   logic [READERS-1:0][WIDTH-1:0]                   rd_data;
+  logic                                            wt_req_valid, wt_req_ready, wt_valid, wt_ready, wt_error;
+  logic [mem_pkg::ADDRESS_WIDTH-1:0]               wt_req_addr;
+  logic [mem_pkg::COUNT_WIDTH-1:0]                 wt_req_units;
+  logic [ROW_UNITS*mem_pkg::UNIT_BITS-1:0]         wt_data;
   logic [WRITERS-1:0]                              wr_req_valid, wr_req_ready, wr_valid, wr_ready, wr_idle, wr_error;
   logic [WRITERS-1:0][mem_pkg::ADDRESS_WIDTH-1:0]  wr_req_addr;
   logic [WRITERS-1:0][mem_pkg::COUNT_WIDTH-1:0]    wr_req_units;
@@ -154,11 +166,12 @@ module dlavm_core #(
   logic [3:0]              first_code;
   logic [31:0]             first_order, first_pc;
 
-  front_end #(.UNITS(UNITS), .SPACES(SPACES), .BASE(BASE), .CAPACITY(CAPACITY), .OPCODES(OPCODES),
-              .WEIGHT_FORMATS(WEIGHT_FORMATS), .HEADER_WORDS(HEADER_WORDS), .SCALARS(SCALARS), .SEMAPHORES(SEMAPHORES),
-              .LOOP_DEPTH(LOOP_DEPTH), .CALL_DEPTH(CALL_DEPTH)) u_front_end (
+  front_end #(.UNITS(UNITS), .WEIGHT_ROW_UNITS(ROW_UNITS * HALVES / 2), .SPACES(SPACES), .BASE(BASE), .CAPACITY(CAPACITY),
+              .OPCODES(OPCODES), .WEIGHT_FORMATS(WEIGHT_FORMATS), .HEADER_WORDS(HEADER_WORDS), .SCALARS(SCALARS),
+              .SEMAPHORES(SEMAPHORES), .LOOP_DEPTH(LOOP_DEPTH), .CALL_DEPTH(CALL_DEPTH)) u_front_end (
       .clk_i, .rst_i(reset), .start_i(start), .launch_i(launch), .abort_i(abort), .program_i(program_base),
-      .program_words_i(program_words), .arg_i(arg), .opcode_i(launch_opcode), .op_i(op), .busy_o(busy), .finished_o(finished), .error_o(error), .error_pc_o(error_pc), .counted_o(counted),
+      .program_words_i(program_words), .arg_i(arg), .opcode_i(launch_opcode), .op_i(op), .busy_o(busy),
+      .finished_o(finished), .error_o(error), .error_pc_o(error_pc), .counted_o(counted),
       .read_o(command_read), .written_o(command_written), .bytes_valid_o(bytes_valid),
       .stop_o(stop), .entry_valid_o(entry_valid), .entry_ready_i(entry_ready), .entry_o(entry), .idle_i(idle),
       .failed_i(failed), .failed_code_i(first_code), .failed_pc_i(first_pc),
@@ -229,8 +242,8 @@ module dlavm_core #(
   logic [1:0]              table_slot, act_slot;
   logic [10:0]             table_index;
   logic [63:0]             table_pair;
-  logic [UNITS-1:0][10:0]  act_index;
-  logic [UNITS-1:0][63:0]  act_pair;
+  logic [EPILOGUE_LANES-1:0][10:0] act_index;
+  logic [EPILOGUE_LANES-1:0][63:0] act_pair;
 
   store_engine #(.UNITS(UNITS), .SPACES(SPACES), .BASE(BASE), .CAPACITY(CAPACITY)) u_store (
       .clk_i, .rst_i(reset), .cmd_valid_i(cmd_valid[STORE]), .cmd_ready_o(cmd_ready[STORE]),
@@ -245,24 +258,28 @@ module dlavm_core #(
       .wr_data_o(wr_data[STORE]), .wr_strb_o(wr_strb[STORE]), .wr_idle_i(wr_idle[STORE]), .wr_error_i(wr_error[STORE]),
       .table_write_o(table_write), .table_slot_o(table_slot), .table_index_o(table_index), .table_pair_o(table_pair));
 
-  logic unused_last;
-  assign unused_last = ^rd_last[STORE_READ+:2];
+  logic wt_last, unused_last;
+  assign unused_last = ^{rd_last[STORE_READ+:2], wt_last};
 
-  matrix_engine #(.UNITS(UNITS), .PORT_BYTES(PORT_BYTES), .ACTIVATION_ELEMENTS(ACTIVATION_ELEMENTS),
-                  .ACCUMULATORS(ACCUMULATORS)) u_matrix (
+  matrix_engine #(.UNITS(UNITS), .WEIGHT_UNITS(ROW_UNITS), .PORT_BYTES(32'(SPACE_STRIPE[WEIGHT_SPACE])), .HALVES(HALVES),
+                  .SHARE(SHARE), .LANES(EPILOGUE_LANES), .ACTIVATION_ELEMENTS(ACTIVATION_ELEMENTS), .ACCUMULATORS(ACCUMULATORS),
+                  .ROWS_MOST(ROWS_MOST)) u_matrix (
       .clk_i, .rst_i(reset), .cmd_valid_i(cmd_valid[MATRIX]), .cmd_ready_o(cmd_ready[MATRIX]),
       .cmd_opcode_i(cmd_opcode[MATRIX]), .cmd_word_i(cmd_word[MATRIX]), .done_o(cmd_done[MATRIX]),
       .error_o(cmd_error[MATRIX]), .error_code_o(cmd_error_code[MATRIX]),
-      .rd_req_valid_o(rd_req_valid[MATRIX_READ+:3]), .rd_req_ready_i(rd_req_ready[MATRIX_READ+:3]),
-      .rd_req_addr_o(rd_req_addr[MATRIX_READ+:3]), .rd_req_units_o(rd_req_units[MATRIX_READ+:3]),
-      .rd_valid_i(rd_valid[MATRIX_READ+:3]), .rd_ready_o(rd_ready[MATRIX_READ+:3]), .rd_data_i(rd_data[MATRIX_READ+:3]),
-      .rd_last_i(rd_last[MATRIX_READ+:3]), .rd_error_i(rd_error[MATRIX_READ+:3]),
+      .wt_req_valid_o(wt_req_valid), .wt_req_ready_i(wt_req_ready), .wt_req_addr_o(wt_req_addr),
+      .wt_req_units_o(wt_req_units), .wt_valid_i(wt_valid), .wt_ready_o(wt_ready), .wt_data_i(wt_data),
+      .wt_error_i(wt_error),
+      .rd_req_valid_o(rd_req_valid[MATRIX_READ+:2]), .rd_req_ready_i(rd_req_ready[MATRIX_READ+:2]),
+      .rd_req_addr_o(rd_req_addr[MATRIX_READ+:2]), .rd_req_units_o(rd_req_units[MATRIX_READ+:2]),
+      .rd_valid_i(rd_valid[MATRIX_READ+:2]), .rd_ready_o(rd_ready[MATRIX_READ+:2]), .rd_data_i(rd_data[MATRIX_READ+:2]),
+      .rd_last_i(rd_last[MATRIX_READ+:2]), .rd_error_i(rd_error[MATRIX_READ+:2]),
       .wr_req_valid_o(wr_req_valid[MATRIX]), .wr_req_ready_i(wr_req_ready[MATRIX]), .wr_req_addr_o(wr_req_addr[MATRIX]),
       .wr_req_units_o(wr_req_units[MATRIX]), .wr_valid_o(wr_valid[MATRIX]), .wr_ready_i(wr_ready[MATRIX]),
       .wr_data_o(wr_data[MATRIX]), .wr_strb_o(wr_strb[MATRIX]), .wr_idle_i(wr_idle[MATRIX]), .wr_error_i(wr_error[MATRIX]),
       .act_slot_o(act_slot), .act_index_o(act_index), .act_pair_i(act_pair));
 
-  act_tables #(.READERS(UNITS)) u_epilogue_tables (
+  act_tables #(.READERS(EPILOGUE_LANES)) u_epilogue_tables (
       .clk_i, .rst_i(reset), .write_i(table_write), .write_slot_i(table_slot), .write_index_i(table_index),
       .write_pair_i(table_pair), .slot_i(act_slot), .index_i(act_index), .pair_o(act_pair));
 
@@ -284,13 +301,17 @@ module dlavm_core #(
   logic fabric_quiet;
   assign quiet = fabric_quiet && idle == '1;
 
-  memory_fabric #(.READERS(READERS), .WRITERS(WRITERS), .UNITS(UNITS), .PORT_BYTES(PORT_BYTES), .SPACES(SPACES),
-                  .BASE(BASE), .CAPACITY(CAPACITY), .SPACE_CHANNELS(SPACE_CHANNELS), .CHANNELS(CHANNELS), .CHUNK(CHUNK),
-                  .READ_ROWS(READ_ROWS)) u_fabric (
+  memory_fabric #(.READERS(READERS), .WRITERS(WRITERS), .UNITS(UNITS), .ROW_UNITS(ROW_UNITS), .PORT_BYTES(PORT_BYTES),
+                  .SPACES(SPACES), .BASE(BASE), .CAPACITY(CAPACITY), .SPACE_CHANNELS(SPACE_CHANNELS),
+                  .SPACE_STRIPE(SPACE_STRIPE), .CHANNELS(CHANNELS), .CHUNK(CHUNK), .READ_ROWS(READ_ROWS),
+                  .CLIENT_ROWS(CLIENT_ROWS)) u_fabric (
       .clk_i, .rst_i(reset), .quiet_o(fabric_quiet),
       .rd_req_valid_i(rd_req_valid), .rd_req_ready_o(rd_req_ready), .rd_req_addr_i(rd_req_addr),
       .rd_req_units_i(rd_req_units), .rd_valid_o(rd_valid), .rd_ready_i(rd_ready), .rd_data_o(rd_data),
       .rd_last_o(rd_last), .rd_error_o(rd_error),
+      .wt_req_valid_i(wt_req_valid), .wt_req_ready_o(wt_req_ready), .wt_req_addr_i(wt_req_addr),
+      .wt_req_units_i(wt_req_units), .wt_valid_o(wt_valid), .wt_ready_i(wt_ready), .wt_data_o(wt_data),
+      .wt_last_o(wt_last), .wt_error_o(wt_error),
       .wr_req_valid_i(wr_req_valid), .wr_req_ready_o(wr_req_ready), .wr_req_addr_i(wr_req_addr),
       .wr_req_units_i(wr_req_units), .wr_valid_i(wr_valid), .wr_ready_o(wr_ready), .wr_data_i(wr_data),
       .wr_strb_i(wr_strb), .wr_idle_o(wr_idle), .wr_error_o(wr_error),

@@ -1,7 +1,7 @@
 // Requests of the epilogue's operands, in the order in which it takes them: for each batch the rows' scales, for each
-// row tile the bias and, row after row, aux. What is not used is not requested. A bias or aux request is one beat.
+// row tile the bias and, row after row, aux. What is not used is not requested. A bias or aux request is a tile's columns.
 module epilogue_fetch #(
-    parameter int unsigned UNITS = 2
+    parameter int unsigned TILE = 16  // columns
 ) (
     input  logic        clk_i,
     input  logic        rst_i,
@@ -39,7 +39,7 @@ module epilogue_fetch #(
   assign row_last   = (row_q + 24'd1 == rows_all_i);
   assign tile_last  = (tile_q + 24'd1 == tiles_i);
   assign batch_last = (batch_q + 12'd1 == batch_i);
-  assign tile_units = (left_q > 24'(8 * UNITS)) ? 24'(UNITS) : 24'((left_q + 24'd7) >> 3);
+  assign tile_units = (left_q > 24'(TILE)) ? 24'(TILE / 8) : 24'((left_q + 24'd7) >> 3);
 
   // fp32 rows of a batch need not begin with a unit
   always_comb begin
@@ -78,8 +78,8 @@ module epilogue_fetch #(
       if (tile_done) begin
         row_q    <= '0;
         tile_q   <= tile_q + 24'd1;
-        left_q   <= left_q - 24'(8 * UNITS);
-        column_q <= column_q + 32'(UNITS);
+        left_q   <= left_q - 24'(TILE);
+        column_q <= column_q + 32'(TILE / 8);
         state_q  <= BIAS;
         if (tile_last) begin
           tile_q   <= '0;

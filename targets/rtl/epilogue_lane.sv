@@ -33,14 +33,19 @@ module epilogue_lane #(
 
   logic [31:0] row_scale, bias32, aux32, scaled, row_scaled, biased, waiting, activated, multiplied, added;
   logic [15:0] bias, aux, half;
-  logic [31:0] aux_sum;
+  logic [31:0] aux_sum, bias_read, aux_read;
 
   delay_line #(.WIDTH(32), .CYCLES(ROW_SCALE)) u_row_scale (
       .clk_i, .value_i(use_row_scale_i ? row_scale_i : ONE), .value_o(row_scale));
-  delay_line #(.WIDTH(16), .CYCLES(BIAS)) u_bias (.clk_i, .value_i(bias_i), .value_o(bias));
-  delay_line #(.WIDTH(16), .CYCLES(AUX)) u_aux (.clk_i, .value_i(aux_i), .value_o(aux));
-  fp16_to_fp32 u_bias32 (.half_i(bias), .value_o(bias32));
-  fp16_to_fp32 u_aux32 (.half_i(aux), .value_o(aux32));
+  // They wait as fp16; a register between reading them and what the multiplier or adder does first.
+  delay_line #(.WIDTH(16), .CYCLES(BIAS - 1)) u_bias (.clk_i, .value_i(bias_i), .value_o(bias));
+  delay_line #(.WIDTH(16), .CYCLES(AUX - 1)) u_aux (.clk_i, .value_i(aux_i), .value_o(aux));
+  fp16_to_fp32 u_bias32 (.half_i(bias), .value_o(bias_read));
+  fp16_to_fp32 u_aux32 (.half_i(aux), .value_o(aux_read));
+  always_ff @(posedge clk_i) begin
+    bias32 <= bias_read;
+    aux32  <= aux_read;
+  end
 
   fp32_mul u_mul_scale (.clk_i, .a_i(acc_i), .b_i(use_scale_i ? scale_i : ONE), .product_o(scaled));
   fp32_mul u_mul_row_scale (.clk_i, .a_i(scaled), .b_i(row_scale), .product_o(row_scaled));

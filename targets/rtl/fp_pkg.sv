@@ -13,6 +13,7 @@ package fp_pkg;
   localparam int unsigned MUL_LATENCY = 5;
   localparam int unsigned INT_LATENCY = 3;
   localparam int unsigned LANE_LATENCY = 4;  // matrix_lane
+  localparam int unsigned BLOCK_LATENCY = 9;  // activation_quantizer
   localparam int unsigned HALF_LATENCY = 2;  // fp32_to_fp16
   localparam int unsigned TABLE_LATENCY = 5;  // exp_unit, root_unit
   localparam int unsigned ACT_LATENCY = 1 + MUL_LATENCY + ADD_LATENCY;  // act_eval

@@ -11,6 +11,7 @@
 // several the first in the program's run is reported. `abort_i` ends a run too.
 module front_end #(
     parameter int unsigned UNITS = 2,
+    parameter int unsigned WEIGHT_ROW_UNITS = UNITS,  // of a beat row of weights
     parameter int unsigned SPACES = 1,
     parameter logic [SPACES-1:0][mem_pkg::ADDRESS_WIDTH-1:0] BASE = '0,
     parameter logic [SPACES-1:0][mem_pkg::ADDRESS_WIDTH-1:0] CAPACITY = {SPACES{40'h1000}},
@@ -147,7 +148,7 @@ module front_end #(
   logic [31:0] ticket;
   logic        absent, deadlock;  // of the semaphore
 
-  operand_check #(.UNITS(UNITS), .SPACES(SPACES), .BASE(BASE), .CAPACITY(CAPACITY)) u_check (
+  operand_check #(.ROW_UNITS(WEIGHT_ROW_UNITS), .SPACES(SPACES), .BASE(BASE), .CAPACITY(CAPACITY)) u_check (
       .clk_i, .rst_i, .start_i(state_q == EXECUTE && command.on_engine && !skip), .opcode_i(opcode), .word_i(words),
       .done_o(check_done), .nothing_o(nothing), .error_o(check_error), .read_o, .written_o);
   assign bytes_valid_o = state_q == CHECK && check_done && check_error == ERROR_NONE;

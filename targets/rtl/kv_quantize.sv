@@ -54,11 +54,10 @@ module kv_quantize #(
     for (int b = 0; b < int'(PIECE * 16); b++) piece[8*b+:8] = strb_i[b] ? data_i[8*b+:8] : 8'd0;
   end
 
-  logic [255:0] mantissas;
-  assign mantissas = beat_q ? 256'(mantissa_q) >> 128 : 256'(mantissa_q);
-
+  logic [255:0] row;  // what is left of the mantissas
+  assign row = beat_q ? {128'd0, mantissa_q[31:16]} : mantissa_q;
   always_comb begin
-    data_o = WIDTH'(mantissas);
+    data_o = WIDTH'(row);
     strb_o = (WIDTH / 8)'(32'hffff_ffff);
     if (state_q == EXPONENT) begin
       data_o = {WIDTH / 8{byte_q}};

@@ -1,5 +1,6 @@
-// Blocks of the KV cache ([32 tokens][32 elements]) -> units in the unit buffer. Every token's 32 elements are quantised
-// alone, if they are fp16; four tokens at a time are then turned round into entries of [4 rows][4 k].
+// Blocks of the KV cache ([32 tokens][32 elements]) -> units in the unit buffer, where a row tile has up to 32 rows
+// (kv_blocks does it for larger ones). Every token's 32 elements are quantised alone, if they are fp16; four tokens at a
+// time are then turned round into entries of [4 rows][4 k].
 //
 // keys     rows are tokens, k elements: a unit is a row tile of tokens x 32 elements, an entry has four k of the four
 //          tokens; their exponents go with the rows.
@@ -37,13 +38,11 @@ module kv_unpack #(
     output logic [UNITS-1:0][3:0][3:0][11:0] code_o,
     output logic [UNITS-1:0][1:0]            write_meta_o,
     output logic [UNITS-1:0][7:0][23:0]      metadata_o,
-    output logic                             exp_valid_o,   // values: the exponents of four tokens of the block that
-    output logic [2:0]                       exp_group_o,   // begins at slot slot_i: tokens 4 * group ..
-    output logic [3:0][7:0]                  exp_o,
+    output logic [7:0]                       exp_valid_o,   // values: exponents of tokens 4 * i .. of the block that
+    output logic [31:0][7:0]                 exp_o,         // begins at slot slot_i
     output logic [2:0]                       push_o
 );
 
-  localparam int unsigned QUADS = PORT_BYTES / 16;  // of a channel
   localparam int unsigned KEY_GROUPS = TILE / 4;
 
   // In: the beats of a token, then 32 elements to the quantiser. Elements past head_dim read as zero.
@@ -153,7 +152,7 @@ module kv_unpack #(
   logic [1:0]             count_q;
   logic [2:0]             group_in_q, group_q;       // of four tokens, in the unit
   logic [3:0][31:0][11:0] collect_q, leave_q;  // by token, element
-  logic [3:0][7:0]        collect_exp_q;
+  logic [3:0][7:0]        collect_exp_q, exp_q;
   logic                   leaving_q, begin_leave_q;
   logic [2:0]             step_q, last_group;
   logic                   unit_out;
@@ -170,7 +169,7 @@ module kv_unpack #(
     end
     if (begin_leave_q) begin
       leave_q    <= collect_q;
-      exp_o      <= collect_exp_q;
+      exp_q      <= collect_exp_q;
       group_q    <= group_in_q;
       group_in_q <= (group_in_q == last_group) ? '0 : group_in_q + 3'd1;
       leaving_q  <= 1'b1;
@@ -201,8 +200,7 @@ module kv_unpack #(
     quad = '0;
     for (int u = 0; u < int'(UNITS); u++)
       for (int h = 0; h < 2; h++)
-        if (int'(row) == (u / int'(QUADS)) * int'(PORT_BYTES) / 2 + h * int'(PORT_BYTES) / 4 +
-                         (u % int'(QUADS)) * 4) begin
+        if (32'(row) == matrix_pkg::first_row(32'(u), 32'(h), UNITS, 2, PORT_BYTES)) begin
           quad[u] = 1'b1;
           half    = (h == 1);
         end
@@ -215,15 +213,15 @@ module kv_unpack #(
   assign slot_o      = values_i ? slot_i + SLOT_WIDTH'({four, 2'd0} / 5'(TILE)) : slot_i;
   assign entry_o     = {values_i ? group_q : step_q, half};
   assign code_o      = {UNITS{entry}};
-  assign exp_valid_o = leaving_q & values_i & (step_q == '0);
-  assign exp_group_o = group_q;
+  assign exp_valid_o = (leaving_q && values_i && step_q == '0) ? 8'd1 << group_q : '0;
+  assign exp_o       = {8{exp_q}};
   assign push_o      = unit_out ? 3'(wanted) : '0;
 
   for (genvar u = 0; u < int'(UNITS); u++) begin : g_quad
     for (genvar h = 0; h < 2; h++) begin : g_half
       assign write_meta_o[u][h] = leaving_q & ~values_i & (step_q == '0) & quad[u] & (half == 1'(h));
       for (genvar j = 0; j < 4; j++) begin : g_row
-        assign metadata_o[u][4*h+j] = {exp_o[j], 16'd0};
+        assign metadata_o[u][4*h+j] = {exp_q[j], 16'd0};
       end
     end
   end

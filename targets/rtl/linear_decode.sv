@@ -2,10 +2,11 @@
 // CYCLES cycles later, `error_o` then is the error or ERROR_NONE, `nothing_o` says that there is nothing to do. The
 // words of the command must be steady; so are the results until the next check.
 module linear_decode #(
-    parameter int unsigned UNITS = 2,
+    parameter int unsigned ROW_UNITS = 2,       // 16 bytes each, of a beat row of the weights
     parameter int unsigned ACTIVATION_ELEMENTS = 8192,
     parameter int unsigned ACCUMULATORS = 4096,
-    localparam int unsigned TILE = 8 * UNITS
+    parameter int unsigned ROWS_MOST = ACTIVATION_ELEMENTS / 32,
+    localparam int unsigned TILE = 8 * ROW_UNITS
 ) (
     input  logic                        clk_i,
     input  logic                        rst_i,
@@ -87,7 +88,7 @@ module linear_decode #(
   always_ff @(posedge clk_i) begin
     valid_q          <= rst_i ? '0 : {valid_q[CYCLES-2:0], check_i};
     rows_q           <= 32'(rows_o_word[19:0]) * 32'(rows_i_word[11:0]);
-    tile_units_o     <= 24'(beats * 24'(UNITS));
+    tile_units_o     <= 24'(beats * 24'(ROW_UNITS));
     elements_q       <= 57'(rows_q) * 57'({k_blocks_o, 5'd0});
     padded_outputs_q <= 57'(rows_q) * 57'({n_blocks_o, 5'd0});
     outputs_q        <= 57'(rows_q) * 57'(n);
@@ -103,7 +104,7 @@ module linear_decode #(
 
   // Packed weights start at beat rows.
   function automatic logic inside_row(input logic [31:0] unit);
-    inside_row = (unit % 32'(UNITS)) != 0;
+    inside_row = (unit % 32'(ROW_UNITS)) != 0;
   endfunction
   assign misplaced = packed_weights & (inside_row(word_i[LINEAR_WGT_WORD]) | inside_row(word_i[LINEAR_WGT_TILE_WORD]) |
       (inside_row(word_i[LINEAR_WGT_B_WORD]) & (batch_word[11:0] > 12'd1)));
@@ -111,6 +112,7 @@ module linear_decode #(
   always_comb begin
     if (values_o) too_large = padded_outputs_q > 57'(ACCUMULATORS);
     else too_large = (elements_q > 57'(ACTIVATION_ELEMENTS)) | (tiled & (outputs_q > 57'(ACCUMULATORS)));
+    too_large = too_large | (rows_q > ROWS_MOST);
   end
   assign bad_shape = acc_in & ((32'(acc_rows_i) != rows_q) | (acc_n_i != n));
 

@@ -6,6 +6,7 @@ module matrix_control #(
     parameter int unsigned HALVES = 2,
     parameter int unsigned LINES = 2048,
     parameter int unsigned SLOT_WIDTH = 3,
+    parameter int unsigned SETS = 1,  // of exponents (activation_feed)
     localparam int unsigned ROWS = 4 * HALVES,
     localparam int unsigned ROW_WIDTH = $clog2(ROWS),
     localparam int unsigned LINE_WIDTH = $clog2(LINES),
@@ -23,7 +24,7 @@ module matrix_control #(
     input  logic [SLOT_WIDTH-1:0]  slot_i,         // of the unit
     input  logic [GROUP_WIDTH-1:0] group_i,        // of the accumulators of this command
     input  logic [GROUP_WIDTH-1:0] held_group_i,   // of those held
-    input  logic [1:0][7:0]        exp_i,
+    input  logic [SETS-1:0][1:0][7:0] exp_i,
     input  logic [1:0][17:0]       sum_i,
     // to the unit buffer
     output logic [SLOT_WIDTH-1:0]  slot_o,         // whose metadata is wanted now
@@ -32,7 +33,7 @@ module matrix_control #(
     output logic [HALVES-1:0]      capture_o,
     output logic [ROW_WIDTH-1:0]   row_o,
     output logic [1:0][17:0]       sum_o,
-    output logic [1:0][7:0]        exp_o,
+    output logic [SETS-1:0][1:0][7:0] exp_o,
     output logic                   read_held_o,
     output logic [LINE_WIDTH-1:0]  read_line_o,
     output logic                   fresh_o,
@@ -56,11 +57,11 @@ module matrix_control #(
   logic [LANE-1:0] done_q;
   logic            done, fresh, load, keep, result, release_unit;
   logic [GROUP_WIDTH-1:0] group, held_group;
-  logic [1:0][7:0]  exp;
+  logic [SETS-1:0][1:0][7:0] exp;
   logic [1:0][17:0] sum;
   always_ff @(posedge clk_i) done_q <= rst_i ? '0 : {done_q[LANE-2:0], last_i};
   assign done = done_q[LANE-1];
-  delay_line #(.WIDTH(5 + SLOT_WIDTH + 2 * GROUP_WIDTH + 52), .CYCLES(LANE)) u_beside_lane (
+  delay_line #(.WIDTH(5 + SLOT_WIDTH + 2 * GROUP_WIDTH + 16 * SETS + 36), .CYCLES(LANE)) u_beside_lane (
       .clk_i,
       .value_i({fresh_i, load_i, keep_i, result_i, release_i, slot_i, group_i, held_group_i, exp_i, sum_i}),
       .value_o({fresh, load, keep, result, release_unit, slot_o, group, held_group, exp, sum}));

@@ -7,11 +7,16 @@
 // anything is read or written. After an error of the bus the engine swallows what memory still delivers and takes no
 // command until a reset.
 module matrix_engine #(
-    parameter int unsigned UNITS = 2,        // 16-byte units of a beat: 1, 2 or 4
-    parameter int unsigned PORT_BYTES = 16,  // of a channel, at most a beat
+    parameter int unsigned UNITS = 2,        // 16 bytes each, of a beat of activations, operands and results
+    parameter int unsigned WEIGHT_UNITS = UNITS,  // of a beat of weights
+    parameter int unsigned PORT_BYTES = 16,  // of a channel in a beat row of the weights: a power of two up to 64
+    parameter int unsigned HALVES = 2,       // 1: a beat of weights is two beat rows
+    parameter int unsigned SHARE = 1,        // 2: wide formats at half rate, in half of the lanes (matrix_quad)
+    parameter int unsigned LANES = UNITS,    // of the epilogue
     parameter int unsigned ACTIVATION_ELEMENTS = 8192,
     parameter int unsigned ACCUMULATORS = 4096,
-    localparam int unsigned CLIENTS = 3      // weights, activations, operands of the epilogue
+    parameter int unsigned ROWS_MOST = ACTIVATION_ELEMENTS / 32,  // rows of a command; more are an error of `buffer`
+    localparam int unsigned CLIENTS = 2      // activations, operands of the epilogue
 ) (
     input  logic                              clk_i,
     input  logic                              rst_i,
@@ -23,7 +28,16 @@ module matrix_engine #(
     output logic                              done_o,
     output logic                              error_o,
     output logic [3:0]                        error_code_o,
-    // read clients
+    // read client of weights
+    output logic                              wt_req_valid_o,
+    input  logic                              wt_req_ready_i,
+    output logic [39:0]                       wt_req_addr_o,
+    output logic [23:0]                       wt_req_units_o,
+    input  logic                              wt_valid_i,
+    output logic                              wt_ready_o,
+    input  logic [WEIGHT_UNITS*128-1:0]       wt_data_i,
+    input  logic                              wt_error_i,
+    // other read clients
     output logic [CLIENTS-1:0]                rd_req_valid_o,
     input  logic [CLIENTS-1:0]                rd_req_ready_i,
     output logic [CLIENTS-1:0][39:0]          rd_req_addr_o,
@@ -46,29 +60,35 @@ module matrix_engine #(
     input  logic                              wr_error_i,
     // activation tables: a reader a lane of the epilogue, answered a cycle later with {base, slope}
     output logic [1:0]                        act_slot_o,
-    output logic [UNITS-1:0][10:0]            act_index_o,
-    input  logic [UNITS-1:0][63:0]            act_pair_i
+    output logic [LANES-1:0][10:0]            act_index_o,
+    input  logic [LANES-1:0][63:0]            act_pair_i
 );
 
   import dlavm_isa_pkg::*;
   import dlavm_formats_pkg::*;
 
-  localparam int unsigned TILE = 8 * UNITS;
-  localparam int unsigned PARTS = 32 / TILE;
+  localparam int unsigned TILE = 4 * HALVES * WEIGHT_UNITS;
+  localparam int unsigned SETS = (TILE > 32) ? TILE / 32 : 1;
+  localparam int unsigned PARTS = (TILE < 32) ? 32 / TILE : 1;
+  localparam int unsigned SET_WIDTH = mem_pkg::index_width(SETS);
+  localparam int unsigned ROW_WIDTH = $clog2(4 * HALVES);
+  localparam int unsigned UNIT_ENTRY_WIDTH = ROW_WIDTH + 1;
   localparam int unsigned ENTRIES = ACTIVATION_ELEMENTS / 32;
   localparam int unsigned ENTRY_WIDTH = $clog2(ENTRIES);
-  // Tokens go in pairs and columns in tiles, so that twice the accumulators are needed for the worst shape.
-  localparam int unsigned LINES = ACCUMULATORS / UNITS;
-  localparam int unsigned GROUP_WIDTH = $clog2(LINES) - 3;
+  // Of a quad and token. Tokens go in pairs and columns in tiles, so that twice the accumulators are needed for the
+  // worst shape, and at least a tile of all rows.
+  localparam int unsigned GROUPS = (ACCUMULATORS / TILE > ROWS_MOST / 2) ? ACCUMULATORS / TILE : ROWS_MOST / 2;
+  localparam int unsigned GROUP_WIDTH = $clog2(GROUPS);
+  localparam int unsigned LINES = 4 * HALVES * 2 ** GROUP_WIDTH;
   localparam int unsigned SLOT_WIDTH = 3;
   localparam int unsigned RESULT_BLOCKS = 4;
-  localparam int unsigned WEIGHTS = 0, ACTIVATIONS = 1, OPERANDS = 2;
+  localparam int unsigned ACTIVATIONS = 0, OPERANDS = 1;
 
-  if (UNITS != 1 && UNITS != 2 && UNITS != 4) begin : g_units
-    $error("a beat has 1, 2 or 4 units");
+  if (HALVES != 2 && (HALVES != 1 || WEIGHT_UNITS < 8)) begin : g_halves
+    $error("two beat rows in a beat of weights need at least 8 units");
   end
-  if (ENTRIES * TILE > 2 * ACCUMULATORS) begin : g_tile
-    $error("a row tile of as many rows as the activation buffer holds has no room");
+  if (UNITS > WEIGHT_UNITS * HALVES / 2 || PORT_BYTES > 64) begin : g_units
+    $error("a beat has no more than a beat row of weights, that of a channel no more than 64 bytes");
   end
   if (2 * (ACCUMULATORS / 32) > ENTRIES) begin : g_values
     $error("two blocks of 32 tokens of P have no room in the activation buffer");
@@ -101,14 +121,15 @@ module matrix_engine #(
   assign mul_aux = (word0[LINEAR_AUX_MODE_LSB+:2] == AUX_MODE_MUL);
   assign add_aux = (word0[LINEAR_AUX_MODE_LSB+:2] == AUX_MODE_ADD);
 
-  linear_decode #(.UNITS(UNITS), .ACTIVATION_ELEMENTS(ACTIVATION_ELEMENTS), .ACCUMULATORS(ACCUMULATORS)) u_decode (
+  linear_decode #(.ROW_UNITS(WEIGHT_UNITS * HALVES / 2), .ACTIVATION_ELEMENTS(ACTIVATION_ELEMENTS),
+                  .ACCUMULATORS(ACCUMULATORS), .ROWS_MOST(ROWS_MOST)) u_decode (
       .clk_i, .rst_i, .check_i(state_q == IDLE && cmd_valid_i), .word_i(cmd_word_i), .acc_rows_i(acc_rows_q),
       .acc_n_i(acc_n_q), .done_o(check_done), .nothing_o(nothing), .error_o(check_error), .format_o(format),
       .keys_o(keys), .values_o(values), .bytes_o(bytes), .rows_o(rows), .k_blocks_o(k_blocks), .n_blocks_o(n_blocks),
       .k_tail_o(k_tail), .n_tail_o(n_tail), .tiles_o(tiles), .tile_units_o(tile_units));
 
   assign cmd_ready_o = (state_q == IDLE);
-  assign bus_error   = (state_q == RUN) & (|(rd_valid_i & rd_error_i) | wr_error_i);
+  assign bus_error   = (state_q == RUN) & (|(rd_valid_i & rd_error_i) | (wt_valid_i & wt_error_i) | wr_error_i);
   assign start       = (state_q == BEGIN);
   assign clear       = rst_i | (state_q != RUN);
   // An engine that has just been started, or a write that has just been handed over, shows itself a cycle later.
@@ -158,47 +179,60 @@ module matrix_engine #(
 
   // -- Weights ----------------------------------------------------------------------------------------------------
 
-  logic                             fetch_idle, unpack_ready, kv_ready, short_slots, unit_release;
+  logic                             fetch_idle, unpack_ready, kv_ready, short_slots, unit_release, cache;
   logic [SLOT_WIDTH-1:0]            first_slot, kv_slot, read_slot, meta_slot;
   logic [SLOT_WIDTH:0]              room;
   logic [2:0]                       push, kv_push;
   logic                             unpack_push;
-  logic [UNITS-1:0]                 unpack_write, kv_write;
-  logic [3:0]                       unpack_entry, kv_entry, read_entry;
-  logic [UNITS-1:0][3:0][3:0][11:0] unpack_code, kv_code, code;
-  logic [UNITS-1:0][1:0]            unpack_write_meta, kv_write_meta;
-  logic [UNITS-1:0][7:0][23:0]      unpack_metadata, kv_metadata, metadata;
-  logic                             token_exp_valid, cache;
-  logic [2:0]                       token_exp_group;
-  logic [3:0][7:0]                  token_exp;
+  logic [WEIGHT_UNITS-1:0]          unpack_write, kv_write;
+  logic [UNIT_ENTRY_WIDTH-1:0]      unpack_entry, kv_entry, read_entry;
+  logic [WEIGHT_UNITS-1:0][3:0][3:0][11:0]     unpack_code, kv_code, code;
+  logic [WEIGHT_UNITS-1:0][HALVES-1:0]         unpack_write_meta, kv_write_meta;
+  logic [WEIGHT_UNITS-1:0][4*HALVES-1:0][23:0] unpack_metadata, kv_metadata, metadata;
+  logic [7:0]                       exp_valid;  // of the tokens' values
+  logic [SET_WIDTH-1:0]             exp_set;
+  logic [31:0][7:0]                 token_exp;
   logic [31:0]                      weight_unit;
   assign cache       = keys | values;
   assign short_slots = format.element inside {ELEMENT_INT4, ELEMENT_E2M1, ELEMENT_E2M3};
   assign push        = cache ? kv_push : {2'd0, unpack_push};
 
-  weight_fetch #(.UNITS(UNITS)) u_fetch (
+  weight_fetch #(.TILE(TILE)) u_fetch (
       .clk_i, .rst_i(rst_i | (state_q == HALT)), .start_i(start), .keys_i(keys), .values_i(values), .bytes_i(bytes),
       .wgt_i(cmd_word_i[LINEAR_WGT_WORD]), .wgt_tile_i(cmd_word_i[LINEAR_WGT_TILE_WORD]),
       .wgt_b_i(cmd_word_i[LINEAR_WGT_B_WORD]), .tile_units_i(tile_units), .tiles_i(values ? k_blocks : tiles),
-      .dim_blocks_i(keys ? k_blocks : n_blocks), .batch_i(batch), .idle_o(fetch_idle),
-      .req_valid_o(rd_req_valid_o[WEIGHTS]), .req_ready_i(rd_req_ready_i[WEIGHTS]), .req_unit_o(weight_unit),
-      .req_units_o(rd_req_units_o[WEIGHTS]));
+      .key_blocks_i(n_blocks), .dim_blocks_i(keys ? k_blocks : n_blocks), .batch_i(batch), .idle_o(fetch_idle),
+      .req_valid_o(wt_req_valid_o), .req_ready_i(wt_req_ready_i), .req_unit_o(weight_unit), .req_units_o(wt_req_units_o));
 
-  weight_unpack #(.UNITS(UNITS), .PORT_BYTES(PORT_BYTES)) u_unpack (
+  weight_unpack #(.UNITS(WEIGHT_UNITS), .PORT_BYTES(PORT_BYTES), .HALVES(HALVES)) u_unpack (
       .clk_i, .rst_i, .clear_i(clear), .enable_i(state_q == RUN && !cache), .element_i(format.element),
       .group_blocks_i(format.group_blocks), .e8m0_i(format.e8m0), .zero_i(format.zero), .blocks_i(k_blocks),
-      .valid_i(rd_valid_i[WEIGHTS]), .ready_o(unpack_ready), .beat_i(rd_data_i[WEIGHTS]), .room_i(room != 0),
+      .valid_i(wt_valid_i), .ready_o(unpack_ready), .beat_i(wt_data_i), .room_i(room != 0),
       .write_o(unpack_write), .entry_o(unpack_entry), .code_o(unpack_code), .write_meta_o(unpack_write_meta),
       .metadata_o(unpack_metadata), .push_o(unpack_push));
 
-  kv_unpack #(.UNITS(UNITS), .PORT_BYTES(PORT_BYTES), .SLOT_WIDTH(SLOT_WIDTH)) u_kv (
-      .clk_i, .rst_i, .clear_i(clear), .enable_i(state_q == RUN && cache), .values_i(values), .bytes_i(bytes),
-      .tiles_i(tiles), .dim_blocks_i(keys ? k_blocks : n_blocks), .dim_tail_i(keys ? k_tail : n_tail), .valid_i(rd_valid_i[WEIGHTS]),
-      .ready_o(kv_ready), .beat_i(rd_data_i[WEIGHTS]), .slot_i(first_slot), .room_i(room), .write_o(kv_write),
-      .slot_o(kv_slot), .entry_o(kv_entry), .code_o(kv_code), .write_meta_o(kv_write_meta), .metadata_o(kv_metadata),
-      .exp_valid_o(token_exp_valid), .exp_group_o(token_exp_group), .exp_o(token_exp), .push_o(kv_push));
+  if (WEIGHT_UNITS >= 8) begin : g_blocks
+    logic exp_now;
+    kv_blocks #(.UNITS(WEIGHT_UNITS), .PORT_BYTES(PORT_BYTES), .HALVES(HALVES), .SLOT_WIDTH(SLOT_WIDTH)) u_kv (
+        .clk_i, .rst_i, .clear_i(clear), .enable_i(state_q == RUN && cache), .values_i(values), .bytes_i(bytes),
+        .key_blocks_i(n_blocks), .dim_blocks_i(keys ? k_blocks : n_blocks), .dim_tail_i(keys ? k_tail : n_tail),
+        .valid_i(wt_valid_i), .ready_o(kv_ready), .beat_i(wt_data_i), .room_i(room), .write_o(kv_write),
+        .entry_o(kv_entry), .code_o(kv_code), .write_meta_o(kv_write_meta), .metadata_o(kv_metadata),
+        .exp_valid_o(exp_now), .exp_set_o(exp_set), .exp_o(token_exp), .push_o(kv_push[0]));
+    assign exp_valid    = {8{exp_now}};
+    assign kv_slot      = first_slot;
+    assign kv_push[2:1] = '0;
+  end else begin : g_tokens
+    kv_unpack #(.UNITS(WEIGHT_UNITS), .PORT_BYTES(PORT_BYTES), .SLOT_WIDTH(SLOT_WIDTH)) u_kv (
+        .clk_i, .rst_i, .clear_i(clear), .enable_i(state_q == RUN && cache), .values_i(values), .bytes_i(bytes),
+        .tiles_i(tiles), .dim_blocks_i(keys ? k_blocks : n_blocks), .dim_tail_i(keys ? k_tail : n_tail),
+        .valid_i(wt_valid_i), .ready_o(kv_ready), .beat_i(wt_data_i), .slot_i(first_slot), .room_i(room),
+        .write_o(kv_write), .slot_o(kv_slot), .entry_o(kv_entry), .code_o(kv_code), .write_meta_o(kv_write_meta),
+        .metadata_o(kv_metadata), .exp_valid_o(exp_valid), .exp_o(token_exp), .push_o(kv_push));
+    assign exp_set = '0;
+  end
 
-  unit_buffer #(.UNITS(UNITS)) u_units (
+  unit_buffer #(.UNITS(WEIGHT_UNITS), .HALVES(HALVES)) u_units (
       .clk_i, .rst_i(clear), .short_i(short_slots), .write_slot_o(first_slot), .room_o(room),
       .write_i(cache ? kv_write : unpack_write), .write_slot_i(cache ? kv_slot : first_slot),
       .write_entry_i(cache ? kv_entry : unpack_entry), .code_i(cache ? kv_code : unpack_code),
@@ -211,34 +245,42 @@ module matrix_engine #(
 
   logic                   load_idle, feed_idle, set_done, set_free, operand_valid, operand_take;
   logic                   fresh, load, keep, result, release_last;
-  logic [4/UNITS-1:0]     load_write;
+  logic                   load_write;
   logic [ENTRY_WIDTH-1:0] load_entry;
-  logic [1:0][31:0][11:0] mantissa;
-  logic [1:0][7:0]        exp;
+  logic [mem_pkg::index_width((UNITS < 4) ? 4 / UNITS : 1)-1:0] load_piece;
+  logic [$clog2((UNITS > 4) ? UNITS / 4 : 1):0] load_blocks;
+  logic [SETS-1:0][1:0][31:0][11:0] mantissa;
+  logic [SETS-1:0][1:0][7:0] exp;
   logic [1:0][17:0]       sum;
   logic [SLOT_WIDTH-1:0]  slot;
   logic [GROUP_WIDTH-1:0] group, held_group;
   logic [31:0]            activation_unit;
   logic                   load_ready;
 
+  // Row tiles of a block of 32 tokens: where a tile is smaller than a block of elements, whole blocks of them.
+  logic [23:0] value_tiles;
+  assign value_tiles = (PARTS > 1) ? 24'(n_blocks * PARTS) : tiles;
+
   activation_load #(.UNITS(UNITS), .ENTRIES(ENTRIES)) u_load (
       .clk_i, .rst_i(rst_i | (state_q == HALT)), .start_i(start), .values_i(values),
       .src_i(cmd_word_i[LINEAR_SRC_WORD]), .src_so_i(cmd_word_i[LINEAR_SRC_SO_WORD]),
       .src_si_i(cmd_word_i[LINEAR_SRC_SI_WORD]), .src_b_i(cmd_word_i[LINEAR_SRC_B_WORD]), .rows_i_i(rows_i),
-      .rows_all_i(rows), .k_i(k), .sets_i(values ? k_blocks : 24'd1), .batch_i(batch), .idle_o(load_idle),
+      .rows_all_i(rows), .k_i(k), .k_blocks_i(k_blocks), .sets_i(values ? k_blocks : 24'd1), .batch_i(batch), .idle_o(load_idle),
       .req_valid_o(rd_req_valid_o[ACTIVATIONS]), .req_ready_i(rd_req_ready_i[ACTIVATIONS]),
       .req_unit_o(activation_unit), .req_units_o(rd_req_units_o[ACTIVATIONS]),
       .valid_i(rd_valid_i[ACTIVATIONS] & load_ready), .ready_o(load_ready), .last_i(rd_last_i[ACTIVATIONS]),
-      .write_o(load_write), .entry_o(load_entry), .set_done_o(set_done), .set_free_i(set_free));
+      .write_o(load_write), .piece_o(load_piece), .entry_o(load_entry), .blocks_o(load_blocks), .set_done_o(set_done), .set_free_i(set_free));
 
-  activation_feed #(.UNITS(UNITS), .ENTRIES(ENTRIES), .GROUP_WIDTH(GROUP_WIDTH), .SLOT_WIDTH(SLOT_WIDTH)) u_feed (
+  activation_feed #(.UNITS(UNITS), .ENTRIES(ENTRIES), .GROUP_WIDTH(GROUP_WIDTH), .SLOT_WIDTH(SLOT_WIDTH),
+                    .TILE(TILE)) u_feed (
       .clk_i, .rst_i(rst_i | (state_q == HALT)), .start_i(start), .values_i(values),
       .eight_i(word0[LINEAR_ACT_BITS_LSB] == ACT_BITS_B8), .acc_in_i(acc_in), .acc_out_i(acc_out),
       .unit_exponent_i(format.unit_exponent), .batch_i(batch), .rows_i(rows[ENTRY_WIDTH:0]),
-      .outer_i(values ? k_blocks : tiles), .inner_i(values ? 24'(n_blocks * PARTS) : k_blocks), .result_tiles_i(tiles),
-      .tail_i(k_tail), .idle_o(feed_idle), .write_i(load_write), .write_entry_i(load_entry),
-      .write_data_i(rd_data_i[ACTIVATIONS]), .set_done_i(set_done), .set_free_o(set_free), .push_i(push),
-      .exp_valid_i(token_exp_valid), .exp_group_i(token_exp_group), .exp_slot_i(first_slot), .exp_i(token_exp),
+      .outer_i(values ? k_blocks : tiles), .inner_i(values ? value_tiles : k_blocks), .result_tiles_i(tiles),
+      .n_blocks_i(n_blocks), .tail_i(k_tail), .idle_o(feed_idle), .write_i(load_write), .write_piece_i(load_piece),
+      .write_entry_i(load_entry), .write_blocks_i(load_blocks), .write_data_i(rd_data_i[ACTIVATIONS]),
+      .set_done_i(set_done), .set_free_o(set_free), .push_i(push), .exp_valid_i(exp_valid), .exp_slot_i(first_slot),
+      .exp_set_i(exp_set), .exp_i(token_exp),
       .valid_o(operand_valid), .take_i(operand_take), .mantissa_o(mantissa), .exp_o(exp), .sum_o(sum), .fresh_o(fresh),
       .load_o(load), .keep_o(keep), .result_o(result), .release_o(release_last), .slot_o(slot), .group_o(group),
       .held_group_o(held_group));
@@ -246,9 +288,10 @@ module matrix_engine #(
   // -- Products ---------------------------------------------------------------------------------------------------
 
   logic                        array_idle, result_valid, result_free;
-  logic [2:0]                  result_row;
-  logic [UNITS-1:0][1:0][31:0] acc;
-  matrix_array #(.UNITS(UNITS), .LINES(LINES), .SLOT_WIDTH(SLOT_WIDTH), .RESULT_BLOCKS(RESULT_BLOCKS)) u_array (
+  logic [ROW_WIDTH-1:0]        result_row;
+  logic [WEIGHT_UNITS-1:0][1:0][31:0] acc;
+  matrix_array #(.UNITS(WEIGHT_UNITS), .PORT_BYTES(PORT_BYTES), .HALVES(HALVES), .SHARE(SHARE), .LINES(LINES),
+                 .SLOT_WIDTH(SLOT_WIDTH), .RESULT_BLOCKS(RESULT_BLOCKS)) u_array (
       .clk_i, .rst_i(clear), .element_i(format.element), .e8m0_i(format.e8m0), .zero_i(format.zero), .keys_i(keys),
       .valid_i(operand_valid), .take_o(operand_take), .mantissa_i(mantissa), .exp_i(exp), .sum_i(sum), .fresh_i(fresh),
       .load_i(load), .keep_i(keep), .result_i(result), .release_i(release_last), .slot_i(slot), .group_i(group),
@@ -265,7 +308,7 @@ module matrix_engine #(
   assign use_bias       = word0[LINEAR_USE_BIAS_LSB];
   assign act_slot_o     = word0[LINEAR_ACT_SLOT_LSB+:2];
 
-  epilogue_fetch #(.UNITS(UNITS)) u_operands (
+  epilogue_fetch #(.TILE(TILE)) u_operands (
       .clk_i, .rst_i(rst_i | (state_q == HALT)), .start_i(begin_epilogue), .use_row_scale_i(use_row_scale),
       .use_bias_i(use_bias), .use_aux_i(mul_aux | add_aux), .row_scale_i(cmd_word_i[LINEAR_ROW_SCALE_WORD]),
       .bias_i(cmd_word_i[LINEAR_BIAS_WORD]), .aux_i(cmd_word_i[LINEAR_AUX_WORD]),
@@ -274,7 +317,8 @@ module matrix_engine #(
       .req_valid_o(rd_req_valid_o[OPERANDS]), .req_ready_i(rd_req_ready_i[OPERANDS]), .req_unit_o(operand_unit),
       .req_units_o(rd_req_units_o[OPERANDS]));
 
-  epilogue #(.UNITS(UNITS), .PORT_BYTES(PORT_BYTES), .ROWS_MAX(ENTRIES), .RESULT_BLOCKS(RESULT_BLOCKS)) u_epilogue (
+  epilogue #(.UNITS(UNITS), .QUADS(WEIGHT_UNITS), .PORT_BYTES(PORT_BYTES), .HALVES(HALVES), .LANES(LANES),
+             .ROWS_MOST(ROWS_MOST), .RESULT_BLOCKS(RESULT_BLOCKS)) u_epilogue (
       .clk_i, .rst_i(rst_i | (state_q == HALT)), .start_i(begin_epilogue), .use_scale_i(word0[LINEAR_USE_SCALE_LSB]),
       .use_row_scale_i(use_row_scale), .use_bias_i(use_bias), .use_act_i(word0[LINEAR_USE_ACT_LSB]),
       .mul_aux_i(mul_aux), .add_aux_i(add_aux), .scale_i(cmd_word_i[LINEAR_SCALE_WORD]),
@@ -287,13 +331,15 @@ module matrix_engine #(
       .req_units_o(wr_req_units_o), .valid_o(wr_valid_o), .ready_i(wr_ready_i), .data_o(wr_data_o), .strb_o(wr_strb_o),
       .written_i(wr_idle_i));
 
-  assign rd_req_addr_o = {{4'd0, operand_unit, 4'd0}, {4'd0, activation_unit, 4'd0}, {4'd0, weight_unit, 4'd0}};
+  assign wt_req_addr_o = {4'd0, weight_unit, 4'd0};
+  assign rd_req_addr_o = {{4'd0, operand_unit, 4'd0}, {4'd0, activation_unit, 4'd0}};
   assign wr_req_addr_o = {4'd0, result_unit, 4'd0};
-  assign rd_ready_o    = {epilogue_ready, load_ready, cache ? kv_ready : unpack_ready} | {CLIENTS{state_q == HALT}};
+  assign wt_ready_o    = (cache ? kv_ready : unpack_ready) | (state_q == HALT);
+  assign rd_ready_o    = {epilogue_ready, load_ready} | {CLIENTS{state_q == HALT}};
   assign quiet         = fetch_idle & load_idle & feed_idle & array_idle & operand_fetch_idle & epilogue_idle;
 
   // What the parts need of a word is less than the word.
   logic unused_words;
-  assign unused_words = &{1'b0, word0, rd_last_i[WEIGHTS], format.packed_weights};
+  assign unused_words = &{1'b0, word0, format.packed_weights};
 
 endmodule

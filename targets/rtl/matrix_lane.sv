@@ -2,6 +2,9 @@
 // to the exact dot product of 32 terms. A lane may serve ROWS rows that take turns (the order in which a channel
 // delivers them). Its result is valid fp_pkg::LANE_LATENCY cycles after a block's last step.
 //
+// Where a lane works for its neighbour too in the wide way (SHARE = 2), twice as many rows take turns then; the neighbour
+// has no wide way (WIDE = 0), about half of a lane's logic.
+//
 // Eight multipliers of 27 x 12 bits have two ways to work (weight_decode):
 // narrow   8 weights of 4 bits; two tokens share a multiplier: (m1 * 2^15 + m0) * w holds both products. 15 bits have
 //          no room for the sign of m0 * w, up to 2047 * 12, so that comes from the factors. The pair is formed once
@@ -9,6 +12,8 @@
 // wide     4 weights of up to 19 bits, one multiplier a token: 8- and 6-bit formats and the KV cache.
 module matrix_lane #(
     parameter int unsigned ROWS = 2,
+    parameter int unsigned SHARE = 1,
+    parameter bit WIDE = 1'b1,
     localparam int unsigned SPACING = 15,
     localparam int unsigned PAIR_WIDTH = 12 + SPACING,
     localparam int unsigned DOT_WIDTH = 35  // 32 * 2047 * 448 * 2^9 with sign
@@ -23,7 +28,8 @@ module matrix_lane #(
     input  logic [7:0]                     below_i,      // narrow: by k; m0 < 0,
     input  logic [7:0]                     above_i,      // m0 > 0
     input  logic [1:0][3:0][11:0]          mantissa_i,   // wide: by token, k
-    output logic [1:0][DOT_WIDTH-1:0]      dot_o         // by token, two's complement
+    output logic [1:0][DOT_WIDTH-1:0]      dot_o,        // by token, two's complement
+    output logic [1:0][DOT_WIDTH-1:0]      dot_before_o  // of the step before: shared, the neighbour's comes last
 );
 
   logic [2:0] valid_q, first_q;
@@ -41,8 +47,8 @@ module matrix_lane #(
     negative2_q <= negative1_q;
     for (int k = 0; k < 8; k++) begin
       negative1_q[k] <= weight8_i[k][4] ? above_i[k] : below_i[k] & (weight8_i[k] != 0);
-      a_q[k]         <= narrow_i ? pair_i[k] : PAIR_WIDTH'($signed(weight4_i[k/2]));
-      b_q[k]         <= narrow_i ? 12'($signed(weight8_i[k])) : mantissa_i[k%2][k/2];
+      a_q[k]         <= (narrow_i || !WIDE) ? pair_i[k] : PAIR_WIDTH'($signed(weight4_i[k/2]));
+      b_q[k]         <= (narrow_i || !WIDE) ? 12'($signed(weight8_i[k])) : mantissa_i[k%2][k/2];
       product_q[k]   <= 39'($signed(a_q[k])) * 39'($signed(b_q[k]));
     end
   end
@@ -67,20 +73,24 @@ module matrix_lane #(
     narrow_sum[1] = narrow_sum[1] + $signed({16'd0, lacking});
   end
 
-  // 4: accumulate; with two rows the one that is due is always the older one.
-  logic [DOT_WIDTH-1:0] dot_q [2][ROWS];
+  // 4: accumulate; of several rows the one that is due is always the oldest one.
+  localparam int unsigned TURNS = WIDE ? ROWS * SHARE : ROWS;
+  logic [DOT_WIDTH-1:0] dot_q [2][TURNS], due [2];
+  always_comb for (int t = 0; t < 2; t++) due[t] = narrow_i ? dot_q[t][ROWS-1] : dot_q[t][TURNS-1];
   always_ff @(posedge clk_i) begin
     for (int t = 0; t < 2; t++) begin
-      sum_q[t] <= narrow_i ? DOT_WIDTH'(narrow_sum[t]) : DOT_WIDTH'(wide_sum[t]);
+      sum_q[t] <= (narrow_i || !WIDE) ? DOT_WIDTH'(narrow_sum[t]) : DOT_WIDTH'(wide_sum[t]);
       if (valid_q[2]) begin
-        dot_q[t][0] <= (first_q[2] ? '0 : dot_q[t][ROWS-1]) + sum_q[t];
-        for (int r = 1; r < int'(ROWS); r++) dot_q[t][r] <= dot_q[t][r-1];
+        dot_q[t][0] <= (first_q[2] ? '0 : due[t]) + sum_q[t];
+        for (int r = 1; r < int'(TURNS); r++) dot_q[t][r] <= dot_q[t][r-1];
       end
     end
   end
 
-  assign dot_o[0] = dot_q[0][0];
-  assign dot_o[1] = dot_q[1][0];
+  for (genvar t = 0; t < 2; t++) begin : g_token
+    assign dot_o[t]        = dot_q[t][0];
+    assign dot_before_o[t] = (TURNS > 1) ? dot_q[t][(TURNS > 1) ? 1 : 0] : '0;
+  end
 
   // 27 x 12 bits as a multiplier has them; no format's product needs the top ones.
   logic [7:0] unused_top;

@@ -9,6 +9,8 @@
 // (its ports of the same names, which also give the cycles).
 module matrix_quad #(
     parameter int unsigned HALVES = 2,
+    // Lanes that take turns at the wide formats (matrix_lane): 1, or 2 at half their rate.
+    parameter int unsigned SHARE = 1,
     // Accumulators of a token: the quad's rows for each tile and pair of tokens. There are twice as many: those of this
     // command and those held for the next.
     parameter int unsigned LINES = 2048,
@@ -27,6 +29,7 @@ module matrix_quad #(
     input  logic                        valid_i,
     input  logic                        first_i,
     input  logic                        odd_i,
+    input  logic                        turn_i,        // of wide formats, where lanes share: 0, 1
     input  logic [3:0][3:0][11:0]       code_i,        // by row, kk
     input  logic [7:0][26:0]            pair_i,        // by k
     input  logic [7:0]                  below_i,       // the pair's lower mantissa is negative,
@@ -52,14 +55,31 @@ module matrix_quad #(
 
   logic [3:0][1:0][34:0] lane_dot;
   for (genvar l = 0; l < 4; l++) begin : g_lane
-    logic [7:0][4:0]  weight8;
-    logic [3:0][18:0] weight4;
-    weight_decode u_decode (
-        .element_i, .odd_i, .code_i(code_i[l]), .narrow_o(weight8), .wide_o(weight4));
-    matrix_lane #(.ROWS(HALVES)) u_lane (
+    localparam bit WIDE = (SHARE == 1) || (l % 2 == 0);
+    logic [7:0][4:0]       weight8;
+    logic [3:0][18:0]      weight4;
+    logic [3:0][11:0]      code;
+    logic [1:0][34:0]      dot, dot_before;
+    // A lane that shares takes its neighbour's codes in every second turn, and keeps the results of both.
+    if (WIDE && SHARE == 2) begin : g_shared
+      assign code = (turn_i & ~narrow_i) ? code_i[l+1] : code_i[l];
+      assign lane_dot[l] = narrow_i ? dot : dot_before;
+    end else if (SHARE == 2) begin : g_neighbour
+      assign code = code_i[l];
+      assign lane_dot[l] = narrow_i ? dot : g_lane[l-1].dot;
+    end else begin : g_alone
+      assign code = code_i[l];
+      assign lane_dot[l] = dot;
+    end
+    weight_decode u_decode (.element_i, .odd_i, .code_i(code), .narrow_o(weight8), .wide_o(weight4));
+    matrix_lane #(.ROWS(HALVES), .SHARE(SHARE), .WIDE(WIDE)) u_lane (
         .clk_i, .valid_i, .first_i, .narrow_i, .weight8_i(weight8), .weight4_i(weight4),
-        .pair_i, .below_i, .above_i, .mantissa_i, .dot_o(lane_dot[l]));
+        .pair_i, .below_i, .above_i, .mantissa_i, .dot_o(dot), .dot_before_o(dot_before));
+    logic unused_before;
+    assign unused_before = &{1'b0, dot_before};
   end
+  logic unused_turn;
+  assign unused_turn = turn_i;
 
   // Four rows at once -> one a cycle. The next block's rows cannot arrive before the last of these has gone.
   logic [HALVES-1:0][3:0][1:0][34:0] waiting_q;

@@ -1,9 +1,14 @@
-// Plays an operand through the lanes: for each slice of the unit either half, a step a cycle. The unit buffer answers a
-// cycle after its address, so what goes to the lanes is registered here. Operands follow each other without a gap.
+// Plays an operand through the lanes: for each slice of the unit its halves, a step a cycle; two steps for wide formats
+// where lanes share what these need (matrix_quad). The unit buffer answers a cycle after its address, so what goes to the
+// lanes is registered here. Operands follow each other without a gap.
 module matrix_steps #(
+    parameter int unsigned HALVES = 2,
+    parameter int unsigned SHARE = 1,
+    parameter int unsigned SETS = 1,           // of mantissas (activation_feed)
     parameter int unsigned RESULT_BLOCKS = 4,  // block results that the epilogue has room for
     parameter int unsigned SLOT_WIDTH = 3,
-    parameter int unsigned GROUP_WIDTH = 8
+    parameter int unsigned GROUP_WIDTH = 8,
+    localparam int unsigned ENTRY_WIDTH = $clog2(8 * HALVES)
 ) (
     input  logic                   clk_i,
     input  logic                   rst_i,
@@ -12,8 +17,8 @@ module matrix_steps #(
     // the operand (activation_feed)
     input  logic                   valid_i,
     output logic                   take_o,
-    input  logic [1:0][31:0][11:0] mantissa_i,
-    input  logic [1:0][7:0]        exp_i,
+    input  logic [SETS-1:0][1:0][31:0][11:0] mantissa_i,
+    input  logic [SETS-1:0][1:0][7:0] exp_i,
     input  logic [1:0][17:0]       sum_i,
     input  logic                   fresh_i,
     input  logic                   load_i,
@@ -25,17 +30,18 @@ module matrix_steps #(
     input  logic [GROUP_WIDTH-1:0] held_group_i,
     // unit buffer
     output logic [SLOT_WIDTH-1:0]  read_slot_o,
-    output logic [3:0]             read_entry_o,
+    output logic [ENTRY_WIDTH-1:0] read_entry_o,
     // quads and matrix_control
     output logic                   valid_o,
     output logic                   first_o,
     output logic                   last_o,
     output logic                   odd_o,
+    output logic                   turn_o,
     output logic [7:0][26:0]       pair_o,         // see matrix_lane
     output logic [7:0]             below_o,
     output logic [7:0]             above_o,
-    output logic [1:0][3:0][11:0]  mantissa_o,
-    output logic [1:0][7:0]        exp_o,
+    output logic [SETS-1:0][1:0][3:0][11:0] mantissa_o,
+    output logic [SETS-1:0][1:0][7:0] exp_o,
     output logic [1:0][17:0]       sum_o,
     output logic                   fresh_o,
     output logic                   load_o,
@@ -54,7 +60,7 @@ module matrix_steps #(
 
   localparam int unsigned COUNT_WIDTH = $clog2(RESULT_BLOCKS + 1);
 
-  logic                   running_q, half_q, go, step, slice_last;
+  logic                   running_q, half_q, half_last, turn_q, turn_last, go, step, slice_last;
   logic [2:0]             slice_q;
   logic [COUNT_WIDTH-1:0] room_q;
   logic [3:0]             under_way_q;
@@ -63,22 +69,28 @@ module matrix_steps #(
   assign go         = valid_i & (~result_i | (room_q != 0));
   assign step       = running_q | go;
   assign slice_last = narrow_i ? (slice_q[1:0] == 2'd3) : (slice_q == 3'd7);
-  assign take_o     = step & half_q & slice_last;
+  assign half_last  = (HALVES == 1) | half_q;
+  assign turn_last  = (SHARE == 1) | narrow_i | turn_q;
+  assign take_o     = step & turn_last & half_last & slice_last;
 
+  logic [2:0] entry;
+  assign entry        = six_i ? {1'b0, slice_q[2:1]} : slice_q;
   assign read_slot_o  = slot_i;
-  assign read_entry_o = six_i ? {1'b0, slice_q[2:1], half_q} : {slice_q, half_q};
+  assign read_entry_o = (HALVES == 1) ? ENTRY_WIDTH'(entry) : ENTRY_WIDTH'({entry, half_q});
 
   always_ff @(posedge clk_i) begin
     if (step) begin
       running_q <= ~take_o;
-      half_q    <= ~half_q;
-      if (half_q) slice_q <= slice_last ? '0 : slice_q + 3'd1;
+      turn_q    <= ~turn_last;
+      if (turn_last) half_q <= ~half_q;
+      if (turn_last && half_last) slice_q <= slice_last ? '0 : slice_q + 3'd1;
     end
     room_q      <= room_q - COUNT_WIDTH'(take_o & result_i) + COUNT_WIDTH'(result_free_i);
     under_way_q <= under_way_q + 4'(take_o) - 4'(retire_i);
     if (rst_i) begin
       running_q   <= 1'b0;
       half_q      <= 1'b0;
+      turn_q      <= 1'b0;
       slice_q     <= '0;
       room_q      <= COUNT_WIDTH'(RESULT_BLOCKS);
       under_way_q <= '0;
@@ -86,18 +98,29 @@ module matrix_steps #(
   end
   assign idle_o = ~running_q & (under_way_q == 0);
 
+  // Packed weights have one set.
+  logic [7:0][11:0] narrow0, narrow1;
+  always_comb begin
+    for (int k = 0; k < 8; k++) begin
+      narrow0[k] = mantissa_i[0][0][{slice_q[1:0], 3'(k)}];
+      narrow1[k] = mantissa_i[0][1][{slice_q[1:0], 3'(k)}];
+    end
+  end
+
   always_ff @(posedge clk_i) begin
     valid_o <= ~rst_i & step;
     first_o <= (slice_q == 0);
-    last_o  <= ~rst_i & step & slice_last;
+    last_o  <= ~rst_i & step & turn_last & slice_last;
     odd_o   <= slice_q[0];
+    turn_o  <= turn_q;
     for (int k = 0; k < 8; k++) begin
-      pair_o[k]  <= {mantissa_i[1][{slice_q[1:0], 3'(k)}], 15'd0} + 27'($signed(mantissa_i[0][{slice_q[1:0], 3'(k)}]));
-      below_o[k] <= mantissa_i[0][{slice_q[1:0], 3'(k)}][11];
-      above_o[k] <= ~mantissa_i[0][{slice_q[1:0], 3'(k)}][11] & (|mantissa_i[0][{slice_q[1:0], 3'(k)}]);
+      pair_o[k]  <= {narrow1[k], 15'd0} + 27'($signed(narrow0[k]));
+      below_o[k] <= narrow0[k][11];
+      above_o[k] <= ~narrow0[k][11] & (|narrow0[k]);
     end
-    for (int t = 0; t < 2; t++)
-      for (int kk = 0; kk < 4; kk++) mantissa_o[t][kk] <= mantissa_i[t][{slice_q, 2'(kk)}];
+    for (int s = 0; s < int'(SETS); s++)
+      for (int t = 0; t < 2; t++)
+        for (int kk = 0; kk < 4; kk++) mantissa_o[s][t][kk] <= mantissa_i[s][t][{slice_q, 2'(kk)}];
     exp_o        <= exp_i;
     sum_o        <= sum_i;
     fresh_o      <= fresh_i;

@@ -4,7 +4,7 @@
 //
 // An operand lies in one memory space from its first byte to its last.
 module operand_check #(
-    parameter int unsigned UNITS = 2,
+    parameter int unsigned ROW_UNITS = 2,  // of a beat row of weights
     parameter int unsigned SPACES = 1,
     parameter logic [SPACES-1:0][mem_pkg::ADDRESS_WIDTH-1:0] BASE = '0,
     parameter logic [SPACES-1:0][mem_pkg::ADDRESS_WIDTH-1:0] CAPACITY = {SPACES{40'h1000}}
@@ -24,7 +24,7 @@ module operand_check #(
   import dlavm_isa_pkg::*;
   import operand_pkg::*;
 
-  localparam int unsigned ROW_TILE = 8 * UNITS;  // rows of packed weights that share beat rows
+  localparam int unsigned ROW_TILE = 8 * ROW_UNITS;  // rows of packed weights that share beat rows
 
   typedef enum logic [3:0] {IDLE, FIELDS, NEXT, DERIVE, DERIVE_OFFSET, EXTEND, GROW, COUNTED, SUM, TOTAL, RANGE, DONE} state_e;
   state_e state_q;
@@ -179,8 +179,8 @@ module operand_check #(
           end
           TILED: begin
             derived_count_q <= (n + ROW_TILE - 32'd1) / ROW_TILE;
-            length_q        <= tile_beats * (UNITS * 16);
-            range_q         <= tile_beats * (UNITS * 16);
+            length_q        <= tile_beats * (ROW_UNITS * 16);
+            range_q         <= tile_beats * (ROW_UNITS * 16);
           end
           SCORES: range_q <= ((last_seen < width) ? last_seen : width) << 1;
           default: ;

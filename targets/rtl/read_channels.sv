@@ -1,14 +1,16 @@
 // The read half of the memory fabric behind its clients' ports: chooses a chunk, asks every channel of its space for
 // its part, puts the parts together to rows in the order of the chunks, and hands them to the client.
 //
-// A row holds PACK beats of every channel of its space; byte i of the space stands in beat i / PORT_BYTES of all
-// beats, counted over the channels first. A space of fewer channels packs more beats.
+// A row holds PACK beats of every channel of its space, and as many bytes of each as STRIPES stripes; byte i of the
+// space stands in stripe i / SPACE_STRIPE of all stripes, counted over the channels first. A space of fewer channels
+// packs more beats.
 module read_channels #(
     parameter int unsigned CLIENTS = 2,
-    parameter int unsigned UNITS = 2,
-    parameter int unsigned PORT_BYTES = 16,
+    parameter int unsigned UNITS = 2,        // 16 bytes each, of a row
+    parameter int unsigned PORT_BYTES = 16,  // of a beat of AXI
     parameter int unsigned SPACES = 1,
     parameter logic [SPACES-1:0][7:0] SPACE_CHANNELS = {SPACES{8'd2}},
+    parameter logic [SPACES-1:0][15:0] SPACE_STRIPE = {SPACES{16'(PORT_BYTES)}},
     parameter int unsigned CHANNELS = 2,  // of all spaces together
     parameter int unsigned CHUNK = 16,
     parameter int unsigned CHUNKS = 16,   // on their way
@@ -87,11 +89,10 @@ module read_channels #(
 
   for (genvar s = 0; s < int'(SPACES); s++) begin : g_space
     localparam int unsigned COUNT = 32'(SPACE_CHANNELS[s]);
+    localparam int unsigned STRIPE = 8 * 32'(SPACE_STRIPE[s]);
+    localparam int unsigned STRIPES = UNITS * 128 / (COUNT * STRIPE);
     localparam int unsigned PACK = UNITS * 16 / (COUNT * PORT_BYTES);
     localparam int unsigned FIRST = first_channel(s);
-    if (CHUNK * PACK * PORT_BYTES > mem_pkg::PAGE_BYTES || CHUNK * PACK > mem_pkg::BURST_LIMIT) begin : g_burst
-      $error("read_channels: a chunk of %0d rows may cross 4 KiB or be longer than a burst", CHUNK);
-    end
     for (genvar c = 0; c < int'(COUNT); c++) begin : g_channel
       logic [PACK*PORT_BITS-1:0] part;
       assign channel_of_issue[FIRST+c] = space_q == SPACE_WIDTH'(s);
@@ -106,8 +107,8 @@ module read_channels #(
           .ar_addr_o(ar_addr_o[FIRST+c]), .ar_len_o(ar_len_o[FIRST+c]),
           .r_valid_i(r_valid_i[FIRST+c]), .r_ready_o(r_ready_o[FIRST+c]),
           .r_data_i(r_data_i[FIRST+c]), .r_resp_i(r_resp_i[FIRST+c]));
-      for (genvar p = 0; p < int'(PACK); p++) begin : g_part
-        assign assembled[s][(p*COUNT+c)*PORT_BITS+:PORT_BITS] = part[p*PORT_BITS+:PORT_BITS];
+      for (genvar p = 0; p < int'(STRIPES); p++) begin : g_stripe
+        assign assembled[s][(p*COUNT+c)*STRIPE+:STRIPE] = part[p*STRIPE+:STRIPE];
       end
     end
   end

@@ -1,18 +1,22 @@
 // One read client of the memory fabric: its requests, cut into chunks of rows that no burst limit or 4 KiB boundary
-// divides; the rows that come back, turned so that a beat begins with the request's first unit.
+// divides; the rows that come back, turned so that a beat begins with the request's first unit. A client whose beats
+// are smaller than rows gets them word by word.
 //
 // A chunk is asked for only when the buffer has room for all of it, so that a client that does not listen never
 // keeps others waiting. Requests are answered in order, at one beat a cycle; a request that starts inside a row
 // costs one cycle more. One outside of every memory space is answered with beats marked `error_o`.
 module read_port #(
-    parameter int unsigned UNITS = 2,
+    parameter int unsigned UNITS = 2,          // 16 bytes each, of a beat of the client
+    parameter int unsigned ROW_UNITS = UNITS,  // of a row
     parameter int unsigned SPACES = 1,
     parameter logic [SPACES-1:0][mem_pkg::ADDRESS_WIDTH-1:0] BASE = '0,
     parameter logic [SPACES-1:0][mem_pkg::ADDRESS_WIDTH-1:0] CAPACITY = {SPACES{40'h1000}},
     parameter int unsigned CHUNK = 16,     // rows, a power of two
+    parameter logic [SPACES-1:0][7:0] SPACE_CHUNK = {SPACES{8'(CHUNK)}},  // the same of each space, at most CHUNK
     parameter int unsigned ROWS = 64,      // of the buffer, a power of two, at least CHUNK
     parameter int unsigned REQUESTS = 16,  // on their way
     localparam int unsigned WIDTH = UNITS * mem_pkg::UNIT_BITS,
+    localparam int unsigned ROW_BITS = ROW_UNITS * mem_pkg::UNIT_BITS,
     localparam int unsigned SPACE_WIDTH = mem_pkg::index_width(SPACES),
     localparam int unsigned CHUNK_WIDTH = $clog2(CHUNK) + 1
 ) (
@@ -36,10 +40,11 @@ module read_port #(
     output logic [CHUNK_WIDTH-1:0]            chunk_rows_o,
     input  logic                              row_valid_i,
     input  logic                              row_error_i,
-    input  logic [WIDTH-1:0]                  row_data_i
+    input  logic [ROW_BITS-1:0]               row_data_i
 );
 
-  localparam int unsigned OFFSET_WIDTH = mem_pkg::index_width(UNITS);
+  localparam int unsigned OFFSET_WIDTH = mem_pkg::index_width(ROW_UNITS);
+  localparam int unsigned WORD_UNIT_WIDTH = mem_pkg::index_width(UNITS);
   localparam int unsigned COUNT = mem_pkg::COUNT_WIDTH;
   localparam int unsigned CREDIT_WIDTH = $clog2(ROWS) + 1;
 
@@ -56,7 +61,7 @@ module read_port #(
   logic [mem_pkg::ROW_WIDTH-1:0] map_row;
   logic [OFFSET_WIDTH-1:0]       map_offset;
   logic [COUNT:0]                map_rows;
-  address_map #(.UNITS(UNITS), .SPACES(SPACES), .BASE(BASE), .CAPACITY(CAPACITY)) u_map (
+  address_map #(.UNITS(ROW_UNITS), .SPACES(SPACES), .BASE(BASE), .CAPACITY(CAPACITY)) u_map (
       .addr_i(head_addr), .units_i(head_units), .ok_o(map_ok), .space_o(map_space), .row_o(map_row),
       .offset_o(map_offset), .rows_o(map_rows));
 
@@ -68,7 +73,9 @@ module read_port #(
   logic [CHUNK_WIDTH-1:0]        to_boundary, rows;
   logic                          granted, row_taken;
 
-  assign to_boundary   = CHUNK_WIDTH'(CHUNK) - CHUNK_WIDTH'(row_q[$clog2(CHUNK)-1:0]);
+  logic [CHUNK_WIDTH-1:0] most;
+  assign most          = CHUNK_WIDTH'(SPACE_CHUNK[space_q]);
+  assign to_boundary   = most - (CHUNK_WIDTH'(row_q) & (most - CHUNK_WIDTH'(1)));
   assign rows          = (rows_q < (COUNT + 1)'(to_boundary)) ? CHUNK_WIDTH'(rows_q) : to_boundary;
   assign chunk_valid_o = busy_q && credit_q >= CREDIT_WIDTH'(rows);
   assign chunk_space_o = space_q;
@@ -100,20 +107,48 @@ module read_port #(
 
   // What the other side has to know about each request.
   logic                    told_valid, ok, done;
-  logic [OFFSET_WIDTH-1:0] offset;
+  logic [OFFSET_WIDTH-1:0] row_offset;
   logic [COUNT-1:0]        units;
   fifo #(.WIDTH(1 + OFFSET_WIDTH + COUNT), .DEPTH(REQUESTS)) u_told (
       .clk_i, .rst_i, .valid_i(take), .ready_o(told_ready), .data_i({map_ok, map_offset, head_units}),
-      .valid_o(told_valid), .ready_i(done), .data_o({ok, offset, units}));
+      .valid_o(told_valid), .ready_i(done), .data_o({ok, row_offset, units}));
 
   // Rows come when they please; the credit says that there is room.
-  logic             row_valid, row_error, unused_ready;
-  logic [WIDTH-1:0] row_data;
-  fifo #(.WIDTH(WIDTH + 1), .DEPTH(ROWS)) u_rows (
+  logic                row_valid, row_error, unused_ready;
+  logic [ROW_BITS-1:0] row_data;
+  fifo #(.WIDTH(ROW_BITS + 1), .DEPTH(ROWS)) u_rows (
       .clk_i, .rst_i, .valid_i(row_valid_i), .ready_o(unused_ready), .data_i({row_error_i, row_data_i}),
       .valid_o(row_valid), .ready_i(row_taken), .data_o({row_error, row_data}));
 
-  // A beat of a request that starts inside a row is the end of one row, held, and the start of the next.
+  // The row's words, from the one that holds the request's first unit to the one with its last.
+  logic [WIDTH-1:0] word_data;
+  logic             word_taken;
+  logic [WORD_UNIT_WIDTH-1:0] offset;  // of the request's first unit in its word
+  if (ROW_UNITS == UNITS) begin : g_row
+    assign word_data = row_data;
+    assign row_taken = word_taken;
+    assign offset    = row_offset;
+  end else begin : g_words
+    localparam int unsigned PLACE_WIDTH = $clog2(ROW_UNITS / UNITS);
+    logic [PLACE_WIDTH-1:0] place_q, place;
+    logic [COUNT:0]         rest_q, rest;  // units from this word on
+    logic                   begun_q;
+    assign offset    = (UNITS > 1) ? WORD_UNIT_WIDTH'(row_offset) : '0;
+    assign place     = begun_q ? place_q : row_offset[OFFSET_WIDTH-1-:PLACE_WIDTH];
+    assign rest      = begun_q ? rest_q : (COUNT + 1)'(units) + (COUNT + 1)'(offset);
+    assign word_data = row_data[32'(place)*WIDTH+:WIDTH];
+    assign row_taken = word_taken && (place == '1 || rest <= (COUNT + 1)'(UNITS));
+    always_ff @(posedge clk_i) begin
+      if (word_taken) begin
+        place_q <= place + PLACE_WIDTH'(1);
+        rest_q  <= rest - (COUNT + 1)'(UNITS);
+      end
+      if (rst_i || done) begun_q <= 1'b0;
+      else if (word_taken) begun_q <= 1'b1;
+    end
+  end
+
+  // A beat of a request that starts inside a word is the end of one word, held, and the start of the next.
   logic             started_q, held_q, held_error_q;
   logic [COUNT-1:0] left_q, left;
   logic [WIDTH-1:0] held_data_q;
@@ -125,25 +160,25 @@ module read_port #(
   assign in_held = left <= COUNT'(UNITS) - COUNT'(offset);  // nothing of the next row is needed
   assign valid_o = told_valid && (!ok || (direct ? row_valid : held_q && (in_held || row_valid)));
   assign error_o = !ok || (!direct && held_error_q) || (row_error && (direct || !in_held));
-  assign data_o  = direct ? row_data : WIDTH'({row_data, held_data_q} >> {offset, 7'd0});
+  assign data_o  = direct ? word_data : WIDTH'({word_data, held_data_q} >> {offset, 7'd0});
   assign fire    = valid_o && ready_i;
   assign done    = fire && last_o;
 
   always_comb begin
-    if (!told_valid || !ok) row_taken = 1'b0;
-    else if (direct) row_taken = fire;
-    else row_taken = row_valid && (!held_q || (fire && !in_held));
+    if (!told_valid || !ok) word_taken = 1'b0;
+    else if (direct) word_taken = fire;
+    else word_taken = row_valid && (!held_q || (fire && !in_held));
   end
 
   always_ff @(posedge clk_i) begin
     if (fire) left_q <= left - COUNT'(UNITS);
-    if (row_taken) {held_error_q, held_data_q} <= {row_error, row_data};
+    if (word_taken) {held_error_q, held_data_q} <= {row_error, word_data};
     if (rst_i || done) begin
       started_q <= 1'b0;
       held_q    <= 1'b0;
     end else begin
       if (fire) started_q <= 1'b1;
-      if (row_taken) held_q <= 1'b1;
+      if (word_taken) held_q <= 1'b1;
     end
   end
 

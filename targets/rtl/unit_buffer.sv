@@ -1,35 +1,37 @@
 // Units (blocks of 32 k of a row tile) between memory and lanes: a ring of slots, each with an entry for every slice
 // and half, and two bytes of scale and one of zero point or exponent a row.
 //
-// A slot has 8 entries where an entry holds 8 k of a row (codes of 4 and 6 bits), else 16. A writer fills the slot
+// A slot has 4 slices where a slice holds 8 k of a row (codes of 4 and 6 bits), else 8. A writer fills the slot
 // `write_slot_o` and those behind it while `room_o` says that there are enough, then pushes them. Units leave in order:
 // `full_i` of the reader's own count, then `release_i`. Reading an entry takes a cycle, metadata none.
 module unit_buffer #(
     parameter int unsigned UNITS = 2,       // quads
-    localparam int unsigned DEPTH = 64,     // entries of a quad
-    localparam int unsigned SLOTS = 8,      // where a slot has 8 entries
+    parameter int unsigned HALVES = 2,
+    localparam int unsigned SLOTS = 8,      // of 4 slices
+    localparam int unsigned ENTRY_WIDTH = $clog2(8 * HALVES),
+    localparam int unsigned DEPTH = SLOTS * 4 * HALVES,  // entries of a quad
     localparam int unsigned SLOT_WIDTH = $clog2(SLOTS)
 ) (
     input  logic                             clk_i,
     input  logic                             rst_i,
-    input  logic                             short_i,        // slots of 8 entries, not 16; steady
+    input  logic                             short_i,        // slots of 4 slices, not 8; steady
 
     output logic [SLOT_WIDTH-1:0]            write_slot_o,   // the first free one
     output logic [SLOT_WIDTH:0]              room_o,         // free slots
     input  logic [UNITS-1:0]                 write_i,        // by quad
     input  logic [SLOT_WIDTH-1:0]            write_slot_i,
-    input  logic [3:0]                       write_entry_i,
+    input  logic [ENTRY_WIDTH-1:0]           write_entry_i,
     input  logic [UNITS-1:0][3:0][3:0][11:0] code_i,         // by quad, row, kk
-    input  logic [UNITS-1:0][1:0]            write_meta_i,   // by quad, half
+    input  logic [UNITS-1:0][HALVES-1:0]     write_meta_i,   // by quad, half
     input  logic [SLOT_WIDTH-1:0]            meta_slot_i,
-    input  logic [UNITS-1:0][7:0][23:0]      metadata_i,     // by quad, row
+    input  logic [UNITS-1:0][4*HALVES-1:0][23:0] metadata_i,     // by quad, row
     input  logic [2:0]                       push_i,         // units complete in this cycle
 
     input  logic [SLOT_WIDTH-1:0]            read_slot_i,
-    input  logic [3:0]                       read_entry_i,
+    input  logic [ENTRY_WIDTH-1:0]           read_entry_i,
     output logic [UNITS-1:0][3:0][3:0][11:0] code_o,         // a cycle later
     input  logic [SLOT_WIDTH-1:0]            read_meta_slot_i,
-    output logic [UNITS-1:0][7:0][23:0]      metadata_o,
+    output logic [UNITS-1:0][4*HALVES-1:0][23:0] metadata_o,
     input  logic                             release_i
 );
 
@@ -50,8 +52,10 @@ module unit_buffer #(
   end
 
   logic [$clog2(DEPTH)-1:0] write_at, read_at;
-  assign write_at = short_i ? {write_slot_i, write_entry_i[2:0]} : {write_slot_i[SLOT_WIDTH-2:0], write_entry_i};
-  assign read_at  = short_i ? {read_slot_i, read_entry_i[2:0]} : {read_slot_i[SLOT_WIDTH-2:0], read_entry_i};
+  assign write_at = short_i ? {write_slot_i, write_entry_i[ENTRY_WIDTH-2:0]}
+                            : {write_slot_i[SLOT_WIDTH-2:0], write_entry_i};
+  assign read_at  = short_i ? {read_slot_i, read_entry_i[ENTRY_WIDTH-2:0]}
+                            : {read_slot_i[SLOT_WIDTH-2:0], read_entry_i};
 
   for (genvar u = 0; u < int'(UNITS); u++) begin : g_quad
     logic [3:0][3:0][11:0] codes [DEPTH];
@@ -59,7 +63,7 @@ module unit_buffer #(
       if (write_i[u]) codes[write_at] <= code_i[u];
       code_o[u] <= codes[read_at];
     end
-    for (genvar h = 0; h < 2; h++) begin : g_half
+    for (genvar h = 0; h < int'(HALVES); h++) begin : g_half
       logic [3:0][23:0] rows [SLOTS];
       always_ff @(posedge clk_i) if (write_meta_i[u][h]) rows[meta_slot_i] <= metadata_i[u][4*h+:4];
       assign metadata_o[u][4*h+:4] = rows[read_meta_slot_i];

@@ -3,10 +3,11 @@
 // How a row stands in the channels: read_channels.sv.
 module write_channels #(
     parameter int unsigned CLIENTS = 2,
-    parameter int unsigned UNITS = 2,
-    parameter int unsigned PORT_BYTES = 16,
+    parameter int unsigned UNITS = 2,        // 16 bytes each, of a row
+    parameter int unsigned PORT_BYTES = 16,  // of a beat of AXI
     parameter int unsigned SPACES = 1,
     parameter logic [SPACES-1:0][7:0] SPACE_CHANNELS = {SPACES{8'd2}},
+    parameter logic [SPACES-1:0][15:0] SPACE_STRIPE = {SPACES{16'(PORT_BYTES)}},
     parameter int unsigned CHANNELS = 2,  // of all spaces together
     parameter int unsigned CHUNK = 16,
     parameter int unsigned CHUNKS = 16,   // on their way
@@ -118,14 +119,16 @@ module write_channels #(
 
   for (genvar s = 0; s < int'(SPACES); s++) begin : g_space
     localparam int unsigned COUNT = 32'(SPACE_CHANNELS[s]);
+    localparam int unsigned STRIPE = 8 * 32'(SPACE_STRIPE[s]);
+    localparam int unsigned STRIPES = UNITS * 128 / (COUNT * STRIPE);
     localparam int unsigned PACK = UNITS * 16 / (COUNT * PORT_BYTES);
     localparam int unsigned FIRST = first_channel(s);
     for (genvar c = 0; c < int'(COUNT); c++) begin : g_channel
       logic [PACK*PORT_BITS-1:0]  data;
       logic [PACK*PORT_BYTES-1:0] strb;
-      for (genvar p = 0; p < int'(PACK); p++) begin : g_part
-        assign data[p*PORT_BITS+:PORT_BITS]   = row_data[(p*COUNT+c)*PORT_BITS+:PORT_BITS];
-        assign strb[p*PORT_BYTES+:PORT_BYTES] = row_strb[(p*COUNT+c)*PORT_BYTES+:PORT_BYTES];
+      for (genvar p = 0; p < int'(STRIPES); p++) begin : g_stripe
+        assign data[p*STRIPE+:STRIPE]     = row_data[(p*COUNT+c)*STRIPE+:STRIPE];
+        assign strb[p*STRIPE/8+:STRIPE/8] = row_strb[(p*COUNT+c)*(STRIPE/8)+:STRIPE/8];
       end
       assign mine[FIRST+c]      = space_q == SPACE_WIDTH'(s);
       assign done_mine[FIRST+c] = order_space == SPACE_WIDTH'(s);

@@ -158,6 +158,11 @@ class Space:
 
     base: int
     channels: Sequence[Channel]
+    stripe: int = 0  # bytes that follow each other in a channel, if not a beat
+
+    @property
+    def _stripe(self) -> int:
+        return self.stripe or self.channels[0].port_bytes
 
     @property
     def capacity(self) -> int:
@@ -165,13 +170,13 @@ class Space:
 
     def read(self) -> bytearray:
         """All linear bytes."""
-        parts = [np.frombuffer(c.data, np.uint8).reshape(-1, c.port_bytes) for c in self.channels]
+        parts = [np.frombuffer(c.data, np.uint8).reshape(-1, self._stripe) for c in self.channels]
         return bytearray(np.stack(parts, axis=1).tobytes())
 
     def write(self, data: bytes) -> None:
         """Sets the first bytes, as many as there are."""
         whole = self.read()
         whole[:len(data)] = data
-        rows = np.frombuffer(whole, np.uint8).reshape(-1, len(self.channels), self.channels[0].port_bytes)
+        rows = np.frombuffer(whole, np.uint8).reshape(-1, len(self.channels), self._stripe)
         for number, channel in enumerate(self.channels):
             channel.data[:] = rows[:, number].tobytes()

@@ -13,7 +13,7 @@ from dlavm.target.layout import KvLayout, PackedWeights, ceildiv, row_bytes
 from dlavm.target.spec import ADDRESS_UNIT
 from tests.ops.programs import CACHE, READ, WEIGHTS, WRITE
 from tests.rtl.clients import Waits
-from tests.rtl.linear import BOARD, MEMORY, SPEC, UNITS, Bench, Fields, number, random_fields
+from tests.rtl.linear import BOARD, MEMORY, ROW_UNITS, SPEC, Bench, Fields, number, random_fields
 
 COUNT = int(os.environ.get("LINEAR_COMMANDS", "8"))
 SMOOTH = Waits()
@@ -183,7 +183,7 @@ def refused() -> list[Fields]:
         fine | {"acc_out": 1, "batch": 2},
         fine | {"aux_mode": 1, "batch": 2},
         # not at a beat row; of one unit every address is
-        *(fine | {name: UNITS * 7 + 1, "batch": 2} for name in ("wgt", "wgt_tile", "wgt_b") if UNITS > 1),
+        *(fine | {name: ROW_UNITS * 7 + 1, "batch": 2} for name in ("wgt", "wgt_tile", "wgt_b") if ROW_UNITS > 1),
         packed("int4g128", elements // 32 + 1, 32, 8),
         packed("int4g128", 1, elements + 1, 8),
         packed("int4g128", 1, 1, accumulators + 1, acc_out=1),
@@ -258,7 +258,7 @@ async def errors_of_the_bus(dut: Any) -> None:
         await bench.run(packed("int4g128", 3, 200, 40, **more))
 
 
-@cocotb.test(skip=UNITS != 2)
+@cocotb.test(skip=ROW_UNITS != 2)
 async def cycles_of_a_weight_beat(dut: Any) -> None:
     """Steady state: a command's cycles over its beats of weights, for one and two tokens."""
     bench = await bench_of(dut, 16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,8 @@ from tests.rtl.axi import Channel, Cycle, Space
 from tests.rtl.drive import start
 
 READERS, WRITERS, BEAT, UNIT = 3, 2, 32, 16
-COUNTS = {"rd": READERS, "wr": WRITERS, **dict.fromkeys(("ar", "r", "aw", "w", "b"), 3)}
+ROW_UNITS, PORT_BYTES = (int(x) for x in os.environ.get("MEMORY_ROW", "2x16").split("x"))
+COUNTS = {"rd": READERS, "wt": 1, "wr": WRITERS, **dict.fromkeys(("ar", "r", "aw", "w", "b"), 3)}
 BASES, CAPACITIES = (0, 0x8_0000_0000), (0x8000, 0x4000)
 Rng = np.random.Generator
 
@@ -26,30 +28,32 @@ class Reader:
     requests: deque[tuple[int, int]]
     rng: Rng
     calm: float
+    prefix: str = "rd"
+    beat: int = BEAT
     asked: deque[int] = field(default_factory=deque)  # units
     beats: list[bytes] = field(default_factory=list)
     results: list[tuple[bytes, bool]] = field(default_factory=list)
     error: bool = False
 
     def step(self, cycle: Cycle) -> None:
-        i = self.index
-        if cycle.fired("rd_req", i):
+        i, p = self.index, self.prefix
+        if cycle.fired(f"{p}_req", i):
             self.asked.append(self.requests.popleft()[1])
-        if cycle.fired("rd", i):
+        if cycle.fired(p, i):
             self._take(cycle)
-        offered = cycle.get("rd_req_valid_i", i) and not cycle.fired("rd_req", i)
+        offered = cycle.get(f"{p}_req_valid_i", i) and not cycle.fired(f"{p}_req", i)
         valid = bool(self.requests) and (offered or self.rng.random() < self.calm)
-        cycle.set("rd_req_valid_i", i, int(valid))
+        cycle.set(f"{p}_req_valid_i", i, int(valid))
         if valid:
-            cycle.set("rd_req_addr_i", i, self.requests[0][0])
-            cycle.set("rd_req_units_i", i, self.requests[0][1])
-        cycle.set("rd_ready_i", i, int(self.rng.random() < self.calm))
+            cycle.set(f"{p}_req_addr_i", i, self.requests[0][0])
+            cycle.set(f"{p}_req_units_i", i, self.requests[0][1])
+        cycle.set(f"{p}_ready_i", i, int(self.rng.random() < self.calm))
 
     def _take(self, cycle: Cycle) -> None:
-        self.beats.append(cycle.get("rd_data_o", self.index).to_bytes(BEAT, "little"))
-        self.error |= bool(cycle.get("rd_error_o", self.index))
-        done = len(self.beats) * BEAT >= self.asked[0] * UNIT
-        assert cycle.get("rd_last_o", self.index) == done
+        self.beats.append(cycle.get(f"{self.prefix}_data_o", self.index).to_bytes(self.beat, "little"))
+        self.error |= bool(cycle.get(f"{self.prefix}_error_o", self.index))
+        done = len(self.beats) * self.beat >= self.asked[0] * UNIT
+        assert cycle.get(f"{self.prefix}_last_o", self.index) == done
         if done:
             self.results.append((b"".join(self.beats)[:self.asked.popleft() * UNIT], self.error))
             self.beats, self.error = [], False
@@ -97,8 +101,8 @@ class Writer:
 
 def channels(rng: Rng, calm: float, latency: int = 10) -> tuple[list[Channel], list[Space]]:
     sizes = (CAPACITIES[0] // 2, CAPACITIES[0] // 2, CAPACITIES[1])
-    made = [Channel(i, bytearray(rng.bytes(size)), UNIT, rng, latency, calm) for i, size in enumerate(sizes)]
-    return made, [Space(BASES[0], made[:2]), Space(BASES[1], made[2:])]
+    made = [Channel(i, bytearray(rng.bytes(size)), PORT_BYTES, rng, latency, calm) for i, size in enumerate(sizes)]
+    return made, [Space(BASES[0], made[:2], stripe=UNIT), Space(BASES[1], made[2:])]
 
 
 def random_range(rng: Rng, low: int, high: int) -> tuple[int, int]:
@@ -136,6 +140,7 @@ async def read_all(dut: Any, cycle: Cycle, seed: int, calm: float, count: int) -
     rng = np.random.default_rng(seed)
     made, spaces = channels(rng, calm)
     readers = [Reader(i, reads(rng, count), rng, calm) for i in range(READERS)]
+    readers.append(Reader(0, reads(rng, count), rng, calm, "wt", ROW_UNITS * UNIT))
     wanted = [[expected(spaces, *request) for request in reader.requests] for reader in readers]
     await until(cycle, [*made, *readers], lambda: all(len(r.results) == count for r in readers))
     for reader, values in zip(readers, wanted, strict=True):

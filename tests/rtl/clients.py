@@ -27,8 +27,12 @@ class Waits:
 
 @dataclass
 class Reader:
-    """A read client's requests and the beats that are still to be delivered."""
+    """A read client's requests and the beats that are still to be delivered: client `index` of the ports `prefix`,
+    whose beats have `beat` bytes."""
 
+    prefix: str
+    index: int
+    beat: int
     beats: deque[tuple[int, int, int]] = field(default_factory=deque)  # cycle from which on, data, last
     valid: bool = False
 
@@ -40,25 +44,31 @@ class Writer:
 
 
 class Clients:
-    """Serves `rd_*` (packed over `readers` clients) and `wr_*` of an engine, cycle by cycle.
+    """Serves the read clients and `wr_*` of an engine, cycle by cycle.
 
-    `data` is the memory from address 0. `fail` (client, beat number) makes one beat an error.
+    `readers`: prefix of ports -> (clients that are packed in them, units of a beat). `units`: of a beat of `wr_*`.
+    Clients are numbered over all of them. `data` is the memory from address 0. `fail` (client, beat number) makes one
+    beat an error.
     """
 
-    def __init__(self, dut: Any, data: Bytes, units: int, readers: int, rng: np.random.Generator) -> None:
+    def __init__(
+        self, dut: Any, data: Bytes, units: int, readers: dict[str, tuple[int, int]], rng: np.random.Generator
+    ) -> None:
         self.dut, self.data, self.beat, self.rng = dut, data, UNIT * units, rng
         self.waits = Waits()
-        self.cycle, self.read_beats, self.read_requests = 0, [0] * readers, [0] * readers
+        self.readers = [Reader(p, i, UNIT * width) for p, (n, width) in readers.items() for i in range(n)]
+        self.cycle = 0
+        self.read_beats, self.read_requests = [0] * len(self.readers), [0] * len(self.readers)
         self.fail: tuple[int, int] | None = None
         self.written = np.zeros(len(data), bool)
-        self.readers = [Reader() for _ in range(readers)]
         self.writer = Writer()
-        self.request_ready, self.write_ready, self.write_request_ready = 0, False, False
+        self.request_ready = [False] * len(self.readers)
+        self.write_ready, self.write_request_ready = False, False
         self.last: dict[str, int] = {}
 
     def forget(self) -> None:
         """After a reset: nothing is outstanding."""
-        self.readers = [Reader() for _ in self.readers]
+        self.readers = [Reader(r.prefix, r.index, r.beat) for r in self.readers]
         self.writer = Writer()
         self.read_beats = [0] * len(self.readers)
 
@@ -86,15 +96,13 @@ class Clients:
     def _sample(self) -> None:
         """What the edge has just transferred."""
         dut = self.dut
-        ready = dut.rd_ready_o.value.to_unsigned()
         for c, reader in enumerate(self.readers):
-            if reader.valid and ready >> c & 1:
+            if reader.valid and self._get(reader, "ready_o") & 1:
                 reader.beats.popleft()
                 reader.valid = False
                 self.read_beats[c] += 1
-        taken = dut.rd_req_valid_o.value.to_unsigned() & self.request_ready
-        for c in range(len(self.readers)):
-            if taken >> c & 1:
+        for c, reader in enumerate(self.readers):
+            if self.request_ready[c] and self._get(reader, "req_valid_o") & 1:
                 self._request(c)
         if self.write_ready and dut.wr_valid_o.value == 1:
             self._write()
@@ -105,21 +113,26 @@ class Clients:
             self.writer.requests.append([address, units])
 
     def _request(self, client: int) -> None:
-        address = self.dut.rd_req_addr_o.value.to_unsigned() >> 40 * client & (1 << 40) - 1
-        units = self.dut.rd_req_units_o.value.to_unsigned() >> 24 * client & (1 << 24) - 1
+        reader = self.readers[client]
+        address = self._get(reader, "req_addr_o", 40) & (1 << 40) - 1
+        units = self._get(reader, "req_units_o", 24) & (1 << 24) - 1
         assert address % UNIT == 0
         assert units >= 1
         self.read_requests[client] += 1
-        self.readers[client].beats.extend(self._beats(address, units))
+        reader.beats.extend(self._beats(address, units, reader.beat))
 
-    def _beats(self, address: int, units: int) -> Iterator[tuple[int, int, int]]:
+    def _get(self, reader: Reader, name: str, bits: int = 1) -> int:
+        """A port of the client; what others of its prefix have is above it."""
+        return int(getattr(self.dut, f"{reader.prefix}_{name}").value) >> bits * reader.index
+
+    def _beats(self, address: int, units: int, beat: int) -> Iterator[tuple[int, int, int]]:
         start = self.cycle + self.waits.latency
         assert address + units * UNIT <= len(self.data), f"read of 0x{address:x}, {units} units"
-        for at in range(0, units * UNIT, self.beat):
-            want = min(self.beat, units * UNIT - at)
-            junk = self.rng.bytes(self.beat - want)
+        for at in range(0, units * UNIT, beat):
+            want = min(beat, units * UNIT - at)
+            junk = self.rng.bytes(beat - want)
             word = self.data[address + at : address + at + want].tobytes() + junk
-            yield start, int.from_bytes(word, "little"), int(at + self.beat >= units * UNIT)
+            yield start, int.from_bytes(word, "little"), int(at + beat >= units * UNIT)
 
     def _write(self) -> None:
         assert self.writer.requests, "data before its request"
@@ -139,28 +152,26 @@ class Clients:
 
     def _drive(self) -> None:
         waits = self.waits
-        valid = last = error = data = 0
+        ports: dict[str, int] = {}
         for c, reader in enumerate(self.readers):
             if reader.beats and not reader.valid:
                 reader.valid = reader.beats[0][0] <= self.cycle and self._chance(waits.read)
-            if reader.valid:
-                valid |= 1 << c
-                data |= reader.beats[0][1] << (8 * self.beat * c)
-                last |= reader.beats[0][2] << c
-                error |= int(self.fail == (c, self.read_beats[c])) << c
-        self.request_ready = sum(
-            int(len(reader.beats) < 4096 and self._chance(waits.request)) << c for c, reader in enumerate(self.readers)
-        )
+            _, data, last = reader.beats[0] if reader.valid else (0, 0, 0)
+            self.request_ready[c] = len(reader.beats) < 4096 and self._chance(waits.request)
+            fails = reader.valid and self.fail == (c, self.read_beats[c])
+            for name, bits, value in (("valid_i", 1, reader.valid), ("data_i", 8 * reader.beat, data),
+                                      ("last_i", 1, last), ("error_i", 1, fails),
+                                      ("req_ready_i", 1, self.request_ready[c])):  # fmt: skip
+                port = f"{reader.prefix}_{name}"
+                ports[port] = ports.get(port, 0) | int(value) << bits * reader.index
+        for port, word in ports.items():
+            if hasattr(self.dut, port):  # an engine need not look at everything
+                self._set(port, word)
         self.write_ready = bool(self.writer.requests) and self._chance(waits.write)
         self.write_request_ready = len(self.writer.requests) < 4 and self._chance(waits.request)
         acknowledged = self.writer.unacknowledged
         while acknowledged and acknowledged[0] <= self.cycle:
             acknowledged.popleft()
-        self._set("rd_valid_i", valid)
-        self._set("rd_data_i", data)
-        self._set("rd_last_i", last)
-        self._set("rd_error_i", error)
-        self._set("rd_req_ready_i", self.request_ready)
         self._set("wr_ready_i", int(self.write_ready))
         self._set("wr_req_ready_i", int(self.write_request_ready))
         self._set("wr_idle_i", int(not acknowledged and not self.writer.requests))

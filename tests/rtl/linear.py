@@ -20,7 +20,9 @@ from dlavm.target.tables import ACTIVATIONS, table_bytes
 from tests.ops.programs import TABLE, USED, linear, random_halves
 from tests.rtl.clients import Clients
 
-CHANNELS, PORT_BYTES = (int(x) for x in os.environ.get("LINEAR_MEMORY", "2x16").split("x"))
+# Channels of the weights' memory, bytes of a channel's beat, beat rows of a beat of weights, units of a beat of the
+# other clients, lanes that share what wide formats need.
+CHANNELS, PORT_BYTES, BEAT_ROWS, UNITS, _ = (int(x) for x in os.environ.get("LINEAR_MEMORY", "2x16x1x2x1").split("x"))
 
 
 def spec_of(channels: int, port_bytes: int) -> TargetSpec:
@@ -32,7 +34,7 @@ def spec_of(channels: int, port_bytes: int) -> TargetSpec:
 
 SPEC = spec_of(CHANNELS, PORT_BYTES)
 BOARD, MEMORY = SPEC.board, SPEC.space("weights")
-UNITS = MEMORY.beat_row // 16
+ROW_UNITS = MEMORY.beat_row // 16
 OPCODE = SPEC.commands["LINEAR"].opcode
 ERRORS = {v: k for k, v in SPEC.enums["error"].items()}
 FORMAT_NAMES = {v: k for k, v in SPEC.enums["weight_format"].items()}
@@ -70,7 +72,8 @@ class Bench:
         self.reference = MatrixEngine(spec, self.memory)
         data = random_memory(self.rng)
         self.memory.bytes(0, USED)[...] = data
-        self.clients = Clients(dut, data.copy(), UNITS, 3, self.rng)
+        readers = {"wt": (1, BEAT_ROWS * ROW_UNITS), "rd": (2, UNITS)}
+        self.clients = Clients(dut, data.copy(), UNITS, readers, self.rng)
         self.commands = self.errors = 0
         self.use_act = False
 

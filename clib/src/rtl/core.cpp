@@ -87,8 +87,6 @@ Core::Core(const std::string& rest, const dlavm_config& config)
     : config_(config), memory_(config), library_(library_path(rest)), model_(nullptr) {
     std::vector<dlavm_rtl_channel> channels;
     for (const sim::Space& space : memory_.spaces()) {
-        if (space.port_bytes != config.memories[0].port_bytes)
-            throw Misuse{DLAVM_BAD_ARGUMENT, "open: rtl: channels of several widths"};
         for (uint32_t c = 0; c < space.channels; ++c)
             channels.push_back({space.channel(c), space.channel_bytes});
     }

@@ -241,7 +241,7 @@ dlavm_rtl_model* dlavm_rtl_open(const dlavm_rtl_channel* channels, uint32_t coun
     auto model = std::make_unique<dlavm_rtl_model>();
     dlavm_rtl_waves::prepare(model->context);
     model->top = std::make_unique<Vdlavm_top>(&model->context);
-    model->port_bytes = port_bytes;
+    model->port_bytes = DLAVM_RTL_AXI_BYTES;  // of the core; `port_bytes` is the board's
     for (uint32_t i = 0; i < count; ++i) model->channels.emplace_back(channels[i], kTimings[i], i + 1);
     model->top->eval();
     model->restart();

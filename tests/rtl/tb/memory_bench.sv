@@ -1,10 +1,13 @@
-// The memory fabric with the spaces of the board nano: two channels, and one whose rows are two of its beats.
+// The memory fabric with two spaces, of two channels and of one, and clients with beats of 32 bytes. By default that is
+// the board nano: a row is a beat of the two channels, or two beats of the other.
 module memory_bench #(
+    parameter int unsigned ROW_UNITS = 2,
+    parameter int unsigned PORT_BYTES = 16,
     localparam int unsigned READERS = 3,
     localparam int unsigned WRITERS = 2,
     localparam int unsigned CHANNELS = 3,
     localparam int unsigned WIDTH = 256,
-    localparam int unsigned PORT_BYTES = 16
+    localparam int unsigned PORT_BITS = 8 * PORT_BYTES
 ) (
     input  logic                                clk_i,
     input  logic                                rst_i,
@@ -17,6 +20,15 @@ module memory_bench #(
     output logic [READERS-1:0][WIDTH-1:0]       rd_data_o,
     output logic [READERS-1:0]                  rd_last_o,
     output logic [READERS-1:0]                  rd_error_o,
+    input  logic                                wt_req_valid_i,
+    output logic                                wt_req_ready_o,
+    input  logic [39:0]                         wt_req_addr_i,
+    input  logic [23:0]                         wt_req_units_i,
+    output logic                                wt_valid_o,
+    input  logic                                wt_ready_i,
+    output logic [ROW_UNITS*128-1:0]            wt_data_o,
+    output logic                                wt_last_o,
+    output logic                                wt_error_o,
     input  logic [WRITERS-1:0]                  wr_req_valid_i,
     output logic [WRITERS-1:0]                  wr_req_ready_o,
     input  logic [WRITERS-1:0][39:0]            wr_req_addr_i,
@@ -33,7 +45,7 @@ module memory_bench #(
     output logic [CHANNELS-1:0][7:0]            ar_len_o,
     input  logic [CHANNELS-1:0]                 r_valid_i,
     output logic [CHANNELS-1:0]                 r_ready_o,
-    input  logic [CHANNELS-1:0][127:0]          r_data_i,
+    input  logic [CHANNELS-1:0][PORT_BITS-1:0]  r_data_i,
     input  logic [CHANNELS-1:0][1:0]            r_resp_i,
     output logic [CHANNELS-1:0]                 aw_valid_o,
     input  logic [CHANNELS-1:0]                 aw_ready_i,
@@ -41,7 +53,7 @@ module memory_bench #(
     output logic [CHANNELS-1:0][7:0]            aw_len_o,
     output logic [CHANNELS-1:0]                 w_valid_o,
     input  logic [CHANNELS-1:0]                 w_ready_i,
-    output logic [CHANNELS-1:0][127:0]          w_data_o,
+    output logic [CHANNELS-1:0][PORT_BITS-1:0]  w_data_o,
     output logic [CHANNELS-1:0][PORT_BYTES-1:0] w_strb_o,
     output logic [CHANNELS-1:0]                 w_last_o,
     input  logic [CHANNELS-1:0]                 b_valid_i,
@@ -51,9 +63,9 @@ module memory_bench #(
 
   logic unused_quiet;
   memory_fabric #(
-      .READERS(READERS), .WRITERS(WRITERS), .UNITS(2), .PORT_BYTES(PORT_BYTES), .SPACES(2),
+      .READERS(READERS), .WRITERS(WRITERS), .UNITS(2), .ROW_UNITS(ROW_UNITS), .PORT_BYTES(PORT_BYTES), .SPACES(2),
       .BASE({40'h8_0000_0000, 40'h0}), .CAPACITY({40'h4000, 40'h8000}), .SPACE_CHANNELS({8'd1, 8'd2}),
-      .CHANNELS(CHANNELS), .CHUNK(16), .READ_ROWS(64)
+      .SPACE_STRIPE({16'(PORT_BYTES), 16'd16}), .CHANNELS(CHANNELS), .CHUNK(16), .READ_ROWS(64), .CLIENT_ROWS((ROW_UNITS == 2) ? 64 : 32)
   ) u_fabric (.quiet_o(unused_quiet), .*);
 
 endmodule

@@ -100,7 +100,7 @@ module rtl_bench #(
   always_comb for (int r = 0; r < 4; r++) for (int kk = 0; kk < 4; kk++) code[r][kk] = 12'(quad_code_i[r][kk]);
   matrix_quad #(.HALVES(1), .LINES(LINES)) u_quad (
       .clk_i, .element_i(dlavm_formats_pkg::ELEMENT_INT4), .narrow_i(1'b1), .e8m0_i(1'b0), .symmetric_i(1'b1),
-      .cache_i(1'b0), .row_exp_i(1'b0), .valid_i(quad_valid_i), .first_i(quad_first_i), .odd_i(1'b0), .code_i(code),
+      .cache_i(1'b0), .row_exp_i(1'b0), .valid_i(quad_valid_i), .first_i(quad_first_i), .odd_i(1'b0), .turn_i(1'b0), .code_i(code),
       .pair_i(quad_pair_i), .below_i(quad_below_i), .above_i(quad_above_i), .mantissa_i('0), .capture_i(capture),
       .metadata_i(metadata[slot]), .row_i(row), .sum_i(sum), .exp_i(exp), .read_held_i(held), .read_line_i(read_line),
       .fresh_i(fresh), .bypass_i(bypass), .bypass_last_i(bypass_last), .write_i(write), .write_held_i(write_held),

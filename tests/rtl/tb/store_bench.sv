@@ -68,14 +68,17 @@ module store_bench #(
   logic unused_last;
   assign unused_last = ^rd_last;
 
-  logic unused_quiet;
+  logic         unused_quiet;
+  logic [259:0] unused_wt;
   memory_fabric #(
       .READERS(2), .WRITERS(1), .UNITS(2), .PORT_BYTES(16), .SPACES(2), .BASE(BASE), .CAPACITY(CAPACITY),
       .SPACE_CHANNELS({8'd1, 8'd2}), .CHANNELS(CHANNELS), .CHUNK(16), .READ_ROWS(64)
   ) u_fabric (
       .clk_i, .rst_i, .rd_req_valid_i(rd_req_valid), .rd_req_ready_o(rd_req_ready), .rd_req_addr_i(rd_req_addr),
       .rd_req_units_i(rd_req_units), .rd_valid_o(rd_valid), .rd_ready_i(rd_ready), .rd_data_o(rd_data),
-      .rd_last_o(rd_last), .rd_error_o(rd_error),
+      .rd_last_o(rd_last), .rd_error_o(rd_error), .wt_req_valid_i(1'b0), .wt_req_ready_o(unused_wt[0]),
+      .wt_req_addr_i('0), .wt_req_units_i('0), .wt_valid_o(unused_wt[1]), .wt_ready_i(1'b0), .wt_data_o(unused_wt[257:2]),
+      .wt_last_o(unused_wt[258]), .wt_error_o(unused_wt[259]),
       .wr_req_valid_i(wr_req_valid), .wr_req_ready_o(wr_req_ready), .wr_req_addr_i(wr_req_addr),
       .wr_req_units_i(wr_req_units), .wr_valid_i(wr_valid), .wr_ready_o(wr_ready), .wr_data_i(wr_data),
       .wr_strb_i(wr_strb), .wr_idle_o(wr_idle), .wr_error_o(wr_error), .quiet_o(unused_quiet), .*);

@@ -1,0 +1,60 @@
+"""How wide the parts of the core are on a board (doc/hardware.md, "Boards").
+
+A row of the memory fabric is what the weights' memory brings in a cycle of the core: a beat row, or two where its ports
+run at twice the core's clock. All AXI ports of a core have the width that those of the weights then have; the board's
+wrapper converts clocks and, for other memories, widths.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dlavm.formats import BLOCK
+from dlavm.support.errors import DlavmError
+from dlavm.target.spec import ADDRESS_UNIT, Board, Memory, TargetSpec
+
+VIRTUAL_LANES = 128  # of a sum (doc/numerics.md section 4): more lanes than these have nothing to do
+BLOCK_UNITS = 4  # 16 bytes each, of 32 fp16
+MOST_ROWS = 4096  # of a LINEAR, on a board whose accumulators do not hold a row tile of as many as the buffer does
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Parameters of dlavm_core that follow from a board. Units have 16 bytes."""
+
+    port_bytes: int
+    halves: int
+    row_units: int
+    units: int
+    lanes: int
+    rows_most: int
+    client_rows: int
+
+
+def beat_rows(memory: Memory, board: Board) -> int:
+    """Beat rows that the ports of a memory move in a cycle of the core: 1 or 2."""
+    return 2 if memory.port_clock_mhz >= 2 * board.clock_mhz else 1
+
+
+def sizes(spec: TargetSpec) -> Sizes:
+    """The core's sizes for a target on its board. Raises DlavmError where a memory does not fit the others."""
+    board, weights = spec.board, spec.space("weights")
+    rows = beat_rows(weights, board)
+    row, port = rows * weights.beat_row, rows * weights.port_bytes
+    for memory in board.memories.values():
+        least = memory.channels * max(port, memory.port_bytes)
+        if row % least or memory.base % row or memory.capacity % row:
+            raise DlavmError(f"rtl: expected {memory.name} of {board.name} in rows of {row} bytes, got {least} a beat")
+    # Activations, operands and results need not move as fast as weights; the vector lanes are fed from a beat.
+    lanes = min(board.vector_lanes, VIRTUAL_LANES)
+    units = min(weights.beat_row // ADDRESS_UNIT, max(BLOCK_UNITS, lanes // 8))
+    held = 2 * board.accumulators // weights.row_tile
+    return Sizes(
+        port_bytes=port,
+        halves=2 // rows,
+        row_units=row // ADDRESS_UNIT,
+        units=units,
+        lanes=lanes,
+        rows_most=min(board.activation_elements // BLOCK, max(held, MOST_ROWS)),
+        client_rows=64 if row == units * ADDRESS_UNIT else 32,
+    )

@@ -1,0 +1,89 @@
+"""The core at other sizes than nano's: the same programs leave the same memory as on the simulator.
+
+Boards here are none that exist; they have each width of the blocks once, as small as it gets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dlavm.rtl import build
+from dlavm.rtl.model import library, top_text
+from dlavm.rtl.sizes import Sizes, sizes
+from dlavm.sim.native import NativeDevice
+from dlavm.support.errors import DlavmError
+from dlavm.target import TargetSpec, load_target
+from tests.ops.programs import USED, random_case
+from tests.ops.test_engines import start
+
+NANO = load_target("v3", "nano")
+missing = build.missing_tools()
+needs_verilator = pytest.mark.skipif(missing is not None, reason=str(missing))
+
+
+def board(channels: int, port_bytes: int, beat_rows: int = 1, lanes: int = 8) -> TargetSpec:
+    """v3 on a board with such a weights' memory, and buffers that are full now and then."""
+    memories = NANO.board.memories
+    clock = NANO.board.clock_mhz * beat_rows
+    weights = replace(memories["hbm"], channels=channels, port_bytes=port_bytes, port_clock_mhz=clock)
+    other = replace(memories["ddr"], port_bytes=port_bytes)
+    made = replace(NANO.board, memories={"hbm": weights, "ddr": other}, vector_lanes=lanes)
+    return replace(NANO, board=made)
+
+
+BOARDS = {
+    "one channel": board(1, 16),  # row tiles of 8 rows
+    "middle": board(4, 16, lanes=16),  # of 32
+    "wide": board(4, 32, lanes=16),  # of 64; rows of 128 bytes, clients take 64
+    "wider": board(8, 32, lanes=64),  # of 128
+    "two beats": board(8, 16, 2, lanes=32),  # of 64; rows of 256 bytes
+    "two wide beats": board(8, 32, 2, lanes=32),  # of 128; rows of 512 bytes
+}
+
+
+@needs_verilator
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BOARDS)
+def test_random_programs(name: str) -> None:
+    """Every command, with and without stalls."""
+    spec = BOARDS[name]
+    with NativeDevice(spec) as native, NativeDevice(spec, f"rtl:{library(spec)}") as core:
+        core.set_option("max_cycles", 2_000_000)
+        for seed in range(24):
+            core.set_option("stalls", 200 * (seed % 2))
+            core.set_option("latency", (1, 40, 90)[seed % 3])
+            case = random_case(spec, seed, commands=12)
+            images = []
+            for device in (native, core):
+                start(device, spec, case)
+                device.run()
+                images.append(np.frombuffer(device.mem_read(0, USED), np.uint8))
+            different = np.flatnonzero(images[0] != images[1])
+            assert different.size == 0, f"seed {seed}: {different.size} bytes differ, the first at 0x{different[0]:x}"
+
+
+def test_sizes_of_boards() -> None:
+    """A board's AXI ports bring in a cycle of the core what its weights' memory does; clients take what lanes need."""
+    assert sizes(NANO) == Sizes(port_bytes=16, halves=2, row_units=2, units=2, lanes=8, rows_most=256, client_rows=64)
+    for name, size in (
+        ("kv260", Sizes(64, 2, 4, 4, 16, 4096, 64)),
+        ("vcu128", Sizes(64, 1, 128, 16, 128, 4096, 32)),
+        ("u280", Sizes(64, 1, 128, 16, 128, 4096, 32)),
+        ("v80", Sizes(32, 2, 128, 16, 128, 4096, 32)),
+    ):
+        spec = load_target("v3", name)
+        assert sizes(spec) == size
+        memory = spec.space("weights")
+        per_cycle = 16 * size.row_units * spec.board.clock_mhz
+        assert per_cycle == memory.beat_row * memory.port_clock_mhz
+
+
+def test_memories_that_do_not_fit() -> None:
+    memories = NANO.board.memories
+    crooked = replace(memories["ddr"], base=memories["ddr"].base + 16)
+    spec = replace(NANO, board=replace(NANO.board, memories={**memories, "ddr": crooked}))
+    with pytest.raises(DlavmError, match="expected ddr of nano in rows of 32 bytes"):
+        top_text(spec)
