@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from dlavm.frontend.gguf_metadata import Metadata
 from dlavm.frontend.gguf_source import GgufSource, open_files
 from dlavm.frontend.gguf_tokenizer import tokenizer_files
 from dlavm.frontend.hf import model_of
-from dlavm.frontend.model import Model
+from dlavm.frontend.model import Model, model_name
 from dlavm.frontend.quantized import open_checkpoint
 from dlavm.support.errors import DlavmError
 
@@ -26,9 +25,8 @@ def load(path: Path, weights: Path | None = None, bare: bool = False) -> Model:
     meta = Metadata(path, files[0].metadata)
     config = config_of(meta, files)
     source = None if bare else open_checkpoint(weights) if weights else GgufSource(files, places_of(meta, files))
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem) or "model"
     tokenizer, notes = _tokenizer(meta)
-    return model_of(path, config, name, source, tokenizer, notes)
+    return model_of(path, config, model_name(path.stem), source, tokenizer, notes)
 
 
 def _tokenizer(meta: Metadata) -> tuple[Mapping[str, str] | None, tuple[str, ...]]:

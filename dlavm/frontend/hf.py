@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dlavm.frontend.decoder import Decoder, decoder_graph
 from dlavm.frontend.derived_source import DerivedSource
 from dlavm.frontend.families import FAMILIES, Shape, family_of
@@ -15,12 +17,17 @@ from dlavm.frontend.families.family import Family
 from dlavm.frontend.families.fields import Fields
 from dlavm.frontend.hf_tokenizer import tokenizer_of
 from dlavm.frontend.jsonfile import read_json
-from dlavm.frontend.model import Model, WeightSource
+from dlavm.frontend.model import Model, WeightSource, model_name
 from dlavm.frontend.quantized import open_checkpoint, permutations_of
 from dlavm.graph import Graph
 from dlavm.graph.ir import JsonValue
 from dlavm.support.errors import DlavmError
 
+COMPARED = 1 << 25  # bytes of a head and of an embedding that are compared at a time
+_UNTIED = (
+    "tie_word_embeddings says that the head is the embedding, but {}.weight of {} is another matrix: it is the head, "
+    "as in transformers"
+)
 NOT_KEPT = ("_name_or_path", "dtype", "torch_dtype", "transformers_version", "quantization_config")
 
 
@@ -34,7 +41,7 @@ def load(directory: Path, weights: Path | None = None, bare: bool = False) -> Mo
     path = directory / "config.json"
     raw = _with_generation(directory, read_json(path))
     source = None if bare else open_checkpoint(weights or directory)
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", directory.resolve().name) or "model"
+    name = model_name(directory.resolve().name)
     return model_of(path, raw, name, source, *tokenizer_of(directory, str(raw.get("model_type"))))
 
 
@@ -56,6 +63,8 @@ def model_of(
         derived = DerivedSource(source, family.hidden)
         decoder = rooted(decoder, family, derived)
         _check_depth(decoder, derived, f"{path}: {family.depth}")
+        if decoder.tied and _own_head(decoder, derived):
+            decoder, notes = replace(decoder, tied=False), (*notes, _UNTIED.format(decoder.names.head, derived.place))
     meta: dict[str, JsonValue] = {
         "family": shape.family,
         "max_position_embeddings": decoder.max_positions,
@@ -88,6 +97,21 @@ def rooted(decoder: Decoder, family: Family, source: WeightSource) -> Decoder:
     return decoder
 
 
+def _own_head(decoder: Decoder, source: WeightSource) -> bool:
+    """Whether the checkpoint has a head that is not its embedding. Reads both where there is one; what cannot be read
+    is not the same, so that whoever needs it says why."""
+    head, table = f"{decoder.names.head}.weight", f"{decoder.names.of('embed')}.weight"
+    shape = (decoder.vocab_size, decoder.hidden_size)
+    if not {head, table} <= set(source.names()) or not source.shape(head) == source.shape(table) == shape:
+        return False
+    rows, step = decoder.vocab_size, max(1, COMPARED // (4 * decoder.hidden_size))
+    parts = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+    try:
+        return any(not np.array_equal(source.get(head, part), source.get(table, part)) for part in parts)
+    except DlavmError:
+        return True
+
+
 def _check_depth(decoder: Decoder, source: WeightSource, field: str) -> None:
     """Refuse a depth that the tensors do not have before a graph of that depth is built."""
     front, back = f"{decoder.names.root}{decoder.names.layer}".split("{}")
@@ -111,6 +135,7 @@ def _with_generation(directory: Path, config: dict[str, Any]) -> dict[str, Any]:
     if not path.is_file():
         return config
     generation = read_json(path)
+    token_ids(path, generation)
     names = ("bos_token_id", "eos_token_id")
     return {**config, **{name: generation[name] for name in names if generation.get(name) is not None}}
 

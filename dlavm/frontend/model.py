@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -103,6 +104,12 @@ class Model:
         """`graph`, but not held against the weights and the longest context."""
         graph = with_permutations(self.build(ctx, chunk), self.permutations)
         return replace(graph, meta={**self.config, **graph.meta})
+
+
+def model_name(wanted: str) -> str:
+    """A name of a graph, program and artifact: `wanted`, the name of a file or directory, without what those cannot
+    have, and "model" where nothing is left."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", wanted).lstrip(".-") or "model"
 
 
 def check_weights(graph: Graph, weights: WeightSource) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from dlavm.frontend import hf
 from dlavm.frontend.derived_source import DerivedSource
 from dlavm.frontend.hf_tokenizer import tokenizer_of
 from dlavm.frontend.jsonfile import read_json
-from dlavm.frontend.model import Model
+from dlavm.frontend.model import Model, model_name
 from dlavm.frontend.quantized import open_checkpoint, permutations_of
 from dlavm.graph import Graph
 from dlavm.graph.ir import JsonValue
@@ -51,7 +50,7 @@ def load(path: Path, weights: Path | None = None, shape: str | None = None, bare
         return graph
 
     directory = weights or _weights_directory(path, module)
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)
+    name = model_name(name)
     config = _limit(path, module, *arguments)
     if directory is None:
         return Model(name, build, config=config)

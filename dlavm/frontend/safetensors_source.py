@@ -40,7 +40,7 @@ class SafetensorsSource:
         single = directory / SINGLE
         paths = [single] if single.is_file() else sorted(directory.glob("*.safetensors"))
         if not paths:
-            raise DlavmError(f"weights {directory}: expected *.safetensors, got none")
+            raise DlavmError(f"weights {directory}: expected *.safetensors, got {_instead(directory)}")
         for path in paths:
             for name in self._open(path).keys():  # noqa: SIM118 - not a dict
                 if name in self._where:
@@ -119,6 +119,14 @@ class SafetensorsSource:
 
     def note(self, name: str) -> str:
         return ""
+
+
+def _instead(directory: Path) -> str:
+    """What a directory without safetensors has: PyTorch's own files are pickles, which run what they hold."""
+    pickled = next(iter(sorted(directory.glob("*.bin"))), None)
+    if pickled is None:
+        return "none"
+    return f"{pickled.name}; transformers converts it: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(DIR2)"
 
 
 def _first_line(error: Exception) -> str:

@@ -65,7 +65,7 @@ def summary(report: dict[str, Any]) -> str:
         ("artifact", report["artifact"] or "none: compiled without weights"),
         ("target", f"{report['target']} on {report['board']} ({report['target_hash'][:12]})"),
         ("weights", size(report["weights_bytes"])),
-        ("program", size(report["program_bytes"])),
+        ("program", size(report["program_bytes"]) if report["program_bytes"] else "none in memory: the host runs it"),
         ("KV cache", size(report["kv_bytes"])),
         ("activations", f"{size(peak)} at the peak{over}"),
         ("time", f"{report['compile_s']:.2f} s to compile, {report['pack_s']:.2f} s to pack, "

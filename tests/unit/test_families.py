@@ -105,6 +105,13 @@ def test_older_spellings_of_rotary_embeddings() -> None:
     assert read(rope_scaling=None) == read() == read(rope_scaling={"type": "default"})
 
 
+def test_longrope_of_one_position_is_refused() -> None:
+    fields = {"max_position_embeddings": 1024, "rope_scaling": {**ROPES["longrope"], "type": "longrope"}}
+    for original in (0, 1):
+        with pytest.raises(DlavmError, match=r"here: original_max_position_embeddings expected"):
+            rotary(Fields("here", {**fields, "original_max_position_embeddings": original}), 64)
+
+
 def test_yarn_stretches_the_longest_context() -> None:
     fields = {**PUBLISHED["Qwen2.5-7B"], "max_position_embeddings": 32768}
     del fields["model_type"]
@@ -149,9 +156,10 @@ def test_a_family_that_is_not_there_is_refused_with_the_nearest(family: str, nea
         shape_of(CONFIG, {"model_type": family})
 
 
-def test_a_family_like_none_is_refused_without() -> None:
-    with pytest.raises(DlavmError, match=r"'glm4'\], got 'zzz'"):
-        shape_of(CONFIG, {"model_type": "zzz"})
+@pytest.mark.parametrize("family", ["zzz", "mamba", "bert"])
+def test_a_family_like_none_is_refused_without(family: str) -> None:
+    with pytest.raises(DlavmError, match=rf"'glm4'\], got '{family}'"):
+        shape_of(CONFIG, {"model_type": family})
 
 
 @pytest.mark.parametrize(

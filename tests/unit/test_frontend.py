@@ -102,7 +102,20 @@ def test_tied_head_shares_its_tensor(tmp_path: Path) -> None:
     model = load_model(checkpoint(tmp_path, weights, tie_word_embeddings=True))
     params = {p.name: p.source for p in model.graph(8, 2).params}
     assert params["lm_head.weight"] == "model.embed_tokens.weight"
-    load_model(checkpoint(tmp_path, tensors(), tie_word_embeddings=True)).graph(8, 2)  # a stored copy is not an extra
+    copied = {**tensors(), "lm_head.weight": weights["model.embed_tokens.weight"]}
+    model = load_model(checkpoint(tmp_path, copied, tie_word_embeddings=True))
+    params = {p.name: p.source for p in model.graph(8, 2).params}  # a stored copy is not an extra
+    assert params["lm_head.weight"] == "model.embed_tokens.weight" and not model.notes
+
+
+@pytest.mark.parametrize("last", [1.0, np.nan])
+def test_a_head_of_its_own_is_not_tied(tmp_path: Path, last: float) -> None:
+    weights = tensors()
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].copy()
+    weights["lm_head.weight"][-1, -1] = last
+    model = load_model(checkpoint(tmp_path, weights, tie_word_embeddings=True))
+    assert {p.name: p.source for p in model.graph(8, 2).params}["lm_head.weight"] in ("", "lm_head.weight")
+    assert [note for note in model.notes if "lm_head.weight" in note and "tie_word_embeddings" in note]
 
 
 def test_old_rotary_buffers_are_ignored(tmp_path: Path) -> None:
@@ -255,6 +268,24 @@ def test_bad_index(tmp_path: Path, index: dict[str, Any], message: str) -> None:
 def test_no_weights_at_all(tmp_path: Path) -> None:
     (checkpoint(tmp_path) / "model.safetensors").unlink()
     with pytest.raises(DlavmError, match=r"expected \*.safetensors, got none"):
+        load_model(tmp_path)
+
+
+def test_weights_that_are_pickles(tmp_path: Path) -> None:
+    (checkpoint(tmp_path) / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    with pytest.raises(DlavmError, match=r"got pytorch_model.bin; transformers converts it: .*save_pretrained"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(("folder", "name"), [(".a-b", "a-b"), ("-x", "x"), ("---", "model"), ("a b", "a_b")])
+def test_names_of_folders_become_names_of_programs(tmp_path: Path, folder: str, name: str) -> None:
+    model = load_model(checkpoint(tmp_path / folder))
+    assert model.name == name and model.graph(8, 2).name == name
+
+
+def test_a_field_of_generation_config_is_named_there(tmp_path: Path) -> None:
+    (checkpoint(tmp_path) / "generation_config.json").write_text('{"eos_token_id": [2, "x"]}')
+    with pytest.raises(DlavmError, match=r"generation_config.json: eos_token_id expected integers"):
         load_model(tmp_path)
 
 

@@ -81,7 +81,7 @@ def family_of(f: Fields) -> str:
     name = f.raw.get("model_type")
     if isinstance(name, str) and name in FAMILIES:
         return name
-    near = RELATIVES.get(str(name)) or next(iter(difflib.get_close_matches(str(name), FAMILIES, 1)), "")
+    near = RELATIVES.get(str(name)) or next(iter(difflib.get_close_matches(str(name), FAMILIES, 1, cutoff=0.7)), "")
     hint = f" ({near} is the nearest to it: {FAMILIES[near].title})" if near else ""
     raise f.error("model_type", f"one of {list(FAMILIES)!r}{hint}")
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from dlavm.frontend.families.fields import Fields
 from dlavm.frontend.rotary import Linear, Llama3, LongRope, Rotary, Scaling, Yarn
+from dlavm.support.errors import DlavmError
 
 
 def rotary(
@@ -82,6 +83,8 @@ def _yarn(f: Fields, rope: Fields, pairs: int) -> Scaling:
 def _longrope(f: Fields, rope: Fields, pairs: int) -> Scaling:
     original = _original(f, rope)
     factor = rope.positive("factor", f.count("max_position_embeddings") / original)
+    if original == 1:
+        raise DlavmError(f"{f.place}: original_max_position_embeddings expected at least 2 positions, got 1")
     scale = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
     short, long = rope.numbers("short_factor", pairs), rope.numbers("long_factor", pairs)
     return LongRope(short, long, original, rope.positive("attention_factor", scale))

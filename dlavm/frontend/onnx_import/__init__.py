@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from dlavm.formats import Grid
 from dlavm.frontend.jsonfile import read_json
-from dlavm.frontend.model import ALL, Model
+from dlavm.frontend.model import ALL, Model, model_name
 from dlavm.frontend.onnx_import.decoder import Decoder
 from dlavm.frontend.onnx_import.ir import OnnxGraph
 from dlavm.frontend.onnx_import.load import read_graph
@@ -33,9 +32,7 @@ def load(path: Path, weights: Path | None = None, bare: bool = False) -> Model:
     """
     imported = Imported(read_graph(path))
     config = read_config(path.parent)
-    name = (
-        re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem if path.stem != "model" else path.resolve().parent.name) or "model"
-    )
+    name = model_name(path.stem if path.stem != "model" else path.resolve().parent.name)
 
     def build(ctx: int, chunk: int) -> Graph:
         return imported.decoder.build(name, ctx, chunk, {"family": "onnx"})
