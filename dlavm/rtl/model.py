@@ -17,6 +17,7 @@ from pathlib import Path
 from dlavm.rtl.build import make_variables, missing_tools, packages, rtl_dir, verilator_env
 from dlavm.support.errors import DlavmError
 from dlavm.support.paths import data_root
+from dlavm.target.memory_timing import FIELDS
 from dlavm.target.spec import ADDRESS_UNIT, Memory, TargetSpec
 
 TOP = "dlavm_top"
@@ -118,14 +119,42 @@ def _ports(channels: int, port_bytes: int) -> str:
     return ",\n".join(lines)
 
 
+def _clib() -> Path:
+    return data_root() / "clib"
+
+
 def _harness() -> list[Path]:
-    return [rtl_dir() / "sim" / "model.cpp", data_root() / "clib" / "include" / "dlavm" / "rtl_model.h"]
+    """C++ that is compiled into the library."""
+    timing = _clib() / "src" / "timing"
+    return [rtl_dir() / "sim" / "model.cpp", timing / "channel.cpp", timing / "parameters.cpp"]
+
+
+def _headers() -> list[Path]:
+    public = (_clib() / "include" / "dlavm" / f"{name}.h" for name in ("rtl_model", "memory_timing"))
+    return [*public, *(_clib() / "src" / "timing" / f"{name}.h" for name in ("channel", "parameters"))]
+
+
+def _timing_text(spec: TargetSpec) -> str:
+    """A header with the timing of each channel."""
+    rows = []
+    for memory in spec.board.memories.values():
+        figures = memory.timing.channel(spec.board.clock_mhz, memory.port_bytes)
+        rows += [f"    {{{', '.join(str(figures[name]) for name in FIELDS)}}},"] * memory.channels
+    body = "\n".join(rows)
+    return f"""#pragma once
+
+#include "dlavm/memory_timing.h"
+
+constexpr dlavm_memory_timing kTimings[] = {{
+{body}
+}};
+"""
 
 
 def _digest(spec: TargetSpec, top: str, extra: Sequence[Path]) -> str:
     """Of everything that a library is made of: sources and the command that compiles them."""
-    digest = hashlib.sha256((top + " ".join(_command(spec, Path("."), extra))).encode())
-    sources = [*packages(), *sorted(rtl_dir().glob("*.sv")), *_harness()]
+    digest = hashlib.sha256((top + _timing_text(spec) + " ".join(_command(spec, Path("."), extra))).encode())
+    sources = [*packages(), *sorted(rtl_dir().glob("*.sv")), *_harness(), *_headers()]
     for path in [*sources, *(p for directory in extra for p in sorted(directory.glob("*.sv")))]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:32]
@@ -138,24 +167,27 @@ def _cache() -> Path:
 
 
 def _command(spec: TargetSpec, directory: Path, extra: Sequence[Path]) -> list[str]:
-    """Compiles the top module in `directory` to a library there. All of it is position independent."""
+    """Compiles the top module in `directory` to a library there. All of it is position independent, and meets its own
+    copy of what it shares with libdlavm."""
     memories = spec.board.memories.values()
     defines = {"DLAVM_RTL_CHANNELS": sum(m.channels for m in memories),
                "DLAVM_RTL_PORT_BYTES": next(iter(memories)).port_bytes}
-    include = data_root() / "clib" / "include"
-    cflags = ["-fPIC", "-std=c++17", f"-I{include}", *(f"-D{name}={value}" for name, value in defines.items())]
+    includes = [_clib() / "include", _clib() / "src", directory]
+    cflags = ["-fPIC", "-std=c++17", *(f"-I{path}" for path in includes),
+              *(f"-D{name}={value}" for name, value in defines.items())]
     variables = " ".join(f"{name}={value}" for name, value in make_variables().items())
     options = {"--top-module": TOP, "-Mdir": str(directory / "obj"), "-o": str(directory / LIBRARY),
-               "-LDFLAGS": "-shared", "-CFLAGS": " ".join(cflags), "-MAKEFLAGS": variables,
+               "-LDFLAGS": "-shared -Wl,-Bsymbolic", "-CFLAGS": " ".join(cflags), "-MAKEFLAGS": variables,
                "--x-assign": "fast", "--x-initial": "fast", "--output-split": "8000", "-j": "4"}
     searched = [part for path in [*extra, rtl_dir()] for part in ("-y", str(path))]
-    files = [*packages(), directory / f"{TOP}.sv", _harness()[0]]
+    files = [*packages(), directory / f"{TOP}.sv", *_harness()]
     return ["verilator", "-cc", "--exe", "--build", "-quiet", "-O3", "--no-timing",
             *(part for option in options.items() for part in option), *searched, *map(str, files)]
 
 
 def _build(spec: TargetSpec, top: str, directory: Path, extra: Sequence[Path]) -> Path:
     (directory / f"{TOP}.sv").write_text(top)
+    (directory / "dlavm_rtl_timing.h").write_text(_timing_text(spec))
     command = _command(spec, directory, extra)
     done = subprocess.run(command, env=verilator_env(), capture_output=True, text=True, check=False)
     if done.returncode:

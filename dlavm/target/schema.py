@@ -7,6 +7,7 @@ from typing import Any
 
 from dlavm.support.described import Kind, check_distinct, check_keys, check_range, check_type
 from dlavm.support.errors import DlavmError
+from dlavm.target.memory_timing import check_reference
 
 ADDRESS_UNIT = 16  # bytes; addresses and strides in commands count these
 NUMBER = (int, float)
@@ -20,7 +21,7 @@ BOARD_PARTS = {"matrix": ("lanes",), "vector": ("lanes",), "buffers": ("activati
 BOARD_KEYS: Mapping[str, Kind] = {"doc": str, "clock_mhz": NUMBER, "memories": dict,
                                   **dict.fromkeys(BOARD_PARTS, dict)}
 MEMORY_KEYS: Mapping[str, Kind] = {"base": int, "capacity": int, "channels": int, "port_bytes": int,
-                                   "port_clock_mhz": NUMBER, "peak_gbs": NUMBER}
+                                   "port_clock_mhz": NUMBER, "peak_gbs": NUMBER, "timing": dict}
 TARGET_KEYS: Mapping[str, Kind] = {"doc": str, "capabilities": list, "encoding": dict, "limits": dict, "roles": dict,
                                    "commands": list, "registers": list}
 LIMITS = {"scalar_registers": SCALAR_NUMBER, "semaphores": SCALAR_NUMBER, "loop_depth": MOST_NESTED,
@@ -77,6 +78,7 @@ def _memory(place: str, raw: Any) -> None:
     check_range(f"{place}: base and capacity", raw["base"] + raw["capacity"], 1, ADDRESS_UNIT << 32)
     for key in ("port_clock_mhz", "peak_gbs"):
         _above_zero(f"{place}: {key}", raw[key])
+    check_reference(f"{place}: timing", raw["timing"])
 
 
 def check_target(place: str, raw: Any) -> None:

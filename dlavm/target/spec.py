@@ -13,6 +13,7 @@ from dlavm.support.described import check_keys, check_type, read_yaml
 from dlavm.support.errors import DlavmError
 from dlavm.support.paths import data_root
 from dlavm.target import schema
+from dlavm.target.memory_timing import MemoryTiming, check_memory, merged, read_timing
 from dlavm.target.schema import ADDRESS_UNIT as ADDRESS_UNIT  # for others, beside the spec
 from dlavm.target.schema import WORD_KINDS
 
@@ -98,6 +99,7 @@ class Memory:
     port_bytes: int
     port_clock_mhz: float
     peak_gbs: float
+    timing: MemoryTiming
 
     @property
     def beat_row(self) -> int:
@@ -182,17 +184,38 @@ def list_boards() -> list[str]:
     return sorted(p.stem for p in (data_root() / "targets" / "boards").glob("*.yaml"))
 
 
+def list_memories() -> list[str]:
+    return sorted(p.stem for p in (data_root() / "targets" / "memories").glob("*.yaml"))
+
+
 def load_target(name: str, board: str = "vcu128", root: Path | None = None) -> TargetSpec:
     """The expanded target `name` on `board`. Raises DlavmError for a name that is not there, or a broken table."""
     return _load_target(name, board, root or data_root() / "targets")
 
 
 def load_board(name: str, root: Path | None = None) -> Board:
-    raw = _read(root or data_root() / "targets", f"boards/{name}.yaml", f"board {name!r}", list_boards())
-    schema.check_board(f"targets/boards/{name}.yaml", raw)
-    memories = {n: Memory(n, **{k: v for k, v in m.items()}) for n, m in raw["memories"].items()}
+    raw = _read_board(name, root or data_root() / "targets")
+    place = f"targets/boards/{name}.yaml: memories"
+    memories = {n: _memory(f"{place}.{n}: timing", n, m) for n, m in raw["memories"].items()}
     return Board(name, raw["doc"], raw["clock_mhz"], memories, raw["matrix"]["lanes"], raw["vector"]["lanes"],
                  raw["buffers"]["activation_elements"], raw["buffers"]["accumulators"])
+
+
+def _memory(place: str, name: str, raw: Mapping[str, Any]) -> Memory:
+    timing = read_timing(place, raw["timing"], raw["channels"], raw["peak_gbs"])
+    return Memory(name, **{**raw, "timing": timing})
+
+
+def _read_board(name: str, root: Path) -> Any:
+    """The board's file, with the timings of its memories in their places."""
+    raw = _read(root, f"boards/{name}.yaml", f"board {name!r}", list_boards())
+    schema.check_board(f"targets/boards/{name}.yaml", raw)
+    for memory in raw["memories"].values():
+        of = memory["timing"]["of"]
+        timing = _read(root, f"memories/{of}.yaml", f"memory {of!r} of board {name}", list_memories())
+        check_memory(f"targets/memories/{of}.yaml", timing)
+        memory["timing"] = merged(memory["timing"], timing)
+    return raw
 
 
 @lru_cache(maxsize=64)
@@ -205,7 +228,7 @@ def _load_target(name: str, board_name: str, root: Path) -> TargetSpec:
     registers = {n: isa.register(n) for n in raw["registers"]}
     expanded = {
         "target": raw,
-        "board": _read(root, f"boards/{board_name}.yaml", f"board {board_name!r}", []),
+        "board": _read_board(board_name, root),
         "commands": {n: isa.raw_commands[n] for n in commands},
         "groups": isa.groups,
         "enums": isa.raw_enums,

@@ -975,6 +975,13 @@ constexpr uint32_t kRegCycles = 0x080;  // cycles of the last run, low and high 
 constexpr uint32_t kRegCommands = 0x088;  // commands of the last run
 constexpr uint32_t kRegBytesRead = 0x090;  // bytes that the last run read from memory
 constexpr uint32_t kRegBytesWritten = 0x098;  // bytes that the last run wrote to memory
+constexpr uint32_t kRegChannel = 0x0a0;  // memory channel whose counters CHANNEL_* show, counted through the memories in the order of the board
+constexpr uint32_t kRegChannelRead = 0x0a8;  // bytes that the last run read through the channel (these counters are zero on simulators, and where CHANNEL names none)
+constexpr uint32_t kRegChannelWritten = 0x0b0;  // bytes of the beats that it wrote through it, strobes apart
+constexpr uint32_t kRegChannelBusy = 0x0b8;  // cycles in which a beat passed
+constexpr uint32_t kRegChannelStalled = 0x0c0;  // cycles in which none passed though something was asked for or owed
+constexpr uint32_t kRegChannelIdle = 0x0c8;  // the other cycles
+constexpr uint32_t kRegEngineBusy = 0x0d0;  // cycles of the last run in which each engine ran a command, a low and a high word for load, matrix, vector and store (zero on simulators; load is part of matrix)
 constexpr uint32_t kRegLaunch = 0x0fc;  // writing an opcode starts that command with the words of OP
 constexpr uint32_t kRegOp = 0x100;  // payload words of the command that LAUNCH starts
 

@@ -804,6 +804,13 @@ package dlavm_isa_pkg;
   localparam logic [11:0] REG_COMMANDS = 12'h088;  // commands of the last run
   localparam logic [11:0] REG_BYTES_READ = 12'h090;  // bytes that the last run read from memory
   localparam logic [11:0] REG_BYTES_WRITTEN = 12'h098;  // bytes that the last run wrote to memory
+  localparam logic [11:0] REG_CHANNEL = 12'h0a0;  // memory channel whose counters CHANNEL_* show, counted through the memories in the order of the board
+  localparam logic [11:0] REG_CHANNEL_READ = 12'h0a8;  // bytes that the last run read through the channel (these counters are zero on simulators, and where CHANNEL names none)
+  localparam logic [11:0] REG_CHANNEL_WRITTEN = 12'h0b0;  // bytes of the beats that it wrote through it, strobes apart
+  localparam logic [11:0] REG_CHANNEL_BUSY = 12'h0b8;  // cycles in which a beat passed
+  localparam logic [11:0] REG_CHANNEL_STALLED = 12'h0c0;  // cycles in which none passed though something was asked for or owed
+  localparam logic [11:0] REG_CHANNEL_IDLE = 12'h0c8;  // the other cycles
+  localparam logic [11:0] REG_ENGINE_BUSY = 12'h0d0;  // cycles of the last run in which each engine ran a command, a low and a high word for load, matrix, vector and store (zero on simulators; load is part of matrix)
   localparam logic [11:0] REG_LAUNCH = 12'h0fc;  // writing an opcode starts that command with the words of OP
   localparam logic [11:0] REG_OP = 12'h100;  // payload words of the command that LAUNCH starts
   // verilator lint_on UNUSEDPARAM

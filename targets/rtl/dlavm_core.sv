@@ -95,6 +95,8 @@ module dlavm_core #(
   logic [31:0]      program_base, program_words, error_pc, run_error_pc;
   logic [7:0][31:0] arg;
   logic [63:0]      cycles, commands, bytes_read, bytes_written, command_read, command_written;
+  logic [31:0]      profiled_channel, profile_value;
+  logic [QUEUES-1:0] running;
 
   register_file #(.ID(ID)) u_registers (
       .clk_i, .rst_i, .aw_valid_i(s_aw_valid_i), .aw_ready_o(s_aw_ready_o), .aw_addr_i(s_aw_addr_i),
@@ -104,7 +106,14 @@ module dlavm_core #(
       .start_o(start_request), .reset_o(reset_request), .start_taken_i(start), .reset_taken_i(reset_taken),
       .program_o(program_base), .program_words_o(program_words), .arg_o(arg), .status_i(status), .error_i(error_code),
       .error_pc_i(run_error_pc), .cycles_i(cycles), .commands_i(commands), .bytes_read_i(bytes_read),
-      .bytes_written_i(bytes_written));
+      .bytes_written_i(bytes_written), .channel_o(profiled_channel), .profile_i(profile_value));
+
+  profile_counters #(.CHANNELS(CHANNELS), .PORT_BYTES(PORT_BYTES)) u_profile (
+      .clk_i, .rst_i, .clear_i(start || reset_taken), .run_i(status[0]), .cycles_i(cycles), .running_i(running),
+      .ar_valid_i(m_ar_valid_o), .ar_ready_i(m_ar_ready_i), .ar_len_i(m_ar_len_o), .r_valid_i(m_r_valid_i),
+      .r_ready_i(m_r_ready_o), .aw_valid_i(m_aw_valid_o), .aw_ready_i(m_aw_ready_i), .w_valid_i(m_w_valid_o),
+      .w_ready_i(m_w_ready_i), .b_valid_i(m_b_valid_i), .b_ready_i(m_b_ready_o), .channel_i(profiled_channel),
+      .address_i(s_ar_addr_i), .value_o(profile_value));
 
   run_control u_control (
       .clk_i, .rst_i, .start_i(start_request), .reset_i(reset_request), .start_taken_o(start), .reset_taken_o(reset_taken),
@@ -149,7 +158,7 @@ module dlavm_core #(
   for (genvar q = 0; q < int'(QUEUES); q++) begin : g_queue
     engine_queue #(.DEPTH(QUEUE_DEPTH)) u_queue (
         .clk_i, .rst_i(reset || start), .stop_i(stop), .valid_i(entry_valid[q]), .ready_o(entry_ready[q]), .entry_i(entry),
-        .idle_o(idle[q]), .signal_o(signal[q]), .sem_o(sem[q]), .ticket_o(ticket[q]), .pass_i(pass[q]),
+        .idle_o(idle[q]), .running_o(running[q]), .signal_o(signal[q]), .sem_o(sem[q]), .ticket_o(ticket[q]), .pass_i(pass[q]),
         .cmd_valid_o(cmd_valid[q]), .cmd_ready_i(cmd_ready[q]), .cmd_opcode_o(cmd_opcode[q]), .cmd_word_o(cmd_word[q]),
         .done_i(cmd_done[q]), .error_i(cmd_error[q]), .error_code_i(cmd_error_code[q]),
         .failed_o(queue_failed[q]), .failed_code_o(failed_code[q]), .failed_order_o(failed_order[q]),

@@ -10,6 +10,7 @@ module engine_queue #(
     output logic                  ready_o,
     input  core_pkg::entry_t      entry_i,
     output logic                  idle_o,      // nothing waits, nothing runs
+    output logic                  running_o,   // a command
 
     output logic                  signal_o,
     output logic [4:0]            sem_o,
@@ -50,6 +51,7 @@ module engine_queue #(
   assign sem_o    = entry.sem;
   assign ticket_o = entry.ticket;
   assign idle_o   = !valid && !running_q;
+  assign running_o = running_q;
 
   always_comb begin
     if (running_q) pop = done_i || error_i;

@@ -35,7 +35,9 @@ module register_file #(
     input  logic [63:0]      cycles_i,
     input  logic [63:0]      commands_i,
     input  logic [63:0]      bytes_read_i,
-    input  logic [63:0]      bytes_written_i
+    input  logic [63:0]      bytes_written_i,
+    output logic [31:0]      channel_o,
+    input  logic [31:0]      profile_i        // what profile_counters has at the address that is read
 );
 
   import dlavm_isa_pkg::*;
@@ -62,6 +64,7 @@ module register_file #(
         end
         REG_PROGRAM: program_o <= w_data_i;
         REG_PROGRAM_WORDS: program_words_o <= w_data_i;
+        REG_CHANNEL: channel_o <= w_data_i;
         default: for (int i = 0; i < 8; i++) if (address == REG_ARG + 12'(4 * i)) arg_o[i] <= w_data_i;
       endcase
     end
@@ -69,6 +72,7 @@ module register_file #(
       reset_o         <= 1'b0;
       program_o       <= '0;
       program_words_o <= '0;
+      channel_o       <= '0;
       arg_o           <= '0;
     end
     if (rst_i) begin
@@ -101,8 +105,9 @@ module register_file #(
       REG_BYTES_READ + 12'd4: value = bytes_read_i[63:32];
       REG_BYTES_WRITTEN: value = bytes_written_i[31:0];
       REG_BYTES_WRITTEN + 12'd4: value = bytes_written_i[63:32];
+      REG_CHANNEL: value = channel_o;
       default: begin
-        value = '0;
+        value = profile_i;
         for (int i = 0; i < 8; i++) if ({ar_addr_i[11:2], 2'd0} == REG_ARG + 12'(4 * i)) value = arg_o[i];
       end
     endcase

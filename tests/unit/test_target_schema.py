@@ -16,6 +16,7 @@ from dlavm.target import load_board, load_target
 
 COMMANDS, CONTROL, ENUMS, REGISTERS = (f"isa/{name}.yaml" for name in ("commands", "control", "enums", "registers"))
 NANO, V2, V3 = "boards/nano.yaml", "v2.yaml", "v3.yaml"
+NANO_HBM = "memories/nano_hbm.yaml"
 HBM = "hbm: {base: 0x0, capacity: 0x8000000, channels: 2, port_bytes: 16,"
 
 # file, what is replaced, by what, the message
@@ -26,7 +27,7 @@ WRONG = [
     (NANO, "lanes: 64", "lanes: 0", "nano.yaml: matrix.lanes: expected at least 1, got 0"),
     (NANO, "lanes: 64", "lanes: true", "expected int, got True"),
     (NANO, "clock_mhz: 100", "clock_mhz: .inf", "nano.yaml: clock_mhz: expected a number above 0, got inf"),
-    (NANO, ", peak_gbs: 3.2", "", "nano.yaml: memories.hbm: expected the keys base, .*peak_gbs, got base"),
+    (NANO, ", peak_gbs: 3.2", "", "nano.yaml: memories.hbm: expected the keys base, .*peak_gbs, timing, got base"),
     (NANO, "channels: 2", "channels: 0", "nano.yaml: memories.hbm: channels: expected at least 1, got 0"),
     (NANO, "channels: 2", "channels: 3", "memories.hbm: capacity: expected .* a multiple of 48, .* got 0x8000000"),
     (NANO, "port_bytes: 16", "port_bytes: 24", "memories.hbm: port_bytes: expected a multiple of 16, got 24"),
@@ -34,6 +35,14 @@ WRONG = [
     (NANO, "capacity: 0x8000000", "capacity: -32", "memories.hbm: capacity: expected at least 32 .* got -0x20"),
     (NANO, "base: 0x800000000", "base: 0x1000", "memories.ddr: base: expected at least 0x8000000, where hbm ends"),
     (NANO, "base: 0x800000000", "base: 0xFFFF00000000", "memories.ddr: base and capacity: expected 1..68719476736"),
+    (NANO, "of: nano_hbm", "of: nano_hbn", "unknown memory 'nano_hbn' of board nano; known: ddr4_2400_x16, .*nano_ddr"),
+    (NANO, "of: nano_hbm", "of: hbm2_1800", "memories.hbm: timing: of: expected .* peak_gbs of 3.2, got 28.8 from 2"),
+    (NANO, "request: 10", "request: -1", "nano.yaml: memories.hbm: timing: request: expected 0..1000000000, got -1"),
+    (NANO, "request: 10, ", "", "nano.yaml: memories.hbm: timing: expected the keys of, request, response, got of"),
+    (NANO_HBM, "ras: 8\n", "", "memories/nano_hbm.yaml: expected the keys doc, clock_mhz, .*ras"),
+    (NANO_HBM, "ras: 8", "ras: 8.5", "memories/nano_hbm.yaml: ras: expected int, got 8.5"),
+    (NANO_HBM, "burst_clocks: 1", "burst_clocks: 0", "nano_hbm.yaml: burst_clocks: expected a number above 0, got 0"),
+    (NANO_HBM, "clock_mhz: 100", "clock_mhz: .nan", "nano_hbm.yaml: clock_mhz: expected a number above 0, got nan"),
     (NANO, "doc:", "doc: twice\ndoc:", "boards/nano.yaml: expected YAML, got the key 'doc' comes twice"),
     (NANO, "doc:", "doc: [", "boards/nano.yaml: expected YAML, got"),
     (V3, "limits:", "limitz:", "v3.yaml: expected the keys doc, capabilities, .*limitz"),
@@ -115,7 +124,7 @@ def test_the_only_memory_has_any_name(tree: Path) -> None:
     text = (tree / NANO).read_text()
     assert HBM in text
     (tree / NANO).write_text("".join(line for line in text.replace(HBM, HBM.replace("hbm", "cloud")).splitlines(True)
-                                     if "ddr:" not in line))
+                                     if "ddr" not in line))
     assert {load_target("v1", "nano", tree).space(role).name for role in ("kv", "tables")} == {"cloud"}
 
 

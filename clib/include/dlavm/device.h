@@ -77,10 +77,10 @@ const char* dlavm_error(const dlavm_device* device);
 int dlavm_info(const dlavm_device* device, dlavm_device_info* out);
 
 // sim: threads, a number (0: one per processor); simd: auto, portable, avx2, avx512; check_hazards: 0 or 1
-// (default 1). rtl: latency of memory in cycles (default 40), stalls a channel makes in 1000 cycles (0) from
-// seed (1), fault, a byte of channel 0 whose beat is answered with an error (none), max_cycles of a run.
-// xdma: timeout_ms, after which a run is given up and the card reset (default 10000). tcp: the options of the
-// device there.
+// (default 1). rtl: latency of memory in cycles, or board, its own timing (the default), timing, changes of
+// that ("refresh_clocks=0 cl=9"), stalls a channel makes in 1000 cycles (0) from seed (1), fault, a byte of
+// channel 0 whose beat is answered with an error (none), max_cycles of a run. xdma: timeout_ms, after which a
+// run is given up and the card reset (default 10000). tcp: the options of the device there.
 int dlavm_set_option(dlavm_device* device, const char* name, const char* value);
 
 // Copies memory at linear byte addresses; the bytes must lie in one space.

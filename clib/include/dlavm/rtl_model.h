@@ -1,7 +1,7 @@
 // The C interface of a Verilated core: a shared library for one target on one board, which `dlavm.rtl.model`
 // builds from targets/rtl. The device `rtl:PATH` of dlavm/device.h opens it.
 //
-// One thread at a time. No function fails but dlavm_rtl_open.
+// One thread at a time. No function fails but dlavm_rtl_open and dlavm_rtl_set_timing.
 #pragma once
 
 #include <stdint.h>
@@ -10,7 +10,7 @@
 extern "C" {
 #endif
 
-#define DLAVM_RTL_VERSION 2
+#define DLAVM_RTL_VERSION 3
 
 // A channel's bytes, which stay the caller's.
 typedef struct {
@@ -18,18 +18,21 @@ typedef struct {
     uint64_t bytes;
 } dlavm_rtl_channel;
 
-// How memory behaves. An answer comes `latency` cycles after its address. With `stalls`, in so many of 1000
-// cycles a channel takes and gives nothing, at random from `seed`. A beat of channel 0 that holds the byte
-// `fault` is answered with an error; with DLAVM_RTL_NO_FAULT none is.
+// How memory behaves. An answer comes `latency` cycles after its address, or with DLAVM_RTL_BOARD_TIMING when
+// the board's memory would give it (dlavm/memory_timing.h). With `stalls`, in so many of 1000 cycles a
+// channel takes and gives nothing, at random from `seed`. A beat of channel 0 that holds the byte `fault` is
+// answered with an error; with DLAVM_RTL_NO_FAULT none is.
+#define DLAVM_RTL_BOARD_TIMING UINT32_MAX
 #define DLAVM_RTL_NO_FAULT UINT64_MAX
 typedef struct {
     uint32_t latency, stalls;
     uint64_t seed, fault;
 } dlavm_rtl_memory;
 
-// Of a channel since the model was opened: beats, and cycles in which one was offered and not taken.
+// Of a channel since the model was opened: beats; cycles in which one passed, and in which none did though
+// the core asked for something or was owed it. What the registers CHANNEL_* say of a run.
 typedef struct {
-    uint64_t read_beats, written_beats, stalled;
+    uint64_t read_beats, written_beats, busy, stalled;
 } dlavm_rtl_traffic;
 
 typedef struct dlavm_rtl_model dlavm_rtl_model;
@@ -40,6 +43,10 @@ uint32_t dlavm_rtl_version(void);  // DLAVM_RTL_VERSION
 dlavm_rtl_model* dlavm_rtl_open(const dlavm_rtl_channel* channels, uint32_t count, uint32_t port_bytes);
 void dlavm_rtl_close(dlavm_rtl_model* model);
 void dlavm_rtl_set_memory(dlavm_rtl_model* model, const dlavm_rtl_memory* memory);
+
+// Changes the board's timing in all channels: fields of dlavm_memory_timing as "name=value name=value ..", ""
+// for none. Returns what is wrong, valid until the next call, or null.
+const char* dlavm_rtl_set_timing(dlavm_rtl_model* model, const char* changes);
 
 // Registers over AXI4-Lite.
 uint32_t dlavm_rtl_read(dlavm_rtl_model* model, uint32_t offset);

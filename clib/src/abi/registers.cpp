@@ -27,6 +27,13 @@ constexpr Register kRegisters[] = {
     {isa::kRegCommands, 2, true, false, On::kAll},
     {isa::kRegBytesRead, 2, true, false, On::kAll},
     {isa::kRegBytesWritten, 2, true, false, On::kAll},
+    {isa::kRegChannel, 1, true, true, On::kAll},
+    {isa::kRegChannelRead, 2, true, false, On::kAll},
+    {isa::kRegChannelWritten, 2, true, false, On::kAll},
+    {isa::kRegChannelBusy, 2, true, false, On::kAll},
+    {isa::kRegChannelStalled, 2, true, false, On::kAll},
+    {isa::kRegChannelIdle, 2, true, false, On::kAll},
+    {isa::kRegEngineBusy, 8, true, false, On::kAll},
     {isa::kRegLaunch, 1, false, true, On::kRegisterDriven},
     {isa::kRegOp, kOps, true, true, On::kRegisterDriven},
 };

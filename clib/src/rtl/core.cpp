@@ -49,7 +49,11 @@ dlavm_device_info Core::info() const { return {"rtl", "none", 1, DLAVM_ABI_VERSI
 
 void Core::set_option(const std::string& name, const std::string& value) {
     if (name == "latency") {
-        timing_.latency = static_cast<uint32_t>(number(name, value, 100000));
+        timing_.latency =
+            value == "board" ? DLAVM_RTL_BOARD_TIMING : static_cast<uint32_t>(number(name, value, 100000));
+    } else if (name == "timing") {
+        if (const char* wrong = library_.set_timing(model_, value.c_str()))
+            throw Misuse{DLAVM_BAD_ARGUMENT, format("option timing: %s", wrong)};
     } else if (name == "stalls") {
         timing_.stalls = static_cast<uint32_t>(number(name, value, 999));
     } else if (name == "seed") {
@@ -59,10 +63,9 @@ void Core::set_option(const std::string& name, const std::string& value) {
     } else if (name == "max_cycles") {
         max_cycles_ = number(name, value, uint64_t{1} << 60);
     } else if (name != "threads") {  // a Verilated core has one, whatever is asked for
-        throw Misuse{
-            DLAVM_NOT_FOUND,
-            format("option: a Verilated core has latency, stalls, seed, fault and max_cycles, got '%.40s'",
-                   name.c_str())};
+        throw Misuse{DLAVM_NOT_FOUND, format("option: a Verilated core has latency, timing, stalls, seed, "
+                                             "fault and max_cycles, got '%.40s'",
+                                             name.c_str())};
     }
     library_.set_memory(model_, &timing_);
 }

@@ -38,7 +38,7 @@ class Core final : public abi::Engine {
     sim::Memory memory_;
     Library library_;
     dlavm_rtl_model* model_;
-    dlavm_rtl_memory timing_{40, 0, 1, DLAVM_RTL_NO_FAULT};
+    dlavm_rtl_memory timing_{DLAVM_RTL_BOARD_TIMING, 0, 1, DLAVM_RTL_NO_FAULT};
     uint64_t max_cycles_ = uint64_t{1} << 40;
     bool started_ = false;           // and its run() has not returned yet
     std::atomic<bool> stop_{false};  // until the reset that follows

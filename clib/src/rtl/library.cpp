@@ -31,6 +31,7 @@ Library::Library(const std::string& path)
         find("dlavm_rtl_open", open);
         find("dlavm_rtl_close", close);
         find("dlavm_rtl_set_memory", set_memory);
+        find("dlavm_rtl_set_timing", set_timing);
         find("dlavm_rtl_read", read);
         find("dlavm_rtl_write", write);
         find("dlavm_rtl_run", run);

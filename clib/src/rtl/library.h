@@ -17,6 +17,7 @@ class Library {
     decltype(&dlavm_rtl_open) open;
     decltype(&dlavm_rtl_close) close;
     decltype(&dlavm_rtl_set_memory) set_memory;
+    decltype(&dlavm_rtl_set_timing) set_timing;
     decltype(&dlavm_rtl_read) read;
     decltype(&dlavm_rtl_write) write;
     decltype(&dlavm_rtl_run) run;

@@ -107,12 +107,15 @@ uint32_t Core::csr_read(uint32_t offset) {
         return half_of(counters_.bytes_read, offset, isa::kRegBytesRead);
     if (within(offset, isa::kRegBytesWritten, 2))
         return half_of(counters_.bytes_written, offset, isa::kRegBytesWritten);
+    // Channels and engines take no time here.
+    if (offset > isa::kRegChannel && offset < isa::kRegLaunch) return 0;
     return writable(offset);
 }
 
 uint32_t& Core::writable(uint32_t offset) {
     if (offset == isa::kRegProgram) return program_;
     if (offset == isa::kRegProgramWords) return program_words_;
+    if (offset == isa::kRegChannel) return channel_;
     if (within(offset, isa::kRegArg, kArgs)) return args_[(offset - isa::kRegArg) / 4];
     return op_[(offset - isa::kRegOp) / 4];
 }
@@ -132,7 +135,7 @@ int Core::csr_write(uint32_t offset, uint32_t value, std::string& error) {
 void Core::reset() {
     machine_.reset();
     machine_.stop = false;
-    status_ = error_ = error_pc_ = program_ = program_words_ = 0;
+    status_ = error_ = error_pc_ = program_ = program_words_ = channel_ = 0;
     std::memset(args_, 0, sizeof args_);
     std::memset(op_, 0, sizeof op_);
     std::memset(scalars_, 0, sizeof scalars_);

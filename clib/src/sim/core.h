@@ -95,7 +95,7 @@ class Core final : public abi::Engine {
     bool check_hazards_ = true, kernels_ = true;
     Executed last_;
 
-    uint32_t status_ = 0, error_ = 0, error_pc_ = 0, program_ = 0, program_words_ = 0;
+    uint32_t status_ = 0, error_ = 0, error_pc_ = 0, program_ = 0, program_words_ = 0, channel_ = 0;
     uint32_t args_[abi::kArgs] = {}, op_[abi::kOps] = {};
     std::string error_text_;
     dlavm_counters counters_ = {};

@@ -1,14 +1,18 @@
-// Clocks a Verilated core with memory behind its AXI ports (dlavm/rtl_model.h). Signals of all channels are
-// vectors of whole bytes a channel, or of bits; Verilator keeps a vector little-endian, whatever type it
-// chose.
+// Clocks a Verilated core with memory behind its AXI ports (dlavm/rtl_model.h). When memory answers, the
+// board's timing says (dlavm/memory_timing.h), or a fixed latency. Signals of all channels are vectors of
+// whole bytes a channel, or of bits; Verilator keeps a vector little-endian, whatever type it chose.
 #include "dlavm/rtl_model.h"
 
 #include <cstring>
 #include <deque>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "Vdlavm_top.h"
+#include "dlavm_rtl_timing.h"
+#include "timing/channel.h"
+#include "timing/parameters.h"
 #include "verilated.h"
 
 namespace {
@@ -39,25 +43,48 @@ uint64_t address(Signal& signal, uint32_t channel) {
     return value;
 }
 
+// A timed burst or answer is due when the channel's timing says so.
 struct Burst {
     uint64_t due, address;
     uint32_t beats;
-    bool bad;
+    bool timed, bad;
 };
 
 struct Answer {
     uint64_t due;
-    bool bad;
+    bool timed, bad;
 };
 
 // One channel: bursts are answered in order, a beat a cycle.
 struct Channel {
     dlavm_rtl_channel memory;
+    dlavm::timing::Channel timing;
     uint64_t random;
     std::deque<Burst> reads, writes;
     std::deque<Answer> answers;
     dlavm_rtl_traffic traffic{};
     bool waits = false;  // a read was offered and not taken
+
+    Channel(const dlavm_rtl_channel& bytes, const dlavm_memory_timing& figures, uint64_t seed)
+        : memory(bytes), timing(figures), random(seed) {}
+
+    // What is on its way comes at once.
+    void retime(const dlavm_memory_timing& figures) {
+        timing = dlavm::timing::Channel(figures);
+        for (Burst& burst : reads) burst.timed = false;
+        for (Burst& burst : writes) burst.timed = false;
+        for (Answer& answer : answers) answer.timed = false;
+    }
+
+    bool beat_ready(uint64_t cycle) {
+        if (reads.empty()) return false;
+        return reads.front().timed ? timing.beat_ready(cycle) : reads.front().due <= cycle;
+    }
+
+    bool answer_ready(uint64_t cycle) const {
+        if (answers.empty()) return false;
+        return answers.front().timed ? timing.response_ready(cycle) : answers.front().due <= cycle;
+    }
 
     bool inside(uint64_t at, uint32_t count) const {
         return at <= memory.bytes && count <= memory.bytes - at;
@@ -71,14 +98,19 @@ struct dlavm_rtl_model {
     std::unique_ptr<Vdlavm_top> top;
     std::vector<Channel> channels;
     uint32_t port_bytes = 0;
-    dlavm_rtl_memory memory{40, 0, 1, DLAVM_RTL_NO_FAULT};
+    dlavm_rtl_memory memory{DLAVM_RTL_BOARD_TIMING, 0, 1, DLAVM_RTL_NO_FAULT};
     uint64_t cycle = 0;
+    std::string problem;
 
     void clock();
+    void count(Channel& channel, uint32_t index, bool read, bool written);
     void take(Channel& channel, uint32_t index);
+    void put(Channel& channel, uint32_t index);
     void offer(Channel& channel, uint32_t index);
     bool acts(Channel& channel) const;
     bool good(const Channel& channel, uint32_t index, uint64_t at) const;
+    bool timed() const { return memory.latency == DLAVM_RTL_BOARD_TIMING; }
+    uint64_t due() const { return timed() ? cycle : cycle + memory.latency; }
     void restart();
 };
 
@@ -97,42 +129,56 @@ bool dlavm_rtl_model::good(const Channel& channel, uint32_t index, uint64_t at) 
     return channel.inside(at, port_bytes) && !fault;
 }
 
+void dlavm_rtl_model::count(Channel& c, uint32_t i, bool read, bool written) {
+    Vdlavm_top& t = *top;
+    const bool asked = bit(t.m_ar_valid_o, i) || bit(t.m_aw_valid_o, i) || bit(t.m_w_valid_o, i);
+    const bool owed = !c.reads.empty() || !c.writes.empty() || !c.answers.empty();
+    c.traffic.read_beats += read;
+    c.traffic.written_beats += written;
+    c.traffic.busy += read || written;
+    c.traffic.stalled += !read && !written && (asked || owed);
+}
+
 // What passes at the coming edge.
 void dlavm_rtl_model::take(Channel& c, uint32_t i) {
     Vdlavm_top& t = *top;
+    const bool read = bit(t.m_r_valid_i, i) && bit(t.m_r_ready_o, i);
+    const bool written = bit(t.m_w_valid_o, i) && bit(t.m_w_ready_i, i);
+    count(c, i, read, written);
     if (bit(t.m_ar_valid_o, i) && bit(t.m_ar_ready_i, i)) {
-        c.reads.push_back(
-            {cycle + memory.latency, address(t.m_ar_addr_o, i), bytes(t.m_ar_len_o)[i] + 1u, false});
+        c.reads.push_back({due(), address(t.m_ar_addr_o, i), bytes(t.m_ar_len_o)[i] + 1u, timed(), false});
+        if (timed()) c.timing.read(cycle, c.reads.back().address, c.reads.back().beats);
     }
-    if (bit(t.m_r_valid_i, i)) {
-        if (bit(t.m_r_ready_o, i)) {
-            ++c.traffic.read_beats;
-            c.reads.front().address += port_bytes;
-            if (--c.reads.front().beats == 0) c.reads.pop_front();
-        } else {
-            ++c.traffic.stalled;
-        }
+    if (read) {
+        c.reads.front().address += port_bytes;
+        if (c.reads.front().timed) c.timing.take_beat();
+        if (--c.reads.front().beats == 0) c.reads.pop_front();
     }
-    if (bit(t.m_aw_valid_o, i) && bit(t.m_aw_ready_i, i))
-        c.writes.push_back({0, address(t.m_aw_addr_o, i), bytes(t.m_aw_len_o)[i] + 1u, false});
-    if (bit(t.m_w_valid_o, i)) {
-        if (bit(t.m_w_ready_i, i)) {
-            ++c.traffic.written_beats;
-            Burst& burst = c.writes.front();
-            const uint8_t* data = bytes(t.m_w_data_o) + uint64_t{i} * port_bytes;
-            burst.bad = burst.bad || !good(c, i, burst.address);
-            for (uint32_t b = 0; b < port_bytes && good(c, i, burst.address); ++b)
-                if (bit(t.m_w_strb_o, i * port_bytes + b)) c.memory.data[burst.address + b] = data[b];
-            burst.address += port_bytes;
-            if (--burst.beats == 0) {
-                c.answers.push_back({cycle + memory.latency, burst.bad});
-                c.writes.pop_front();
-            }
-        } else {
-            ++c.traffic.stalled;
-        }
+    if (bit(t.m_aw_valid_o, i) && bit(t.m_aw_ready_i, i)) {
+        c.writes.push_back({0, address(t.m_aw_addr_o, i), bytes(t.m_aw_len_o)[i] + 1u, timed(), false});
+        if (timed()) c.timing.write(cycle, c.writes.back().address, c.writes.back().beats);
     }
-    if (bit(t.m_b_valid_i, i) && bit(t.m_b_ready_o, i)) c.answers.pop_front();
+    if (written) put(c, i);
+    if (bit(t.m_b_valid_i, i) && bit(t.m_b_ready_o, i)) {
+        if (c.answers.front().timed) c.timing.take_response();
+        c.answers.pop_front();
+    }
+}
+
+// A beat of a write.
+void dlavm_rtl_model::put(Channel& c, uint32_t i) {
+    Vdlavm_top& t = *top;
+    Burst& burst = c.writes.front();
+    const uint8_t* data = bytes(t.m_w_data_o) + uint64_t{i} * port_bytes;
+    burst.bad = burst.bad || !good(c, i, burst.address);
+    for (uint32_t b = 0; b < port_bytes && good(c, i, burst.address); ++b)
+        if (bit(t.m_w_strb_o, i * port_bytes + b)) c.memory.data[burst.address + b] = data[b];
+    burst.address += port_bytes;
+    if (burst.timed) c.timing.write_beat(cycle);
+    if (--burst.beats == 0) {
+        c.answers.push_back({due(), burst.timed, burst.bad});
+        c.writes.pop_front();
+    }
 }
 
 // What the channel shows after the edge. Data is taken only once its address is known.
@@ -140,10 +186,10 @@ void dlavm_rtl_model::offer(Channel& c, uint32_t i) {
     Vdlavm_top& t = *top;
     const bool read_stays = bit(t.m_r_valid_i, i) && c.waits, willing = acts(c);
     c.waits = false;
-    set_bit(t.m_ar_ready_i, i, willing && c.reads.size() < 64);
-    set_bit(t.m_aw_ready_i, i, willing && c.writes.size() < 64);
+    set_bit(t.m_ar_ready_i, i, willing && (timed() ? c.timing.read_room(cycle) : c.reads.size() < 64));
+    set_bit(t.m_aw_ready_i, i, willing && (timed() ? c.timing.write_room(cycle) : c.writes.size() < 64));
     set_bit(t.m_w_ready_i, i, willing && !c.writes.empty());
-    const bool reads = !c.reads.empty() && c.reads.front().due <= cycle && (willing || read_stays);
+    const bool reads = c.beat_ready(cycle) && (willing || read_stays);
     set_bit(t.m_r_valid_i, i, reads);
     if (reads) {
         const uint64_t at = c.reads.front().address;
@@ -152,7 +198,7 @@ void dlavm_rtl_model::offer(Channel& c, uint32_t i) {
         if (ok) std::memcpy(data, c.memory.data + at, port_bytes);
         set_bit(t.m_r_resp_i, 2 * i + 1, !ok);  // SLVERR is 2, OKAY 0
     }
-    const bool answers = !c.answers.empty() && c.answers.front().due <= cycle;
+    const bool answers = c.answer_ready(cycle);
     set_bit(t.m_b_valid_i, i, answers);
     if (answers) set_bit(t.m_b_resp_i, 2 * i + 1, c.answers.front().bad);
 }
@@ -185,8 +231,7 @@ dlavm_rtl_model* dlavm_rtl_open(const dlavm_rtl_channel* channels, uint32_t coun
     auto model = std::make_unique<dlavm_rtl_model>();
     model->top = std::make_unique<Vdlavm_top>(&model->context);
     model->port_bytes = port_bytes;
-    for (uint32_t i = 0; i < count; ++i)
-        model->channels.push_back({channels[i], i + 1, {}, {}, {}, {}, false});
+    for (uint32_t i = 0; i < count; ++i) model->channels.emplace_back(channels[i], kTimings[i], i + 1);
     model->top->eval();
     model->restart();
     return model.release();
@@ -202,6 +247,16 @@ void dlavm_rtl_set_memory(dlavm_rtl_model* model, const dlavm_rtl_memory* memory
     model->memory = *memory;
     for (size_t i = 0; i < model->channels.size(); ++i)
         model->channels[i].random = (memory->seed << 8 | 1) + i;
+}
+
+const char* dlavm_rtl_set_timing(dlavm_rtl_model* model, const char* changes) {
+    std::vector<dlavm_memory_timing> timings(std::begin(kTimings), std::end(kTimings));
+    for (dlavm_memory_timing& timing : timings) {
+        model->problem = dlavm::timing::change(timing, changes);
+        if (!model->problem.empty()) return model->problem.c_str();
+    }
+    for (size_t i = 0; i < timings.size(); ++i) model->channels[i].retime(timings[i]);
+    return nullptr;
 }
 
 uint32_t dlavm_rtl_read(dlavm_rtl_model* model, uint32_t offset) {

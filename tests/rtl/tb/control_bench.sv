@@ -36,7 +36,7 @@ module control_bench (
 );
 
   logic             start, reset;
-  logic [31:0]      unused_program, unused_words, error_pc;
+  logic [31:0]      unused_program, unused_words, unused_channel, error_pc;
   logic [7:0][31:0] unused_arg;
   logic [2:0]       status;
   logic [3:0]       error;
@@ -48,7 +48,7 @@ module control_bench (
       .start_o(start), .reset_o(reset), .start_taken_i(run_start_o), .reset_taken_i(run_reset_o),
       .program_o(unused_program), .program_words_o(unused_words), .arg_o(unused_arg), .status_i(status),
       .error_i(error), .error_pc_i(error_pc), .cycles_i(cycles), .commands_i(commands), .bytes_read_i(bytes_read),
-      .bytes_written_i(bytes_written));
+      .bytes_written_i(bytes_written), .channel_o(unused_channel), .profile_i(32'd0));
 
   run_control u_control (
       .clk_i, .rst_i, .start_i(start), .reset_i(reset), .start_taken_o(run_start_o), .reset_taken_o(run_reset_o),

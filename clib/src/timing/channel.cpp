@@ -1,0 +1,282 @@
+#include "timing/channel.h"
+
+#include <algorithm>
+
+namespace dlavm::timing {
+
+Channel::Channel(const dlavm_memory_timing& timing)
+    : timing_(timing),
+      banks_(size_t{timing.groups} * timing.banks),
+      groups_(timing.groups),
+      window_(timing.window, kLongAgo),
+      next_refresh_(timing.refresh_interval),
+      refreshed_(banks_.size()) {
+    activates_.fill(kLongAgo);
+}
+
+// The first clock of the memory that is not before the edge.
+int64_t Channel::clock_of(uint64_t cycle) const {
+    return static_cast<int64_t>((cycle * timing_.clocks + timing_.cycles - 1) / timing_.cycles);
+}
+
+// The first edge that is not before the clock.
+uint64_t Channel::cycle_of(int64_t clock) const {
+    return (static_cast<uint64_t>(clock) * timing_.cycles + timing_.clocks - 1) / timing_.clocks;
+}
+
+Channel::Burst Channel::burst(int64_t arrival, uint64_t address, uint32_t beats) const {
+    const uint64_t bytes = uint64_t{beats} * timing_.beat_bytes;
+    return {
+        arrival, address, bytes, address / timing_.burst_bytes, (address + bytes - 1) / timing_.burst_bytes,
+        beats,   0};
+}
+
+bool Channel::read_room(uint64_t cycle) {
+    advance(arrival_of(cycle));
+    return lengths_.size() < timing_.reads;
+}
+
+bool Channel::write_room(uint64_t cycle) {
+    advance(arrival_of(cycle));
+    while (!leaving_.empty() && leaving_.front() <= cycle) leaving_.pop_front();
+    return incoming_.size() + writes_.size() + leaving_.size() < timing_.writes;
+}
+
+void Channel::read(uint64_t cycle, uint64_t address, uint32_t beats) {
+    advance(arrival_of(cycle));
+    reads_.push_back(burst(arrival_of(cycle), address, beats));
+    lengths_.push_back(beats);
+}
+
+void Channel::write(uint64_t cycle, uint64_t address, uint32_t beats) {
+    advance(arrival_of(cycle));
+    incoming_.push_back({address, beats, beats});
+}
+
+void Channel::write_beat(uint64_t cycle) {
+    advance(arrival_of(cycle));
+    Incoming& first = incoming_.front();
+    if (--first.left != 0) return;
+    const int64_t arrival = arrival_of(cycle);
+    writes_.push_back(burst(arrival, first.address, first.beats));
+    responses_.push_back(std::max(cycle_of(arrival + timing_.response), cycle + 1));
+    incoming_.pop_front();
+}
+
+bool Channel::beat_ready(uint64_t cycle) {
+    advance(arrival_of(cycle));
+    return !ready_.empty() && ready_.front() <= cycle;
+}
+
+bool Channel::response_ready(uint64_t cycle) const {
+    return !responses_.empty() && responses_.front() <= cycle;
+}
+
+void Channel::take_beat() {
+    ready_.pop_front();
+    if (--lengths_.front() == 0) lengths_.pop_front();
+}
+
+Channel Channel::silent() const {
+    Channel copy = *this;
+    copy.recording_ = false;
+    return copy;
+}
+
+uint64_t Channel::next_beat() const {
+    if (!ready_.empty()) return ready_.front();
+    if (reads_.empty()) return DLAVM_MEMORY_NEVER;
+    Channel ahead = silent();
+    while (ahead.ready_.empty()) ahead.choose(INT64_MAX);
+    return ahead.ready_.front();
+}
+
+uint64_t Channel::next_response() const {
+    return responses_.empty() ? DLAVM_MEMORY_NEVER : responses_.front();
+}
+
+uint64_t Channel::next_write_room() const {
+    const size_t held = incoming_.size() + writes_.size() + leaving_.size();
+    if (held < timing_.writes) return 0;
+    const size_t surplus = held - timing_.writes;  // that has to leave before the one that makes room
+    if (surplus < leaving_.size()) return leaving_[surplus];
+    if (surplus >= leaving_.size() + writes_.size()) return DLAVM_MEMORY_NEVER;
+    Channel ahead = silent();
+    while (ahead.leaving_.size() <= surplus) ahead.choose(INT64_MAX);
+    return ahead.leaving_[surplus];
+}
+
+// Chooses everything whose time comes before `limit`; what arrives from then on changes nothing of it.
+void Channel::advance(int64_t limit) {
+    while (choose(limit)) {
+    }
+}
+
+bool Channel::choose(int64_t limit) {
+    int64_t arrival = INT64_MAX;
+    if (!reads_.empty()) arrival = reads_.front().arrival;
+    if (!writes_.empty()) arrival = std::min(arrival, writes_.front().arrival);
+    const int64_t when = std::max({chosen_, window_[place_], arrival});
+    if (when >= limit || arrival == INT64_MAX) return false;
+    chosen_ = when;
+    refresh(when);
+
+    const bool write = choose_write(when);
+    if (write != writing_) served_ = 0;
+    writing_ = write;
+    ++served_;
+    std::deque<Burst>& queue = write ? writes_ : reads_;
+    Burst& first = queue.front();
+    const int64_t at = issue(when, first.access, write);
+    window_[place_] = at;
+    place_ = (place_ + 1) % window_.size();
+
+    const int64_t end = at + (write ? timing_.cwl : timing_.cl) + timing_.burst_clocks;
+    if (!write) show(first, end + timing_.response);
+    if (first.access++ == first.last) {
+        if (write) leaving_.push_back(cycle_of(end));
+        queue.pop_front();
+    }
+    return true;
+}
+
+bool Channel::choose_write(int64_t when) const {
+    const bool write = !writes_.empty() && writes_.front().arrival <= when;
+    const bool read = !reads_.empty() && reads_.front().arrival <= when && !waits_for_write(reads_.front());
+    if (write != read) return write;
+    return writing_ == (served_ < timing_.batch);
+}
+
+// Of a read that has begun none of the older writes overlaps it any more.
+bool Channel::waits_for_write(const Burst& read) const {
+    if (read.access != read.address / timing_.burst_bytes) return false;
+    return std::any_of(writes_.begin(), writes_.end(), [&read](const Burst& w) {
+        return w.arrival <= read.arrival && w.address < read.address + read.bytes &&
+               read.address < w.address + w.bytes;
+    });
+}
+
+// Address bits from below: the byte in a burst, groups that are interleaved, column, bank, other groups, row.
+int64_t Channel::issue(int64_t when, uint64_t access, bool write) {
+    const auto digit = [&access](uint64_t base) {
+        const uint64_t value = access % base;
+        access /= base;
+        return static_cast<uint32_t>(value);
+    };
+    const uint32_t low = digit(timing_.interleave);
+    digit(timing_.page_bytes / timing_.burst_bytes);
+    const uint32_t in_group = digit(timing_.banks);
+    const uint32_t group = digit(timing_.groups / timing_.interleave) * timing_.interleave + low;
+    const uint32_t bank = group * timing_.banks + in_group;
+    open_row(when, bank, access);
+    const int64_t at = column(when, bank, write);
+    log(at, write ? DLAVM_MEMORY_WRITE : DLAVM_MEMORY_READ, bank, access);
+    return at;
+}
+
+void Channel::open_row(int64_t when, uint32_t number, uint64_t row) {
+    Bank& bank = banks_[number];
+    Group& group = groups_[number / timing_.banks];
+    if (bank.open && bank.row == row) return;
+    const int64_t free = std::max(close(when, number), when);
+    const int64_t at =
+        std::max({free, bank.activate, activated_ + timing_.rrd_s, group.activated + timing_.rrd_l,
+                  activates_[oldest_activate_] + timing_.faw});
+    log(at, DLAVM_MEMORY_ACTIVATE, number, row);
+    activated_ = group.activated = activates_[oldest_activate_] = at;
+    oldest_activate_ = (oldest_activate_ + 1) % activates_.size();
+    bank.open = true;
+    bank.row = row;
+    bank.read = at + timing_.rcd_read;
+    bank.write = at + timing_.rcd_write;
+    bank.precharge = at + timing_.ras;
+}
+
+// Precharges an open bank from `when` on. Returns the clock from which on it is closed.
+int64_t Channel::close(int64_t when, uint32_t number) {
+    Bank& bank = banks_[number];
+    if (!bank.open) return when;
+    const int64_t at = std::max(when, bank.precharge);
+    log(at, DLAVM_MEMORY_PRECHARGE, number, bank.row);
+    bank.open = false;
+    return at + timing_.rp;
+}
+
+int64_t Channel::column(int64_t when, uint32_t number, bool write) {
+    Bank& bank = banks_[number];
+    Group& group = groups_[number / timing_.banks];
+    const int64_t turned = write ? read_end_ + timing_.rtw - timing_.cwl
+                                 : std::max(write_end_ + timing_.wtr_s, group.written + timing_.wtr_l);
+    const int64_t at = std::max({when, write ? bank.write : bank.read, column_ + timing_.ccd_s,
+                                 group.column + timing_.ccd_l, turned});
+    column_ = group.column = bank.used = at;
+    const int64_t end = at + (write ? timing_.cwl : timing_.cl) + timing_.burst_clocks;
+    if (write)
+        write_end_ = group.written = end;
+    else
+        read_end_ = end;
+    bank.precharge = std::max(bank.precharge, write ? end + timing_.wr : at + timing_.rtp);
+    return at;
+}
+
+// The beats that are complete with the read's next access; the port passes one a cycle.
+void Channel::show(Burst& read, int64_t clock) {
+    const uint64_t bytes = (read.access + 1) * timing_.burst_bytes - read.address;
+    const auto complete = static_cast<uint32_t>(std::min<uint64_t>(bytes / timing_.beat_bytes, read.beats));
+    for (; read.shown < complete; ++read.shown) {
+        const uint64_t cycle = cycle_of(clock);
+        last_ready_ = any_ready_ ? std::max(cycle, last_ready_ + 1) : cycle;
+        any_ready_ = true;
+        ready_.push_back(last_ready_);
+    }
+}
+
+void Channel::refresh(int64_t when) {
+    for (; next_refresh_ <= when; next_refresh_ += timing_.refresh_interval) {
+        if (timing_.refresh_banks != 1) {
+            refresh_all(next_refresh_);
+            continue;
+        }
+        ++owed_;
+        while (owed_ != 0 && refresh_one(next_refresh_)) --owed_;
+    }
+    while (owed_ != 0 && refresh_one(when)) --owed_;
+}
+
+void Channel::refresh_all(int64_t due) {
+    int64_t start = due;
+    for (uint32_t b = 0; b < banks_.size(); ++b) start = std::max({start, close(due, b), banks_[b].activate});
+    log(start, DLAVM_MEMORY_REFRESH, 0, 0);
+    for (Bank& bank : banks_) bank.activate = start + timing_.refresh_clocks;
+}
+
+// Of the banks whose turn in this round is still to come, the one that was left last: a stream that walks the
+// banks comes back to it latest. One in use is taken only when too much is owed.
+bool Channel::refresh_one(int64_t when) {
+    uint32_t best = UINT32_MAX, forced = UINT32_MAX;
+    for (uint32_t b = 0; b < banks_.size(); ++b) {
+        if (refreshed_[b]) continue;
+        if (forced == UINT32_MAX || banks_[b].used < banks_[forced].used) forced = b;
+        if (banks_[b].used < when && (best == UINT32_MAX || banks_[b].used > banks_[best].used)) best = b;
+    }
+    if (best == UINT32_MAX) {
+        if (owed_ <= timing_.refresh_postponed) return false;
+        best = forced;
+    }
+    Bank& bank = banks_[best];
+    const int64_t start = std::max(close(when, best), bank.activate);
+    log(start, DLAVM_MEMORY_REFRESH, best, 0);
+    bank.activate = start + timing_.refresh_clocks;
+    refreshed_[best] = true;
+    if (++refreshed_count_ == banks_.size()) {
+        refreshed_.assign(banks_.size(), false);
+        refreshed_count_ = 0;
+    }
+    return true;
+}
+
+void Channel::log(int64_t clock, uint32_t kind, uint32_t bank, uint64_t row) {
+    if (recording_) recorded_.push_back({static_cast<uint64_t>(clock), row, kind, bank});
+}
+
+}  // namespace dlavm::timing

@@ -1,0 +1,120 @@
+// The timing model behind dlavm/memory_timing.h.
+//
+// Bursts of AXI are cut into accesses, one column command each. Reads and writes stand in a queue each. The
+// scheduler chooses an access when the one `window` places before it has its column command: of the direction
+// that it is in, until that has nothing left or has had `batch` accesses while the other waits. A chosen
+// access opens its row as soon as the bank allows; column commands keep the order of the choice. A write can
+// be chosen once all its data is there, and is answered then; a read waits for writes that were there before
+// it and overlap it.
+//
+// All numbers of an access follow when it is chosen, and depend only on what had arrived by then. So it does
+// not matter how often anybody asks.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <vector>
+
+#include "dlavm/memory_timing.h"
+
+namespace dlavm::timing {
+
+// Null where the timing is sound.
+const char* problem(const dlavm_memory_timing& timing);
+
+class Channel {
+  public:
+    explicit Channel(const dlavm_memory_timing& timing);  // a sound one
+
+    bool read_room(uint64_t cycle);
+    bool write_room(uint64_t cycle);
+    void read(uint64_t cycle, uint64_t address, uint32_t beats);
+    void write(uint64_t cycle, uint64_t address, uint32_t beats);
+    void write_beat(uint64_t cycle);
+
+    bool beat_ready(uint64_t cycle);
+    bool response_ready(uint64_t cycle) const;
+    void take_beat();
+    void take_response() { responses_.pop_front(); }
+
+    uint64_t next_beat() const;
+    uint64_t next_response() const;
+    uint64_t next_write_room() const;
+
+    void record() { recording_ = true; }
+    const std::vector<dlavm_memory_command>& recorded() const { return recorded_; }
+
+  private:
+    struct Burst {
+        int64_t arrival;
+        uint64_t address, bytes;
+        uint64_t access, last;  // numbers of its next and last access
+        uint32_t beats, shown;  // shown: of a read, whose cycle is known
+    };
+    struct Incoming {  // a write whose data is on its way
+        uint64_t address;
+        uint32_t beats, left;
+    };
+    struct Bank {
+        bool open = false;
+        uint64_t row = 0;
+        int64_t activate = kLongAgo, precharge = kLongAgo;  // from when on they may be
+        int64_t read = kLongAgo, write = kLongAgo;
+        int64_t used = kLongAgo;  // the last column command
+    };
+    struct Group {
+        int64_t activated = kLongAgo, column = kLongAgo, written = kLongAgo;
+    };
+    static constexpr int64_t kLongAgo = -(int64_t{1} << 48);
+
+    int64_t clock_of(uint64_t cycle) const;
+    uint64_t cycle_of(int64_t clock) const;
+    int64_t arrival_of(uint64_t cycle) const { return clock_of(cycle) + timing_.request; }
+    Burst burst(int64_t arrival, uint64_t address, uint32_t beats) const;
+
+    void advance(int64_t limit);
+    bool choose(int64_t limit);
+    bool choose_write(int64_t when) const;
+    bool waits_for_write(const Burst& read) const;
+    int64_t issue(int64_t when, uint64_t access, bool write);
+    void open_row(int64_t when, uint32_t bank, uint64_t row);
+    int64_t column(int64_t when, uint32_t bank, bool write);
+    void show(Burst& read, int64_t clock);
+    void refresh(int64_t when);
+    void refresh_all(int64_t due);
+    bool refresh_one(int64_t when);
+    int64_t close(int64_t when, uint32_t bank);
+    void log(int64_t clock, uint32_t kind, uint32_t bank, uint64_t row);
+    Channel silent() const;
+
+    dlavm_memory_timing timing_;
+    std::deque<Burst> reads_, writes_;
+    std::deque<Incoming> incoming_;
+    std::deque<uint32_t> lengths_;              // beats that are left of reads, the taken ones apart
+    std::deque<uint64_t> ready_;                // cycles of beats
+    std::deque<uint64_t> responses_, leaving_;  // leaving: when the room of a chosen write is free
+    uint64_t last_ready_ = 0;
+    bool any_ready_ = false;
+
+    std::vector<Bank> banks_;
+    std::vector<Group> groups_;
+    std::array<int64_t, 4> activates_;
+    int64_t activated_ = kLongAgo, column_ = kLongAgo, read_end_ = kLongAgo, write_end_ = kLongAgo;
+    std::vector<int64_t> window_;  // column commands of the last accesses
+    size_t place_ = 0, oldest_activate_ = 0;
+    int64_t chosen_ = kLongAgo;
+    bool writing_ = false;
+    uint64_t served_ = 0;
+
+    int64_t next_refresh_;
+    uint64_t owed_ = 0;            // refreshes of a bank
+    std::vector<bool> refreshed_;  // banks of this round
+    uint32_t refreshed_count_ = 0;
+
+    bool recording_ = false;
+    std::vector<dlavm_memory_command> recorded_;
+};
+
+}  // namespace dlavm::timing

@@ -1,0 +1,74 @@
+"""When a board's memory answers: targets/memories and `timing` in targets/boards, for dlavm/memory_timing.h."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from dlavm.support.described import Kind, check_keys, check_range
+from dlavm.support.errors import DlavmError
+
+FIELDS = (
+    "clocks", "cycles", "beat_bytes", "burst_bytes", "burst_clocks", "groups", "banks", "page_bytes", "interleave",
+    "cl", "cwl", "rcd_read", "rcd_write", "rp", "ras", "rrd_s", "rrd_l", "faw", "ccd_s", "ccd_l", "wtr_s", "wtr_l",
+    "rtp", "wr", "rtw", "refresh_interval", "refresh_clocks", "refresh_banks", "refresh_postponed", "request",
+    "response", "reads", "writes", "window", "batch",
+)  # fmt: skip
+"""Those of dlavm_memory_timing, in its order. The first three follow from the clocks and the port."""
+
+PORT = ("request", "response")  # stated by the board; the others by a file of targets/memories
+STATED = tuple(name for name in FIELDS[3:] if name not in PORT)
+KEYS: Mapping[str, Kind] = {"doc": str, "clock_mhz": (int, float), **dict.fromkeys(STATED, int)}
+BOARD_KEYS: Mapping[str, Kind] = {"of": str, **dict.fromkeys(PORT, int)}
+MOST = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class MemoryTiming:
+    """`values` has a number for each of STATED and PORT; what the C header calls clocks are those of `clock_mhz`."""
+
+    clock_mhz: float
+    values: Mapping[str, int] = field(hash=False)
+
+    def channel(self, core_mhz: float, beat_bytes: int) -> dict[str, int]:
+        """A number for each of FIELDS: a channel behind a core that passes `beat_bytes` a cycle each way."""
+        ratio = _exact(self.clock_mhz) / _exact(core_mhz)
+        return {"clocks": ratio.numerator, "cycles": ratio.denominator, "beat_bytes": beat_bytes, **self.values}
+
+
+def check_reference(place: str, raw: Any) -> None:
+    """The `timing` of a board's memory: a file of targets/memories and the clocks of the way to it and back."""
+    check_keys(place, raw, BOARD_KEYS)
+    for name in PORT:
+        check_range(f"{place}: {name}", raw[name], 0, MOST)
+
+
+def check_memory(place: str, raw: Any) -> None:
+    """A file of targets/memories. Whether a channel can work with the numbers, the model itself says."""
+    check_keys(place, raw, KEYS)
+    for name in STATED:
+        check_range(f"{place}: {name}", raw[name], 0, MOST)
+    for name in ("clock_mhz", "burst_bytes", "burst_clocks"):
+        if not 0 < raw[name] < float("inf"):
+            raise DlavmError(f"{place}: {name}: expected a number above 0, got {raw[name]}")
+
+
+def merged(reference: Mapping[str, Any], memory: Mapping[str, Any]) -> dict[str, Any]:
+    """What the board and the memory's file say together, without prose."""
+    return {name: value for name, value in {**memory, **reference}.items() if name != "doc"}
+
+
+def read_timing(place: str, raw: Mapping[str, Any], channels: int, peak_gbs: float) -> MemoryTiming:
+    """Of a merged timing. Raises DlavmError where it gives `channels` of them another peak than the board's."""
+    peak = channels * raw["burst_bytes"] * _exact(raw["clock_mhz"]) / raw["burst_clocks"] / 1000
+    if peak != _exact(peak_gbs):
+        raise DlavmError(f"{place}: of: expected a memory whose bursts give the peak_gbs of {peak_gbs}, got "
+                         f"{float(peak):g} from {channels} channels of {raw['of']}")  # fmt: skip
+    return MemoryTiming(raw["clock_mhz"], {name: raw[name] for name in (*STATED, *PORT)})
+
+
+def _exact(number: float) -> Fraction:
+    """The decimal that a person wrote, not the binary number next to it."""
+    return Fraction(str(number))
