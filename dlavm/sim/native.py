@@ -137,21 +137,23 @@ class NativeDevice:
     def _interruptible(self, call: Callable[[], None]) -> None:
         """Makes a call in another thread: Python sees no signal while this one is in the library."""
         errors: list[BaseException] = []
+        over = threading.Event()  # Python 3.11: after an interrupted join() a thread counts as ended
 
         def work() -> None:
             try:
                 call()
             except BaseException as error:
                 errors.append(error)
+            finally:
+                over.set()
 
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
+        threading.Thread(target=work, daemon=True).start()
         try:
-            thread.join()
+            over.wait()
         except KeyboardInterrupt:
-            # Another error than that of the call would hide that the user wanted it to end.
+            # What fails here would hide that the user wanted the call to end.
             self._lib.dlavm_csr_write(self._handle, self._control, RESET)
-            thread.join()
+            over.wait()
             raise
         if errors:
             raise errors[0]

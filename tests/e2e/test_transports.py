@@ -94,7 +94,7 @@ def test_engines_elsewhere_are_verified(small: Artifact, dlavm: Command) -> None
 def test_unknown_engines(small: Artifact, dlavm: Command) -> None:
     outcome = dlavm("run", small.path, "--engine", "usb:1", "--prompt-ids", "1")
     assert outcome.code == 2
-    assert "expected one of sim, reference, rtl, tcp:HOST:PORT, xdma:/dev/xdma0" in outcome.err
+    assert "one of sim, reference, rtl, rtl:/path/libdlavm_rtl.so, tcp:HOST:PORT, xdma:/dev/xdma0" in outcome.err
     outcome = dlavm("run", small.path, "--engine", "xdma:/nonexistent/card", "--prompt-ids", "1")
     assert outcome.code == 2 and "/nonexistent/card_h2c_0: No such file" in outcome.err
 

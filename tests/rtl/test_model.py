@@ -42,8 +42,8 @@ def test_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same sources, target and board are built once; a module of one's own makes another library."""
     built: list[str] = []
 
-    def fake(spec: TargetSpec, top: str, directory: Path, extra: object) -> Path:
-        built.append(spec.board.name)
+    def fake(spec: TargetSpec, top: str, directory: Path, extra: object, waves: bool) -> Path:
+        built.append(spec.board.name + (" with waves" if waves else ""))
         (directory / "library").write_text(top)
         return directory / "library"
 
@@ -56,7 +56,8 @@ def test_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (other / "store_engine.sv").write_text("module store_engine; endmodule\n")
     assert model.library(NANO, [other]) != first
     assert model.library(load_target("v3", "kv260")) != first
-    assert built == ["nano", "nano", "kv260"]
+    assert model.library(NANO, waves=True) not in (first, model.library(NANO, [other]))
+    assert built == ["nano", "nano", "kv260", "nano with waves"]
 
 
 def test_sources_that_do_not_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,13 +100,13 @@ def test_a_window_of_cycles(tracing: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @needs_verilator
 def test_a_window_that_never_comes(tracing: Path, tmp_path: Path) -> None:
-    """The file is whole where the device is closed before the window begins or ends."""
-    for cycles, last in (("100000000:100000001", None), ("10:100000000", 1000)):
+    """The file is whole where the device is closed before the window ends; before it begins, with the state of then."""
+    for cycles, last in (("100000000:100000001", 2000), ("10:100000000", 1000)):
         file = tmp_path / f"{last}.fst"
         with NativeDevice(NANO, f"rtl:{tracing}?trace={file}&cycles={cycles}") as core:
             check_same(core, random_case(NANO, 2, 1), cycles)
         assert b"busy_o" in hierarchy(file)
-        assert last is None or times(file)[1] > last
+        assert times(file)[1] > last
 
 
 @pytest.mark.slow

@@ -45,26 +45,36 @@ class dlavm_rtl_waves {
     // After the edge of the clock in a cycle.
     void edge(uint64_t cycle, bool rising) {
 #if VM_TRACE_FST
+        now_ = 10 * cycle + (rising ? 0 : 5);
         if (file_ == nullptr || cycle < begin_) return;
         if (cycle >= end_)
             close();
         else
-            file_->dump(10 * cycle + (rising ? 0 : 5));
+            dump();
 #else
         (void)cycle, (void)rising;
 #endif
     }
 
-    // The file is complete after this.
+    // The file is complete after this. Where the window has not come it has the state of now: the writer
+    // makes no file of nothing.
     void close() {
 #if VM_TRACE_FST
-        if (file_ != nullptr && file_->isOpen()) file_->close();
+        if (file_ == nullptr || !file_->isOpen()) return;
+        if (!dumped_) dump();
+        file_->close();
 #endif
     }
 
   private:
 #if VM_TRACE_FST
+    void dump() {
+        file_->dump(now_);
+        dumped_ = true;
+    }
+
     std::unique_ptr<VerilatedFstC> file_;
-    uint64_t begin_ = 0, end_ = 0;
+    uint64_t begin_ = 0, end_ = 0, now_ = 0;
+    bool dumped_ = false;
 #endif
 };
