@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dlavm.graph import Graph, Node, Value
+from dlavm.support.errors import DlavmError
 
 EXPERT_OPERANDS = ("gate", "up", "down")
 
@@ -41,9 +42,9 @@ def find_units(graph: Graph, exclude: Sequence[str] = (), untie: bool = True) ->
     """In the order of their inputs. Globs in `exclude` leave out matrices by their names in the checkpoint.
 
     A head that is tied to the embedding gets a name of its own if `untie`, and is left out otherwise. A param that
-    several layers share belongs to the first of them.
+    several layers share belongs to the first of them. Raises DlavmError for a glob that fits nothing.
     """
-    elsewhere = _read_elsewhere(graph)
+    elsewhere, unused = _read_elsewhere(graph), set(exclude)
     found: dict[str, tuple[int, Value | None, dict[str, Matrix]]] = {}
     seen: set[str] = set()
     for at, node in enumerate(graph.nodes):
@@ -55,8 +56,12 @@ def find_units(graph: Graph, exclude: Sequence[str] = (), untie: bool = True) ->
             x = node["x"] if node.op == "linear" else None
             key = x.name if x is not None else f"experts of {node.name}"
             for matrix in _matrices(param, tied):
-                if not any(fnmatch.fnmatchcase(n, glob) for n in (matrix.source, matrix.name) for glob in exclude):
+                fitting = {g for g in exclude for n in (matrix.source, matrix.name) if fnmatch.fnmatchcase(n, g)}
+                unused -= fitting
+                if not fitting:
                     found.setdefault(key, (at, x, {}))[2][matrix.name] = matrix
+    if unused:
+        raise DlavmError(f"--exclude: expected globs that fit a linear layer's weight, got {sorted(unused)[0]!r}")
     return [Unit(at, x, tuple(matrices.values())) for at, x, matrices in found.values()]
 
 

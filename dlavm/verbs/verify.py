@@ -310,7 +310,7 @@ def _report(
         lockstep.mismatches == 0,
         not (golden and golden["difference"]),
         not agreement.problem,
-        ppl is None or abs(ppl["engine_vs_quantised"]) <= PPL_TOLERANCE,
+        ppl is None or within(ppl),
     ]
     report = {
         "ok": all(good), "engines": list(lockstep.engines), "steps": lockstep.steps,
@@ -327,6 +327,11 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def within(ppl: dict[str, Any]) -> bool:
+    """Whether an engine's perplexity is that of its weights in float32."""
+    return bool(abs(ppl["engine_vs_quantised"]) <= PPL_TOLERANCE)
 
 
 def summary(report: dict[str, Any], seconds: float) -> str:
@@ -351,4 +356,7 @@ def summary(report: dict[str, Any], seconds: float) -> str:
             f"perplexity   float {original}, quantised {ppl['quantised']:.4f}, engine {ppl['engine']:.4f} "
             f"({100 * ppl['engine_vs_quantised']:+.4f} %), {ppl['tokens']} tokens of {ppl['documents']} documents"
         )
+        if not within(ppl):
+            bar = f"{100 * PPL_TOLERANCE:.1f} %"
+            lines.append(f"  the engine expected within {bar} of the quantised weights; chance makes more of few tokens")
     return "\n".join([*lines, f"{'ok' if report['ok'] else 'FAILED'} after {seconds:.1f} s"])

@@ -13,7 +13,7 @@ from dlavm.verbs.bench import markdown
 from dlavm.verbs.check import grouped
 from dlavm.verbs.common import size, table
 from dlavm.verbs.perplexity import documents, perplexity
-from dlavm.verbs.verify import Agreement, _chunkings, _finite
+from dlavm.verbs.verify import PPL_TOLERANCE, Agreement, _chunkings, _finite, summary, within
 
 
 @pytest.mark.parametrize(
@@ -112,3 +112,13 @@ def test_sampling_contradiction(capsys: pytest.CaptureFixture[str], tmp_path: Pa
 
     with pytest.raises(DlavmError, match="--greedy"):
         sampling_of(Namespace(greedy=True, temperature=0.5, top_k=None, top_p=None, seed=0))
+
+
+@pytest.mark.parametrize(("apart", "good"), [(0.9, True), (-0.9, True), (1.1, False), (-1.1, False)])
+def test_a_perplexity_that_is_off_is_said_to_be(apart: float, good: bool) -> None:
+    ppl = {"float": None, "quantised": 4.0, "engine": 4.0, "tokens": 100, "documents": 1,
+           "engine_vs_quantised": apart * PPL_TOLERANCE}  # fmt: skip
+    report = {"engines": ["sim"], "steps": 1, "bytes_compared": 1, "mismatches": 0, "problems": [], "positions": 0,
+              "ok": good, "ppl": ppl}  # fmt: skip
+    assert within(ppl) is good
+    assert ("the engine expected within 0.1 %" in summary(report, 1.0)) is not good

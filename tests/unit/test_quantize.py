@@ -214,6 +214,10 @@ BAD: dict[str, tuple[tuple[object, ...], str]] = {
     "a text of other bytes": (("--calibration", "BYTES"), "expected a text in UTF-8, got other bytes"),
     "ids beyond the vocabulary": (("--calibration", "IDS"), f"ids expected lists of token ids in 0..{VOCAB - 1}"),
     "everything excluded": (("--method", "rtn", "--exclude", "*"), "expected linear layers to quantise, got none"),
+    "a glob that fits nothing": (
+        ("--method", "rtn", "--exclude", "*self_attn*", "--exclude", "*.typo"),
+        "--exclude: expected globs that fit a linear layer's weight, got '*.typo'",
+    ),
     "too long": (("--calibration", "TEXT", "--length", 65), "ctx expected at most 64 positions, got 65"),
 }
 
