@@ -38,6 +38,7 @@ class Core final : public abi::Engine {
     dlavm_counters counters() const override { return counters_; }
     void request_stop() noexcept override { machine_.stop = true; }
 
+    uint32_t channel() const { return channel_; }
     // The command that run() executed last; without a fault.
     const Executed& last() const { return last_; }
     // The indices that it read, of GATHER and PERMUTE; else none.

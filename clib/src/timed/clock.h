@@ -60,21 +60,23 @@ class Clock {
         if (own != kNever) own += cycles;
     }
 
-    // To the next cycle in which there is something to do; false: never.
-    bool advance() {
-        const bool more = next_ != 0;
+    // The next cycle in which there is something to do; kNever: nothing is on its way.
+    uint64_t next() const {
+        if (next_ != 0 || all_) return now_ + 1;
         uint64_t first = kNever;
-        if (!more)
-            for (const uint64_t timer : timers_) first = timer < first ? timer : first;
-        if (!more && first == kNever) return false;
-        now_ = more || all_ ? now_ + 1 : first;
+        for (const uint64_t timer : timers_) first = timer < first ? timer : first;
+        return first;
+    }
+    void advance() {
+        now_ = next();
         mask_ = all_ ? (1u << kParts) - 1 : next_;
         next_ = 0;
-        return true;
     }
+    // Past cycles in which there is nothing to do.
+    void move(uint64_t cycle) { now_ = cycle; }
 
   private:
-    uint64_t now_ = 1, disturbed_ = 1;
+    uint64_t now_ = 0, disturbed_ = 0;
     uint32_t mask_ = 0, next_ = 0, current_ = 0;
     bool all_ = false;
     std::array<uint64_t, kParts> timers_;

@@ -66,8 +66,7 @@ void Fetch::step(Clock& clock, bool taken, uint64_t jump) {
 FrontEnd::FrontEnd(const Shape& shape, ReadPort& program, ReadPort& load)
     : fetch_(shape, program), load_(&load) {}
 
-void FrontEnd::start(uint64_t program, uint32_t words, Source& source) {
-    fetch_.program(program, words);
+void FrontEnd::start(Source& source) {
     source_ = &source;
     state_ = State::kRead;
     jump_ = true;

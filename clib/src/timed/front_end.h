@@ -34,7 +34,10 @@ class FrontEnd {
 
     FrontEnd(const Shape& shape, ReadPort& program, ReadPort& load);
 
-    void start(uint64_t program, uint32_t words, Source& source);
+    // The registers PROGRAM (here a byte address) and PROGRAM_WORDS. The fetch looks at them all the time: with a longer
+    // program it goes on reading ahead before the start.
+    void program(uint64_t address, uint32_t words) { fetch_.program(address, words); }
+    void start(Source& source);
     bool finished() const { return finished_; }
     uint64_t finished_at() const { return finished_at_; }
     void step(Clock& clock, std::array<EngineQueue, kQueues>& queues);
