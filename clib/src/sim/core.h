@@ -16,11 +16,11 @@ namespace dlavm::sim {
 // A command that was executed, for who wants to know when it would be (timed/core.h).
 struct Executed {
     const isa::CommandInfo* info = nullptr;
-    uint64_t at = 0;             // word offset
-    uint32_t words[32] = {};     // of the payload, scalars in place of their numbers
-    bool skipped = false;        // by its predicate
-    bool jumped = false;         // what follows does not come from the words behind it
-    uint64_t load_address = 0;   // of SCALAR load: the first byte of the unit
+    uint64_t at = 0;            // word offset
+    uint32_t words[32] = {};    // of the payload, scalars in place of their numbers
+    bool skipped = false;       // by its predicate
+    bool jumped = false;        // what follows does not come from the words behind it
+    uint64_t load_address = 0;  // of SCALAR load: the first byte of the unit
 };
 
 class Core final : public abi::Engine {

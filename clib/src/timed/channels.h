@@ -1,5 +1,5 @@
-// axi_read_channel.sv, axi_write_channel.sv with the memory behind them (targets/rtl/sim/model.cpp): answers come
-// in order, a beat a cycle.
+// axi_read_channel.sv, axi_write_channel.sv with the memory behind them (targets/rtl/sim/model.cpp): answers
+// come in order, a beat a cycle.
 #pragma once
 
 #include "timed/clock.h"
@@ -8,7 +8,7 @@
 namespace dlavm::timed {
 
 struct ChannelShape {
-    uint32_t pack;        // beats of a row
+    uint32_t pack;  // beats of a row
     uint32_t port_bytes;
 };
 
@@ -59,9 +59,7 @@ class WriteChannel {
     void row(uint64_t now) { rows_.add(now, 1); }
     bool done(uint64_t now) const { return responses_.at(now) != 0; }
     void take(uint64_t now) { responses_.add(now, -1); }
-    bool idle() const {
-        return rows_.next() == 0 && chunks_.empty() && answers_.empty() && writes_.empty();
-    }
+    bool idle() const { return rows_.next() == 0 && chunks_.empty() && answers_.empty() && writes_.empty(); }
     void step(Clock& clock);
 
     uint64_t beats() const { return beats_; }

@@ -23,10 +23,9 @@ uint64_t number(const std::string& name, const std::string& value, uint64_t leas
     char* end = nullptr;
     const unsigned long long result = std::strtoull(value.c_str(), &end, 10);
     if (value.empty() || value[0] == '-' || *end != 0 || result < least || result > most) {
-        throw Misuse{DLAVM_BAD_ARGUMENT,
-                     format("option %s: expected %llu..%llu, got '%.40s'", name.c_str(),
-                            static_cast<unsigned long long>(least), static_cast<unsigned long long>(most),
-                            value.c_str())};
+        throw Misuse{DLAVM_BAD_ARGUMENT, format("option %s: expected %llu..%llu, got '%.40s'", name.c_str(),
+                                                static_cast<unsigned long long>(least),
+                                                static_cast<unsigned long long>(most), value.c_str())};
     }
     return result;
 }
@@ -103,7 +102,8 @@ void Core::set_memory(const std::string& name, const std::string& value) {
     const uint64_t space = number(name, name.substr(6), 0, shape_.spaces.size() - 1);
     dlavm_memory_timing figures{};
     std::string wrong = timing::change(figures, value);
-    if (!wrong.empty()) throw Misuse{DLAVM_BAD_ARGUMENT, format("option %s: %s", name.c_str(), wrong.c_str())};
+    if (!wrong.empty())
+        throw Misuse{DLAVM_BAD_ARGUMENT, format("option %s: %s", name.c_str(), wrong.c_str())};
     figures_[space] = figures;
     make_twin();
 }
@@ -111,7 +111,8 @@ void Core::set_memory(const std::string& name, const std::string& value) {
 void Core::set_timing(const std::string& changes) {
     std::vector<std::optional<dlavm_memory_timing>> changed = figures_;
     for (size_t s = 0; s < changed.size(); ++s) {
-        if (!changed[s]) throw Misuse{DLAVM_BAD_ARGUMENT, "option timing: expected memory0, .. to be set before"};
+        if (!changed[s])
+            throw Misuse{DLAVM_BAD_ARGUMENT, "option timing: expected memory0, .. to be set before"};
         const std::string wrong = timing::change(*changed[s], changes);
         if (!wrong.empty()) throw Misuse{DLAVM_BAD_ARGUMENT, format("option timing: %s", wrong.c_str())};
         for (ChannelMemory& memory : memories_[s]) memory.timed.emplace(*changed[s]);
@@ -121,9 +122,7 @@ void Core::set_timing(const std::string& changes) {
 
 void Core::mem_read(uint64_t address, void* out, uint64_t bytes) { sim_.mem_read(address, out, bytes); }
 
-void Core::mem_write(uint64_t address, const void* in, uint64_t bytes) {
-    sim_.mem_write(address, in, bytes);
-}
+void Core::mem_write(uint64_t address, const void* in, uint64_t bytes) { sim_.mem_write(address, in, bytes); }
 
 void Core::mem_map(uint64_t address, uint32_t channel, const char* path, uint64_t bytes) {
     sim_.mem_map(address, channel, path, bytes);

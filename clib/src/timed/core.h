@@ -1,5 +1,6 @@
-// The timed simulator as an engine: the functional core executes, the twin of the RTL says when. Registers take as many
-// cycles as on the Verilated core (clib/src/rtl/core.cpp), so that memory is as far in its refreshes.
+// The timed simulator as an engine: the functional core executes, the twin of the RTL says when. Registers
+// take as many cycles as on the Verilated core (clib/src/rtl/core.cpp), so that memory is as far in its
+// refreshes.
 #pragma once
 
 #include <memory>

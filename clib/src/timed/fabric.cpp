@@ -177,8 +177,8 @@ bool Fabric::quiet(uint64_t now) const {
     return !issue_ && !order_.valid(now) && !put_busy_ && !put_issue_ && !put_order_.valid(now);
 }
 
-// Behind a step of reads or writes: whether a beat passed in this cycle, and whether the next one is asked for
-// something.
+// Behind a step of reads or writes: whether a beat passed in this cycle, and whether the next one is asked
+// for something.
 void Fabric::watch(uint64_t now) {
     for (size_t s = 0; s < watches_.size(); ++s) {
         Watch& w = watches_[s];

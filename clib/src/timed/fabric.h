@@ -101,9 +101,7 @@ class WritePort {
     void ask(Clock& clock, uint64_t address, uint32_t units);
     bool data_ready(uint64_t now) const { return busy_ && left_ != 0 && room(now); }
     void put(Clock& clock);
-    bool idle(uint64_t now) const {
-        return !requests_.valid(now) && !busy_ && outstanding_.at(now) == 0;
-    }
+    bool idle(uint64_t now) const { return !requests_.valid(now) && !busy_ && outstanding_.at(now) == 0; }
 
     // write_channels
     bool chunk_valid(uint64_t now) const { return chunks_.valid(now); }
@@ -172,7 +170,7 @@ class Fabric {
     static constexpr Part kWriter[kWriters] = {Part::kMatrix, Part::kVector, Part::kStore};
 
     Fabric(const Shape& shape, Memories& memories);
-    void step_reads(Clock& clock);   // before the clients
+    void step_reads(Clock& clock);  // before the clients
     void step_writes(Clock& clock);
     void step_ports(Clock& clock);  // behind them
 
@@ -180,7 +178,8 @@ class Fabric {
 
     // Of a channel of a space from cycle `begin` on: profile_counters.sv.
     struct Traffic {
-        uint64_t read_beats = 0, written_beats = 0, busy = 0, asked = 0;  // asked: cycles, busy ones among them
+        uint64_t read_beats = 0, written_beats = 0, busy = 0,
+                 asked = 0;  // asked: cycles, busy ones among them
     };
     void clear_traffic(uint64_t begin);
     Traffic traffic(uint32_t space, uint64_t end) const;  // of the cycles before `end`
@@ -191,7 +190,7 @@ class Fabric {
   private:
     // What is counted of a space's first channel; the others see the same.
     struct Watch {
-        Traffic before;             // beats when the run began
+        Traffic before;  // beats when the run began
         uint64_t busy = 0, last_busy = kNever, asked = 0, asked_from = kNever;
     };
     void watch(uint64_t now);

@@ -144,8 +144,7 @@ void FrontEnd::push(Clock& clock, std::array<EngineQueue, kQueues>& queues) {
         if (!queue.ready(clock.now())) return;
         queue.push(clock, command_);
         then_ = Then::kNext;
-        state_ =
-            command_->opcode == static_cast<uint8_t>(Opcode::kLoadTable) ? State::kDrain : State::kRead;
+        state_ = command_->opcode == static_cast<uint8_t>(Opcode::kLoadTable) ? State::kDrain : State::kRead;
         return;
     }
     const auto c = decoded<isa::Signal>(*command_);  // WAIT has the same fields

@@ -49,7 +49,8 @@ class EngineQueue {
     void start() { busy_ = 0; }
     // Behind the engine.
     void step(Clock& clock, Semaphores& semaphores, Trace* trace) {
-        if (!entries_.empty() && !(running_ && !engine_->done(clock.now()))) step_entry(clock, semaphores, trace);
+        if (!entries_.empty() && !(running_ && !engine_->done(clock.now())))
+            step_entry(clock, semaphores, trace);
     }
 
   private:

@@ -19,7 +19,7 @@ struct Shape {
     uint32_t port_bytes;
     uint32_t lanes;  // of the vector engine
     uint32_t activation_elements, accumulators;
-    bool fold = true;       // one channel of a space stands for all: they see the same
+    bool fold = true;  // one channel of a space stands for all: they see the same
 };
 
 // The parameters for a board. Throws Misuse for one that the RTL does not cover.

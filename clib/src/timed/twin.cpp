@@ -25,14 +25,16 @@ Shape shape_of(const dlavm_config& config, uint32_t lanes) {
     }
     shape.units = static_cast<uint32_t>(row / kUnitBytes);
     if (shape.units != 1 && shape.units != 2 && shape.units != 4)
-        throw abi::Misuse{DLAVM_BAD_ARGUMENT,
-                          abi::format("open: timed: expected a beat row of 16, 32 or 64 bytes, as the core has "
-                                      "them so far, got %llu",
-                                      static_cast<unsigned long long>(row))};
+        throw abi::Misuse{
+            DLAVM_BAD_ARGUMENT,
+            abi::format("open: timed: expected a beat row of 16, 32 or 64 bytes, as the core has "
+                        "them so far, got %llu",
+                        static_cast<unsigned long long>(row))};
     if (lanes > 8 * shape.units)
-        throw abi::Misuse{DLAVM_BAD_ARGUMENT,
-                          abi::format("open: timed: expected at most %u vector lanes for this beat row, got %u",
-                                      8 * shape.units, lanes)};
+        throw abi::Misuse{
+            DLAVM_BAD_ARGUMENT,
+            abi::format("open: timed: expected at most %u vector lanes for this beat row, got %u",
+                        8 * shape.units, lanes)};
     shape.port_bytes = shape.spaces[0].port_bytes;
     shape.lanes = lanes;
     shape.activation_elements = config.activation_elements;

@@ -31,7 +31,8 @@ class Twin {
     void program(uint64_t from, uint64_t address, uint32_t words);
     // A run whose first cycle is `begin`; earlier ones pass.
     void start(uint64_t begin, Source& source, Trace* trace);
-    // Goes on for at most `cycles`; true: the program has ended. Throws std::logic_error if nothing can happen.
+    // Goes on for at most `cycles`; true: the program has ended. Throws std::logic_error if nothing can
+    // happen.
     bool run(uint64_t cycles);
     const RunCounters& counters() const { return counters_; }
     uint64_t end() const { return front_.finished_at() + 1; }  // the first cycle behind the run
