@@ -64,8 +64,9 @@ def check(pair: Pair, case: Case, what: str, latency: str = "board") -> None:
         start(device, NANO, case)
         device.run()
         results.append(counters(device))
-    assert results[0]["run"].cycles > 0
-    different = {name: (results[0][name], results[1][name]) for name in results[0] if results[0][name] != results[1][name]}
+    want, got = results
+    different = {name: (want[name], got[name]) for name in want if want[name] != got[name]}
+    assert want["run"].cycles > 0
     assert not different, f"{what}, latency {latency}: core, timed: {different}"
 
 
