@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from dlavm.compile import Options
 from dlavm.runtime.generate import Generation, Summary, generate
+from dlavm.runtime.profile import read_profile
 from dlavm.runtime.sampling import Sampler
 from dlavm.runtime.session import Session, open_session
 from dlavm.runtime.tokens import StreamDecoder, Tokenizer, load_tokenizer
@@ -103,11 +104,20 @@ def run(args: argparse.Namespace) -> int:
             decoder=StreamDecoder(source.tokenizer) if source.tokenizer else None,
         )
         interrupted = _stream(answer, silent=args.json, has_text=source.tokenizer is not None)
-    if args.json:
-        print_json(answer.summary.report(source.engine))
-    else:
-        print(summary_line(answer.summary, source.engine), file=sys.stderr)
+        if args.json:
+            print_json(_report(answer.summary, source))
+        else:
+            print(summary_line(answer.summary, source.engine), file=sys.stderr)
     return INTERRUPTED if interrupted else 0
+
+
+def _report(summary: Summary, source: Source) -> dict[str, Any]:
+    """With the counters of the last step, where the engine counts cycles."""
+    report = summary.report(source.engine)
+    if summary.cycles:
+        session = source.session
+        report["last_step"] = read_profile(session.device, session.artifact.target).report()
+    return report
 
 
 def _stream(answer: Generation, silent: bool, has_text: bool) -> bool:

@@ -152,7 +152,7 @@ def test_registers(device: NativeDevice) -> None:
     assert device.csr_read(register(SPEC, "ARG", 7)) == 5
     device.csr_write(register(SPEC, "CONTROL"), 2)
     assert device.csr_read(register(SPEC, "ARG", 7)) == 0
-    for offset in (0x01, 0x1C, 0x40, 0x7C, 0xA0, 0xFC, 0x100, 0x1000):
+    for offset in (0x01, 0x1C, 0x40, 0x7C, 0xA4, 0xFC, 0x100, 0x1000):
         with pytest.raises(DeviceError) as caught:
             device.csr_read(offset)
         assert caught.value.code == "bad_register"
