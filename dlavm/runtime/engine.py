@@ -59,9 +59,11 @@ def _open_rtl(spec: TargetSpec, threads: int | None, waves: Waves | None = None)
 
 
 def _open_timed(spec: TargetSpec, threads: int | None) -> Device:
-    from dlavm.sim.native import NativeDevice
+    from dlavm.sim.timed import open_timed
 
-    return NativeDevice(spec, f"timed:{spec.board.vector_lanes}", threads or env.THREADS.get())
+    device = open_timed(spec, threads or env.THREADS.get())
+    device.set_option("simd", env.SIMD.get())
+    return device
 
 
 def _open_url(url: str, spec: TargetSpec, threads: int | None) -> Device:
@@ -73,7 +75,6 @@ def _open_url(url: str, spec: TargetSpec, threads: int | None) -> Device:
 ENGINES: Mapping[str, Opener] = {"sim": _open_sim, "timed": _open_timed, "reference": _open_reference, RTL: _open_rtl}
 # Devices elsewhere, by URL (doc/devices.md): the scheme, and what stands behind its colon.
 TRANSPORTS: Mapping[str, str] = {"rtl": "/path/libdlavm_rtl.so", "tcp": "HOST:PORT", "xdma": "/dev/xdma0"}
-PLANNED = ("timed",)
 
 
 def engine_names() -> list[str]:
@@ -101,8 +102,7 @@ def open_engine(name: str, artifact: Artifact, threads: int | None = None, waves
     fit its memory.
     """
     if not is_engine(name):
-        known, planned = ", ".join(engine_forms()), ", ".join(PLANNED)
-        raise DlavmError(f"engine: expected one of {known} (to come: {planned}), got {name!r}")
+        raise DlavmError(f"engine: expected one of {', '.join(engine_forms())}, got {name!r}")
     opener = ENGINES.get(name) or partial(_open_url, name)
     if waves is not None:
         if name != RTL:

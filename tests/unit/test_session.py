@@ -48,11 +48,11 @@ class TestEngine:
         monkeypatch.setattr(engine, "ENGINES", {"fake": lambda spec, threads: device})
 
     def test_unknown_names(self, artifact: Artifact) -> None:
-        known = "sim, reference, rtl, rtl:/path/libdlavm_rtl.so, tcp:HOST:PORT, xdma:/dev/xdma0 .to come: timed."
+        known = "sim, timed, reference, rtl, rtl:/path/libdlavm_rtl.so, tcp:HOST:PORT, xdma:/dev/xdma0"
         for name in ("gpu", "gpu:0", "tcp", "tcp:", "sim:"):
             with pytest.raises(DlavmError, match=f"one of {known}, got '{name}'"):
                 engine.open_engine(name, artifact)
-        assert engine.engine_names() == ["sim", "reference", "rtl"]
+        assert engine.engine_names() == ["sim", "timed", "reference", "rtl"]
 
     def test_upload(self, artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
         device = FakeDevice(artifact)

@@ -16,11 +16,11 @@ namespace dlavm::sim {
 // A command that was executed, for who wants to know when it would be (timed/core.h).
 struct Executed {
     const isa::CommandInfo* info = nullptr;
-    uint64_t at = 0;             // word offset
-    uint32_t words[32] = {};     // of the payload, scalars in place of their numbers
-    bool skipped = false;        // by its predicate
-    bool jumped = false;         // what follows does not come from the words behind it
-    uint64_t load_address = 0;   // of SCALAR load: the first byte of the unit
+    uint64_t at = 0;            // word offset
+    uint32_t words[32] = {};    // of the payload, scalars in place of their numbers
+    bool skipped = false;       // by its predicate
+    bool jumped = false;        // what follows does not come from the words behind it
+    uint64_t load_address = 0;  // of SCALAR load: the first byte of the unit
 };
 
 class Core final : public abi::Engine {
@@ -38,6 +38,7 @@ class Core final : public abi::Engine {
     dlavm_counters counters() const override { return counters_; }
     void request_stop() noexcept override { machine_.stop = true; }
 
+    uint32_t channel() const { return channel_; }
     // The command that run() executed last; without a fault.
     const Executed& last() const { return last_; }
     // The indices that it read, of GATHER and PERMUTE; else none.

@@ -54,8 +54,8 @@ class ActivationFeed {
     }
     void step(Clock& clock, ActivationLoad& load);
 
-    // For steady streams: its registers relative to `now`; pairs of this unit that are like those under way (none
-    // where some are not); as if `pairs` of them had passed in `cycles`.
+    // For steady streams: its registers relative to `now`; pairs of this unit that are like those under way
+    // (none where some are not); as if `pairs` of them had passed in `cycles`.
     void append(std::vector<uint64_t>& out, uint64_t now) const;
     uint32_t like_pairs() const;
     void jump(uint64_t cycles, uint32_t pairs) {
@@ -75,8 +75,8 @@ class ActivationFeed {
     Pipeline<16> operands_;
 };
 
-// matrix_steps.sv, matrix_control.sv: a block that has begun is never stopped, so that all that follows has its
-// cycle.
+// matrix_steps.sv, matrix_control.sv: a block that has begun is never stopped, so that all that follows has
+// its cycle.
 class MatrixArray {
   public:
     static constexpr int32_t kResultBlocks = 4;

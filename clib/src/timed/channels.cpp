@@ -1,57 +1,105 @@
 #include "timed/channels.h"
 
+#include <algorithm>
+
 namespace dlavm::timed {
+
+// -- reads --------------------------------------------------------------------------------------------------
+
+// Whether a beat is there. If not, the part is woken when one may be: requests that come in between only
+// make it later.
+bool ReadChannel::beat_ready(Clock& clock) {
+    const uint64_t now = clock.now();
+    if (!memory_->board) {
+        clock.at(reads_.front().due);
+        return reads_.front().due <= now;
+    }
+    if (memory_->board->beat_ready(now)) return true;
+    if (wake_ <= now) wake_ = std::max(memory_->board->next_beat(), now + 1);
+    clock.at(wake_);
+    return false;
+}
+
+void ReadChannel::take_beat(uint64_t now) {
+    ++beats_;
+    last_beat_ = now;
+    if (memory_->board) memory_->board->take_beat();
+    if (++part_ == shape_.pack) {
+        part_ = 0;
+        parts_.add(now, 1);
+    }
+    if (--reads_.front().beats == 0) reads_.pop(now);
+}
 
 void ReadChannel::step(Clock& clock) {
     const uint64_t now = clock.now();
-    if (reads_.valid(now)) {
-        Burst& burst = reads_.front();
-        if (burst.due > now) {
-            clock.at(burst.due);
-        } else if (part_ + 1 != pack_ || parts_.at(now) != kParts) {
-            clock.act();
-            if (++part_ == pack_) {
-                part_ = 0;
-                parts_.add(now, 1);
-            }
-            if (--burst.beats == 0) reads_.pop(now);
-        }
-    }
-    if (chunks_.valid(now) && reads_.ready(now)) {
+    const bool room = memory_->board ? memory_->board->read_room(now) : reads_.ready(now);
+    const bool fits = part_ + 1 != shape_.pack || parts_.at(now) != kParts;
+    if (reads_.valid(now) && beat_ready(clock) && fits) {
         clock.act();
-        reads_.push(now, {now + latency_, chunks_.front().rows * pack_});
-        chunks_.pop(now);
+        take_beat(now);
     }
+    if (!chunks_.valid(now) || !room) return;
+    clock.act();
+    const Chunk& chunk = chunks_.front();
+    const uint32_t beats = chunk.rows * shape_.pack;
+    if (memory_->board) memory_->board->read(now, chunk.row * shape_.pack * shape_.port_bytes, beats);
+    reads_.push(now, {now + memory_->latency, beats});
+    chunks_.pop(now);
+}
+
+// -- writes -------------------------------------------------------------------------------------------------
+
+void WriteChannel::answer(Clock& clock) {
+    const uint64_t now = clock.now();
+    if (!answers_.valid(now)) return;
+    const uint64_t due = memory_->board ? memory_->board->next_response() : answers_.front();
+    if (due > now) return clock.at(due);
+    if (responses_.at(now) == kResponses) return;
+    clock.act();
+    if (memory_->board) memory_->board->take_response();
+    answers_.pop(now);
+    responses_.add(now, 1);
+}
+
+// Data is taken only once its address is known.
+void WriteChannel::data(Clock& clock) {
+    const uint64_t now = clock.now();
+    if (rows_.at(now) == 0 || !writes_.valid(now)) return;
+    clock.act();
+    ++beats_;
+    last_beat_ = now;
+    if (memory_->board) memory_->board->write_beat(now);
+    if (++part_ == shape_.pack) {
+        part_ = 0;
+        rows_.add(now, -1);
+    }
+    if (--writes_.front() != 0) return;
+    writes_.pop(now);
+    answers_.push(now, now + memory_->latency);
+}
+
+void WriteChannel::address(Clock& clock, bool room) {
+    const uint64_t now = clock.now();
+    if (!chunks_.valid(now)) return;
+    if (!room) {
+        if (memory_->board) clock.at(std::max(memory_->board->next_write_room(), now + 1));
+        return;
+    }
+    clock.act();
+    const Chunk& chunk = chunks_.front();
+    const uint32_t beats = chunk.rows * shape_.pack;
+    if (memory_->board) memory_->board->write(now, chunk.row * shape_.pack * shape_.port_bytes, beats);
+    writes_.push(now, beats);
+    chunks_.pop(now);
 }
 
 void WriteChannel::step(Clock& clock) {
     const uint64_t now = clock.now();
-    if (answers_.valid(now)) {
-        if (answers_.front() > now) {
-            clock.at(answers_.front());
-        } else if (responses_.at(now) != kResponses) {
-            clock.act();
-            answers_.pop(now);
-            responses_.add(now, 1);
-        }
-    }
-    // Data is taken only once its address is known.
-    if (rows_.at(now) != 0 && writes_.valid(now)) {
-        clock.act();
-        if (++part_ == pack_) {
-            part_ = 0;
-            rows_.add(now, -1);
-        }
-        if (--writes_.front() == 0) {
-            writes_.pop(now);
-            answers_.push(now, now + latency_);
-        }
-    }
-    if (chunks_.valid(now) && writes_.ready(now)) {
-        clock.act();
-        writes_.push(now, chunks_.front() * pack_);
-        chunks_.pop(now);
-    }
+    const bool room = memory_->board ? memory_->board->write_room(now) : writes_.ready(now);
+    answer(clock);
+    data(clock);
+    address(clock, room);
 }
 
 }  // namespace dlavm::timed

@@ -1,21 +1,30 @@
-// axi_read_channel.sv, axi_write_channel.sv, and the memory behind them: answers come in order, a beat a cycle,
-// `latency` cycles after the address (targets/rtl/sim/model.cpp).
+// axi_read_channel.sv, axi_write_channel.sv with the memory behind them (targets/rtl/sim/model.cpp): answers
+// come in order, a beat a cycle.
 #pragma once
 
 #include "timed/clock.h"
+#include "timed/memory.h"
 
 namespace dlavm::timed {
 
+struct ChannelShape {
+    uint32_t pack;  // beats of a row
+    uint32_t port_bytes;
+};
+
 class ReadChannel {
   public:
-    ReadChannel(uint32_t pack, uint32_t latency) : pack_(pack), latency_(latency) {}
+    ReadChannel(const ChannelShape& shape, ChannelMemory& memory) : shape_(shape), memory_(&memory) {}
 
     bool chunk_ready(uint64_t now) const { return chunks_.ready(now); }
     void chunk(uint64_t now, uint64_t row, uint32_t rows) { chunks_.push(now, {row, rows}); }
     bool valid(uint64_t now) const { return parts_.at(now) != 0; }  // the part of a row
     void take(uint64_t now) { parts_.add(now, -1); }
-    bool idle() const { return reads_.empty() && chunks_.empty(); }
+    bool idle() const { return reads_.empty() && chunks_.empty(); }  // asks for nothing and is owed nothing
     void step(Clock& clock);
+
+    uint64_t beats() const { return beats_; }
+    uint64_t last_beat() const { return last_beat_; }
 
   private:
     struct Chunk {
@@ -28,33 +37,53 @@ class ReadChannel {
     };
     static constexpr int32_t kParts = 8;  // that wait for the other channels
 
-    uint32_t pack_, latency_, part_ = 0;
+    bool beat_ready(Clock& clock);
+    void take_beat(uint64_t now);
+
+    ChannelShape shape_;
+    ChannelMemory* memory_;
+    uint32_t part_ = 0;
     Fifo<Chunk, 4> chunks_;
     Fifo<Burst, 64> reads_;
     Count parts_;
+    uint64_t wake_ = 0, beats_ = 0, last_beat_ = kNever;
 };
 
 class WriteChannel {
   public:
-    WriteChannel(uint32_t pack, uint32_t latency) : pack_(pack), latency_(latency) {}
+    WriteChannel(const ChannelShape& shape, ChannelMemory& memory) : shape_(shape), memory_(&memory) {}
 
     bool chunk_ready(uint64_t now) const { return chunks_.ready(now); }
-    void chunk(uint64_t now, uint32_t rows) { chunks_.push(now, rows); }
+    void chunk(uint64_t now, uint64_t row, uint32_t rows) { chunks_.push(now, {row, rows}); }
     bool row_ready(uint64_t now) const { return rows_.at(now) != kRows; }
     void row(uint64_t now) { rows_.add(now, 1); }
     bool done(uint64_t now) const { return responses_.at(now) != 0; }
     void take(uint64_t now) { responses_.add(now, -1); }
-    bool idle() const { return rows_.next() == 0 && chunks_.empty() && answers_.empty(); }
+    bool idle() const { return rows_.next() == 0 && chunks_.empty() && answers_.empty() && writes_.empty(); }
     void step(Clock& clock);
 
+    uint64_t beats() const { return beats_; }
+    uint64_t last_beat() const { return last_beat_; }
+
   private:
+    struct Chunk {
+        uint64_t row;
+        uint32_t rows;
+    };
     static constexpr int32_t kRows = 8, kResponses = 16;
 
-    uint32_t pack_, latency_, part_ = 0;
-    Fifo<uint32_t, 4> chunks_;
+    void answer(Clock& clock);
+    void address(Clock& clock, bool room);
+    void data(Clock& clock);
+
+    ChannelShape shape_;
+    ChannelMemory* memory_;
+    uint32_t part_ = 0;
+    Fifo<Chunk, 4> chunks_;
     Fifo<uint32_t, 64> writes_;  // beats of each burst that are still to come
     Fifo<uint64_t, 64> answers_;
     Count rows_, responses_;
+    uint64_t beats_ = 0, last_beat_ = kNever;
 };
 
 }  // namespace dlavm::timed

@@ -13,10 +13,11 @@ constexpr uint64_t kNever = UINT64_MAX;
 enum class Part : uint8_t { kReads, kWrites, kMatrix, kVector, kStore, kQueues, kFront, kPorts };
 constexpr uint32_t kParts = 8;
 
-// The cycle, and which parts have something to do in it. A part that changed a register of its own calls act() and
-// is stepped again in the next cycle; one that waits for a time alone calls at(). One that waits for another part
-// calls neither: whoever changes what another part looks at pokes it. So idle parts cost nothing, and where nobody
-// has anything to do time jumps. Stepping everything in every cycle (set_all) must give the same.
+// The cycle, and which parts have something to do in it. A part that changed a register of its own calls
+// act() and is stepped again in the next cycle; one that waits for a time alone calls at(). One that waits
+// for another part calls neither: whoever changes what another part looks at pokes it. So idle parts cost
+// nothing, and where nobody has anything to do time jumps. Stepping everything in every cycle (set_all) must
+// give the same.
 class Clock {
   public:
     Clock() { timers_.fill(kNever); }
@@ -43,8 +44,8 @@ class Clock {
     bool acted() const { return (next_ >> current_ & 1) != 0; }
     uint64_t timer() const { return timers_[current_]; }
 
-    // For the steady streams of the matrix engine: the last cycle in which another part was stepped, the next one
-    // in which one will be, and a jump over cycles in which only the matrix engine would have been.
+    // For the steady streams of the matrix engine: the last cycle in which another part was stepped, the next
+    // one in which one will be, and a jump over cycles in which only the matrix engine would have been.
     uint64_t disturbed() const { return disturbed_; }
     uint64_t next_of_others() const {
         constexpr auto kSelf = static_cast<uint32_t>(Part::kMatrix);
@@ -60,21 +61,23 @@ class Clock {
         if (own != kNever) own += cycles;
     }
 
-    // To the next cycle in which there is something to do; false: never.
-    bool advance() {
-        const bool more = next_ != 0;
+    // The next cycle in which there is something to do; kNever: nothing is on its way.
+    uint64_t next() const {
+        if (next_ != 0 || all_) return now_ + 1;
         uint64_t first = kNever;
-        if (!more)
-            for (const uint64_t timer : timers_) first = timer < first ? timer : first;
-        if (!more && first == kNever) return false;
-        now_ = more || all_ ? now_ + 1 : first;
+        for (const uint64_t timer : timers_) first = timer < first ? timer : first;
+        return first;
+    }
+    void advance() {
+        now_ = next();
         mask_ = all_ ? (1u << kParts) - 1 : next_;
         next_ = 0;
-        return true;
     }
+    // Past cycles in which there is nothing to do.
+    void move(uint64_t cycle) { now_ = cycle; }
 
   private:
-    uint64_t now_ = 1, disturbed_ = 1;
+    uint64_t now_ = 0, disturbed_ = 0;
     uint32_t mask_ = 0, next_ = 0, current_ = 0;
     bool all_ = false;
     std::array<uint64_t, kParts> timers_;

@@ -10,18 +10,18 @@
 namespace dlavm::timed {
 
 struct Command {
-    uint64_t pc = 0;        // word offset in the program
-    uint64_t next = 0;      // of the command that comes after it in this run
-    uint32_t payload = 0;   // words
+    uint64_t pc = 0;       // word offset in the program
+    uint64_t next = 0;     // of the command that comes after it in this run
+    uint32_t payload = 0;  // words
     uint8_t opcode = 0;
-    bool skip = false;      // by its predicate
-    bool jump = false;      // the next one is fetched anew
-    bool fault = false;     // the run ends in front of it, or with it
-    int engine = -1;        // -1: the front end's
-    uint64_t load_address = 0;  // of SCALAR load: the unit's first byte
-    uint32_t words[32] = {};          // of the payload, scalars in place
-    std::vector<uint32_t> indices;    // GATHER's ids, PERMUTE's indices
-    uint64_t number = 0;              // in the run
+    bool skip = false;              // by its predicate
+    bool jump = false;              // the next one is fetched anew
+    bool fault = false;             // the run ends in front of it, or with it
+    int engine = -1;                // -1: the front end's
+    uint64_t load_address = 0;      // of SCALAR load: the unit's first byte
+    uint32_t words[32] = {};        // of the payload, scalars in place
+    std::vector<uint32_t> indices;  // GATHER's ids, PERMUTE's indices
+    uint64_t number = 0;            // in the run
 };
 
 // The fields of a command; it was executed, so that they are in range.

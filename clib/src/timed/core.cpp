@@ -1,10 +1,12 @@
 #include "timed/core.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
 #include "abi/misuse.h"
 #include "abi/registers.h"
+#include "timing/parameters.h"
 
 namespace dlavm::timed {
 
@@ -14,16 +16,16 @@ using abi::Misuse;
 namespace {
 
 constexpr uint64_t kPiece = 1'000'000;  // cycles between looks at the stop
-constexpr uint32_t kFirstArg = 1;       // ARG[0] becomes s1
+constexpr uint64_t kResetCycles = 5;    // of the harness, when it opens
+constexpr uint64_t kLatency = 40;       // of memory whose figures nobody gave
 
 uint64_t number(const std::string& name, const std::string& value, uint64_t least, uint64_t most) {
     char* end = nullptr;
     const unsigned long long result = std::strtoull(value.c_str(), &end, 10);
     if (value.empty() || value[0] == '-' || *end != 0 || result < least || result > most) {
-        throw Misuse{DLAVM_BAD_ARGUMENT,
-                     format("option %s: expected %llu..%llu, got '%.40s'", name.c_str(),
-                            static_cast<unsigned long long>(least), static_cast<unsigned long long>(most),
-                            value.c_str())};
+        throw Misuse{DLAVM_BAD_ARGUMENT, format("option %s: expected %llu..%llu, got '%.40s'", name.c_str(),
+                                                static_cast<unsigned long long>(least),
+                                                static_cast<unsigned long long>(most), value.c_str())};
     }
     return result;
 }
@@ -38,15 +40,33 @@ uint32_t lanes_of(const std::string& text) {
 }  // namespace
 
 Core::Core(const std::string& lanes, const dlavm_config& config)
-    : shape_(shape_of(config, lanes_of(lanes))), sim_(config) {
+    : shape_(shape_of(config, lanes_of(lanes))),
+      sim_(config),
+      figures_(shape_.spaces.size()),
+      host_(kResetCycles) {
     if (config.header_words != 2)
         throw Misuse{DLAVM_BAD_ARGUMENT, "open: timed: expected a target with a stream and scalars"};
-    reset_twin();
+    make_twin();
 }
 
-void Core::reset_twin() {
-    twin_ = std::make_unique<Twin>(shape_);
-    twin_->set_skip(skip_);
+void Core::make_twin() {
+    memories_.clear();
+    for (size_t s = 0; s < shape_.spaces.size(); ++s) {
+        memories_.emplace_back(shape_.fold ? 1 : shape_.spaces[s].channels);
+        for (ChannelMemory& memory : memories_.back())
+            if (figures_[s]) memory.timed.emplace(*figures_[s]);
+    }
+    apply_memory();
+    twin_ = std::make_unique<Twin>(shape_, memories_, host_, skip_);
+}
+
+void Core::apply_memory() {
+    for (auto& space : memories_) {
+        for (ChannelMemory& memory : space) {
+            memory.board = latency_ || !memory.timed ? nullptr : &*memory.timed;
+            memory.latency = latency_.value_or(kLatency);
+        }
+    }
 }
 
 dlavm_device_info Core::info() const {
@@ -57,46 +77,128 @@ dlavm_device_info Core::info() const {
 
 void Core::set_option(const std::string& name, const std::string& value) {
     if (name == "latency") {
-        shape_.latency = static_cast<uint32_t>(number(name, value, 0, 100000));
+        latency_.reset();
+        if (value != "board") latency_ = number(name, value, 0, 100000);
+        apply_memory();
+    } else if (name == "timing") {
+        set_timing(value);
+    } else if (name.compare(0, 6, "memory") == 0) {
+        set_memory(name, value);
     } else if (name == "fold") {
         shape_.fold = number(name, value, 0, 1) == 1;
+        make_twin();
     } else if (name == "skip") {
         skip_ = number(name, value, 0, 1) == 1;
+        make_twin();
     } else if (name == "timing_only") {
         sim_.set_kernels(number(name, value, 0, 1) == 0);
     } else {
-        return sim_.set_option(name, value);
+        sim_.set_option(name, value);
     }
-    reset_twin();
+}
+
+// memoryN: the figures of space N, all of them.
+void Core::set_memory(const std::string& name, const std::string& value) {
+    const uint64_t space = number(name, name.substr(6), 0, shape_.spaces.size() - 1);
+    dlavm_memory_timing figures{};
+    std::string wrong = timing::change(figures, value);
+    if (!wrong.empty())
+        throw Misuse{DLAVM_BAD_ARGUMENT, format("option %s: %s", name.c_str(), wrong.c_str())};
+    figures_[space] = figures;
+    make_twin();
+}
+
+void Core::set_timing(const std::string& changes) {
+    std::vector<std::optional<dlavm_memory_timing>> changed = figures_;
+    for (size_t s = 0; s < changed.size(); ++s) {
+        if (!changed[s])
+            throw Misuse{DLAVM_BAD_ARGUMENT, "option timing: expected memory0, .. to be set before"};
+        const std::string wrong = timing::change(*changed[s], changes);
+        if (!wrong.empty()) throw Misuse{DLAVM_BAD_ARGUMENT, format("option timing: %s", wrong.c_str())};
+        for (ChannelMemory& memory : memories_[s]) memory.timed.emplace(*changed[s]);
+    }
+    apply_memory();
 }
 
 void Core::mem_read(uint64_t address, void* out, uint64_t bytes) { sim_.mem_read(address, out, bytes); }
 
-void Core::mem_write(uint64_t address, const void* in, uint64_t bytes) {
-    sim_.mem_write(address, in, bytes);
-}
+void Core::mem_write(uint64_t address, const void* in, uint64_t bytes) { sim_.mem_write(address, in, bytes); }
 
 void Core::mem_map(uint64_t address, uint32_t channel, const char* path, uint64_t bytes) {
     sim_.mem_map(address, channel, path, bytes);
 }
 
+uint64_t Core::channel_counter(uint32_t offset) const {
+    const uint32_t channel = sim_.channel();
+    uint32_t first = 0;
+    for (size_t s = 0; s < counters_.spaces.size(); ++s) {
+        const uint32_t end = first + shape_.spaces[s].channels;
+        if (channel < first || channel >= end) {
+            first = end;
+            continue;
+        }
+        const Fabric::Traffic& t = counters_.spaces[s];
+        if (offset == isa::kRegChannelRead) return t.read_beats * shape_.port_bytes;
+        if (offset == isa::kRegChannelWritten) return t.written_beats * shape_.port_bytes;
+        if (offset == isa::kRegChannelBusy) return t.busy;
+        if (offset == isa::kRegChannelStalled) return t.asked - t.busy;
+        return offset == isa::kRegChannelIdle ? counters_.cycles - t.asked : 0;
+    }
+    return 0;
+}
+
+// CYCLES and the registers of profile_counters, by the offset of the pair.
+uint64_t Core::profile(uint32_t offset) const {
+    if (offset == isa::kRegCycles) return counters_.cycles;
+    if (offset < isa::kRegEngineBusy) return channel_counter(offset);
+    switch ((offset - isa::kRegEngineBusy) / 8) {
+        case static_cast<uint32_t>(isa::Engine::kMatrix):
+            return counters_.engines[FrontEnd::kMatrix];
+        case static_cast<uint32_t>(isa::Engine::kVector):
+            return counters_.engines[FrontEnd::kVector];
+        case static_cast<uint32_t>(isa::Engine::kStore):
+            return counters_.engines[FrontEnd::kStore];
+        default:
+            return 0;
+    }
+}
+
 uint32_t Core::csr_read(uint32_t offset) {
-    if (offset == isa::kRegCycles) return static_cast<uint32_t>(cycles_);
-    if (offset == isa::kRegCycles + 4) return static_cast<uint32_t>(cycles_ >> 32);
-    return sim_.csr_read(offset);
+    const uint32_t value = sim_.csr_read(offset);
+    access(1);
+    const uint32_t pair = offset / 8 * 8;
+    const bool mine = pair == isa::kRegCycles || (pair > isa::kRegChannel && pair < isa::kRegEngineBusy + 32);
+    if (!mine) return value;
+    const uint64_t counter = profile(pair);
+    return static_cast<uint32_t>(offset == pair ? counter : counter >> 32);
 }
 
 int Core::csr_write(uint32_t offset, uint32_t value, std::string& error) {
     const int code = sim_.csr_write(offset, value, error);
+    const uint64_t at = host_;
+    access(1);
+    if (offset == isa::kRegProgram || offset == isa::kRegProgramWords) show_program(at + 1);
     if (offset != isa::kRegControl) return code;
-    if ((value & abi::kReset) != 0) {
-        stop_ = false;
-        reset_twin();
-    }
-    cycles_ = 0;
+    if ((value & abi::kReset) != 0) reset();
+    access(1);  // whether the core has taken it
+    counters_ = {};
     started_ = (value & abi::kStart) != 0;
     begun_ = false;
+    begin_ = at + kAccessCycles;
     return code;
+}
+
+void Core::show_program(uint64_t from) {
+    if (begun_) return;  // a run goes on with what it began with
+    const uint64_t program = uint64_t{sim_.csr_read(isa::kRegProgram)} * isa::kAddressUnit;
+    twin_->program(from, program, sim_.csr_read(isa::kRegProgramWords));
+}
+
+// A reset waits until memory owes nothing.
+void Core::reset() {
+    stop_ = false;
+    for (twin_->idle_until(host_); !twin_->quiet(); ++host_) twin_->idle_until(host_ + 1);
+    twin_ = std::make_unique<Twin>(shape_, memories_, host_, skip_);
 }
 
 // Executes a command and tells the twin what it was.
@@ -130,27 +232,32 @@ int Core::run(uint64_t max_commands, uint64_t& executed, std::string& error) {
                      "run: a core runs a program to its end: expected max_commands 0, got " +
                          std::to_string(max_commands)};
     }
-    if (!started_) return sim_.run(0, executed, error);
+    if (!started_) {
+        access(1);
+        return sim_.run(0, executed, error);
+    }
     if (!begun_) {
         begun_ = true;
         executed_ = 0;
         code_ = 0;
-        const uint64_t program = uint64_t{sim_.csr_read(isa::kRegProgram)} * isa::kAddressUnit;
-        twin_->start(program, sim_.csr_read(isa::kRegProgramWords), *this, nullptr);
+        twin_->start(begin_, *this, nullptr);
     }
     bool ended = false;
     while (!ended && !stop_) ended = twin_->run(kPiece);
     executed = executed_;
     if (!ended) return 0;
-    started_ = false;
-    cycles_ = twin_->cycles();
+    started_ = begun_ = false;
+    counters_ = twin_->counters();
+    host_ = std::max(host_, twin_->end());
+    access(code_ != 0 ? 5 : 3);  // COMMANDS, STATUS; ERROR and ERROR_PC
     if (code_ != 0) error = error_;
     return code_;
 }
 
 dlavm_counters Core::counters() const {
+    access(8);
     dlavm_counters counters = sim_.counters();
-    counters.cycles = cycles_;
+    counters.cycles = counters_.cycles;
     return counters;
 }
 

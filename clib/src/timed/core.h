@@ -1,11 +1,16 @@
-// The timed simulator as an engine: the functional core executes, the twin of the RTL says when.
+// The timed simulator as an engine: the functional core executes, the twin of the RTL says when. Registers
+// take as many cycles as on the Verilated core (clib/src/rtl/core.cpp), so that memory is as far in its
+// refreshes.
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "abi/engine.h"
+#include "dlavm/memory_timing.h"
 #include "sim/core.h"
+#include "timed/memory.h"
 #include "timed/twin.h"
 
 namespace dlavm::timed {
@@ -14,6 +19,8 @@ class Core final : public abi::Engine, private Source {
   public:
     // `lanes`: of the vector engine, as text. Throws Misuse.
     Core(const std::string& lanes, const dlavm_config& config);
+    Core(const Core&) = delete;
+    Core& operator=(const Core&) = delete;
 
     dlavm_device_info info() const override;
     void set_option(const std::string& name, const std::string& value) override;
@@ -28,14 +35,29 @@ class Core final : public abi::Engine, private Source {
 
   private:
     CommandPtr next() override;
-    void reset_twin();
+    void set_memory(const std::string& name, const std::string& value);
+    void set_timing(const std::string& changes);
+    void apply_memory();
+    void make_twin();
+    void reset();
+    void show_program(uint64_t from);
+    void access(uint32_t count) const { host_ += kAccessCycles * count; }
+    uint64_t profile(uint32_t offset) const;
+    uint64_t channel_counter(uint32_t offset) const;
+
+    static constexpr uint64_t kAccessCycles = 2;  // of a register, over AXI4-Lite
 
     Shape shape_;
     sim::Core sim_;
+    std::vector<std::optional<dlavm_memory_timing>> figures_;  // of each space
+    std::optional<uint64_t> latency_;                          // instead of the board's timing
+    Memories memories_;
     std::unique_ptr<Twin> twin_;
     std::atomic<bool> stop_{false};
     bool started_ = false, begun_ = false, skip_ = true;
-    uint64_t cycles_ = 0, executed_ = 0;
+    mutable uint64_t host_;  // the cycle in which the next access to a register would begin
+    uint64_t begin_ = 0, executed_ = 0;
+    RunCounters counters_;
     int code_ = 0;
     std::string error_;
 };

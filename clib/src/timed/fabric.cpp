@@ -139,14 +139,19 @@ void WritePort::step_busy(Clock& clock) {
 
 // -- channels -----------------------------------------------------------------------------------------------
 
-Fabric::Fabric(const Shape& shape) {
+Fabric::Fabric(const Shape& shape, Memories& memories) : watches_(shape.spaces.size()) {
     for (const Part client : kReader) readers.emplace_back(shape, client);
     for (const Part client : kWriter) writers.emplace_back(shape, client);
-    for (const abi::Space& space : shape.spaces) {
-        const uint32_t pack = shape.units * kUnitBytes / (space.channels * space.port_bytes);
-        const uint32_t count = shape.fold ? 1 : space.channels;
-        reads_.emplace_back(count, ReadChannel(pack, shape.latency));
-        writes_.emplace_back(count, WriteChannel(pack, shape.latency));
+    for (size_t s = 0; s < shape.spaces.size(); ++s) {
+        const abi::Space& space = shape.spaces[s];
+        const ChannelShape channel{shape.units * kUnitBytes / (space.channels * space.port_bytes),
+                                   space.port_bytes};
+        reads_.emplace_back();
+        writes_.emplace_back();
+        for (ChannelMemory& memory : memories[s]) {
+            reads_.back().emplace_back(channel, memory);
+            writes_.back().emplace_back(channel, memory);
+        }
     }
 }
 
@@ -156,6 +161,7 @@ void Fabric::step_reads(Clock& clock) {
             if (!channel.idle()) channel.step(clock);
     if (!order_.empty() || row_due_ == clock.now()) read_rows(clock);
     read_chunks(clock);
+    watch(clock.now());
 }
 
 void Fabric::step_writes(Clock& clock) {
@@ -164,6 +170,48 @@ void Fabric::step_writes(Clock& clock) {
             if (!channel.idle()) channel.step(clock);
     if (!put_order_.empty() || done_due_ == clock.now()) write_answers(clock);
     write_chunks(clock);
+    watch(clock.now());
+}
+
+bool Fabric::quiet(uint64_t now) const {
+    return !issue_ && !order_.valid(now) && !put_busy_ && !put_issue_ && !put_order_.valid(now);
+}
+
+// Behind a step of reads or writes: whether a beat passed in this cycle, and whether the next one is asked
+// for something.
+void Fabric::watch(uint64_t now) {
+    for (size_t s = 0; s < watches_.size(); ++s) {
+        Watch& w = watches_[s];
+        const ReadChannel& read = reads_[s].front();
+        const WriteChannel& write = writes_[s].front();
+        if ((read.last_beat() == now || write.last_beat() == now) && w.last_busy != now) {
+            w.last_busy = now;
+            ++w.busy;
+        }
+        const bool asks = !read.idle() || !write.idle();
+        if (asks && w.asked_from == kNever) w.asked_from = now + 1;
+        if (!asks && w.asked_from != kNever) {
+            w.asked += now + 1 - w.asked_from;
+            w.asked_from = kNever;
+        }
+    }
+}
+
+void Fabric::clear_traffic(uint64_t begin) {
+    for (size_t s = 0; s < watches_.size(); ++s) {
+        Watch& w = watches_[s];
+        w.before.read_beats = reads_[s].front().beats();
+        w.before.written_beats = writes_[s].front().beats();
+        w.busy = w.asked = 0;
+        if (w.asked_from != kNever) w.asked_from = begin;
+    }
+}
+
+Fabric::Traffic Fabric::traffic(uint32_t space, uint64_t end) const {
+    const Watch& w = watches_[space];
+    const uint64_t open = w.asked_from != kNever && w.asked_from < end ? end - w.asked_from : 0;
+    return {reads_[space].front().beats() - w.before.read_beats,
+            writes_[space].front().beats() - w.before.written_beats, w.busy, w.asked + open};
 }
 
 void Fabric::step_ports(Clock& clock) {
@@ -243,7 +291,7 @@ void Fabric::write_chunks(Clock& clock) {
         if (put_issue_ && put_order_.ready(now) &&
             all(channels, [&](const WriteChannel& c) { return c.chunk_ready(now); })) {
             put_order_.push(now, {put_client_, put_chunk_.space, put_chunk_.rows});
-            for (WriteChannel& c : channels) c.chunk(now, put_chunk_.rows);
+            for (WriteChannel& c : channels) c.chunk(now, put_chunk_.row, put_chunk_.rows);
             put_issue_ = false;
             clock.act();
         }

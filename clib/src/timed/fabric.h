@@ -101,9 +101,7 @@ class WritePort {
     void ask(Clock& clock, uint64_t address, uint32_t units);
     bool data_ready(uint64_t now) const { return busy_ && left_ != 0 && room(now); }
     void put(Clock& clock);
-    bool idle(uint64_t now) const {
-        return !requests_.valid(now) && !busy_ && outstanding_.at(now) == 0;
-    }
+    bool idle(uint64_t now) const { return !requests_.valid(now) && !busy_ && outstanding_.at(now) == 0; }
 
     // write_channels
     bool chunk_valid(uint64_t now) const { return chunks_.valid(now); }
@@ -171,15 +169,32 @@ class Fabric {
                                                Part::kMatrix, Part::kMatrix, Part::kMatrix, Part::kVector};
     static constexpr Part kWriter[kWriters] = {Part::kMatrix, Part::kVector, Part::kStore};
 
-    explicit Fabric(const Shape& shape);
-    void step_reads(Clock& clock);   // before the clients
+    Fabric(const Shape& shape, Memories& memories);
+    void step_reads(Clock& clock);  // before the clients
     void step_writes(Clock& clock);
     void step_ports(Clock& clock);  // behind them
+
+    bool quiet(uint64_t now) const;  // no channel owes an answer
+
+    // Of a channel of a space from cycle `begin` on: profile_counters.sv.
+    struct Traffic {
+        uint64_t read_beats = 0, written_beats = 0, busy = 0,
+                 asked = 0;  // asked: cycles, busy ones among them
+    };
+    void clear_traffic(uint64_t begin);
+    Traffic traffic(uint32_t space, uint64_t end) const;  // of the cycles before `end`
 
     std::vector<ReadPort> readers;
     std::vector<WritePort> writers;
 
   private:
+    // What is counted of a space's first channel; the others see the same.
+    struct Watch {
+        Traffic before;  // beats when the run began
+        uint64_t busy = 0, last_busy = kNever, asked = 0, asked_from = kNever;
+    };
+    void watch(uint64_t now);
+
     struct Order {
         uint32_t client, space, rows;
     };
@@ -190,6 +205,7 @@ class Fabric {
 
     std::vector<std::vector<ReadChannel>> reads_;  // by space, channel
     std::vector<std::vector<WriteChannel>> writes_;
+    std::vector<Watch> watches_;
 
     // read_channels
     RoundRobin read_choice_;

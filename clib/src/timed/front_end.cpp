@@ -66,8 +66,7 @@ void Fetch::step(Clock& clock, bool taken, uint64_t jump) {
 FrontEnd::FrontEnd(const Shape& shape, ReadPort& program, ReadPort& load)
     : fetch_(shape, program), load_(&load) {}
 
-void FrontEnd::start(uint64_t program, uint32_t words, Source& source) {
-    fetch_.program(program, words);
+void FrontEnd::start(Source& source) {
     source_ = &source;
     state_ = State::kRead;
     jump_ = true;
@@ -145,8 +144,7 @@ void FrontEnd::push(Clock& clock, std::array<EngineQueue, kQueues>& queues) {
         if (!queue.ready(clock.now())) return;
         queue.push(clock, command_);
         then_ = Then::kNext;
-        state_ =
-            command_->opcode == static_cast<uint8_t>(Opcode::kLoadTable) ? State::kDrain : State::kRead;
+        state_ = command_->opcode == static_cast<uint8_t>(Opcode::kLoadTable) ? State::kDrain : State::kRead;
         return;
     }
     const auto c = decoded<isa::Signal>(*command_);  // WAIT has the same fields

@@ -1,5 +1,5 @@
-// front_end.sv with fetch.sv, command_reader.sv and the latency of scalar_alu.sv. What a command does is known
-// before (Source); here is when.
+// front_end.sv with fetch.sv, command_reader.sv and the latency of scalar_alu.sv. What a command does is
+// known before (Source); here is when.
 #pragma once
 
 #include <array>
@@ -34,7 +34,10 @@ class FrontEnd {
 
     FrontEnd(const Shape& shape, ReadPort& program, ReadPort& load);
 
-    void start(uint64_t program, uint32_t words, Source& source);
+    // The registers PROGRAM (here a byte address) and PROGRAM_WORDS. The fetch looks at them all the time:
+    // with a longer program it goes on reading ahead before the start.
+    void program(uint64_t address, uint32_t words) { fetch_.program(address, words); }
+    void start(Source& source);
     bool finished() const { return finished_; }
     uint64_t finished_at() const { return finished_at_; }
     void step(Clock& clock, std::array<EngineQueue, kQueues>& queues);
@@ -58,8 +61,8 @@ class FrontEnd {
     State state_ = State::kOff;
     Reader reader_ = Reader::kIdle;
     Then then_ = Then::kNext;
-    bool jump_ = false;       // the command that is read next is fetched anew
-    uint64_t until_ = 0;      // of CHECK and ALU: the cycle in which it is done
+    bool jump_ = false;   // the command that is read next is fetched anew
+    uint64_t until_ = 0;  // of CHECK and ALU: the cycle in which it is done
     bool nothing_ = false;
     uint32_t words_read_ = 0;
     bool finished_ = false;

@@ -21,8 +21,8 @@ class MatrixEngine final : public Engine {
         if (state_ != State::kIdle) step_busy(clock);
     }
 
-    // The end of a cycle in which a block was begun: jumps over pairs of a unit that would be multiplied as the last one
-    // was, where nothing else happens in the core.
+    // The end of a cycle in which a block was begun: jumps over pairs of a unit that would be multiplied as
+    // the last one was, where nothing else happens in the core.
     void jump(Clock& clock) {
         if (state_ == State::kRun && array_.took(clock.now())) jump_pairs(clock);
     }
@@ -48,8 +48,8 @@ class MatrixEngine final : public Engine {
     Epilogue epilogue_;
     State state_ = State::kIdle;
     uint64_t check_until_ = 0;
-    uint32_t quiet_ = 0;  // cycles, one after the other
-    uint64_t other_ = 0;  // the last cycle in which anything but feed and array did something,
+    uint32_t quiet_ = 0;             // cycles, one after the other
+    uint64_t other_ = 0;             // the last cycle in which anything but feed and array did something,
     uint64_t other_timer_ = kNever;  // and the next in which it will
     std::vector<uint64_t> seen_, last_seen_;  // registers of feed and array when a block was taken
     uint64_t last_took_ = 0;

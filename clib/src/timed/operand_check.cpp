@@ -88,9 +88,7 @@ Look look(const isa::Permute& c) {
     return out;
 }
 
-Look look(const isa::Argmax& c) {
-    return {c.rows_o == 0 || c.n == 0, {rows(1, c.n), array(1)}};
-}
+Look look(const isa::Argmax& c) { return {c.rows_o == 0 || c.n == 0, {rows(1, c.n), array(1)}}; }
 
 Look look(const isa::Topk& c) {
     return {c.rows_o == 0 || c.n == 0 || c.k == 0, {rows(1, c.n), array(2), array(2)}};

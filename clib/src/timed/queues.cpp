@@ -9,6 +9,7 @@ void EngineQueue::step_entry(Clock& clock, Semaphores& semaphores, Trace* trace)
     if (running_) {
         if (!engine_->done(now)) return;
         item.span.end = now;
+        busy_ += now - item.span.begin;
         if (trace != nullptr) trace->command(*item.command, item.span);
         running_ = false;
     } else if (item.kind == Entry::kCommand) {

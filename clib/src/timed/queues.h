@@ -45,9 +45,12 @@ class EngineQueue {
         push(clock, {kind, sem, ticket, nullptr, {}});
     }
     bool idle(uint64_t now) const { return !entries_.valid(now) && !running_; }
+    uint64_t busy() const { return busy_; }  // cycles in which commands ran, since the start
+    void start() { busy_ = 0; }
     // Behind the engine.
     void step(Clock& clock, Semaphores& semaphores, Trace* trace) {
-        if (!entries_.empty() && !(running_ && !engine_->done(clock.now()))) step_entry(clock, semaphores, trace);
+        if (!entries_.empty() && !(running_ && !engine_->done(clock.now())))
+            step_entry(clock, semaphores, trace);
     }
 
   private:
@@ -69,6 +72,7 @@ class EngineQueue {
     Part part_;
     Fifo<Item, kQueueDepth> entries_;
     bool running_ = false;
+    uint64_t busy_ = 0;
 };
 
 }  // namespace dlavm::timed

@@ -19,11 +19,10 @@ struct Shape {
     uint32_t port_bytes;
     uint32_t lanes;  // of the vector engine
     uint32_t activation_elements, accumulators;
-    uint32_t latency = 40;  // of memory, in cycles
-    bool fold = true;       // one channel of a space stands for all: they see the same
+    bool fold = true;  // one channel of a space stands for all: they see the same
 };
 
-// The parameters for a board. Throws Misuse for one that the RTL refuses.
+// The parameters for a board. Throws Misuse for one that the RTL does not cover.
 Shape shape_of(const dlavm_config& config, uint32_t lanes);
 
 }  // namespace dlavm::timed

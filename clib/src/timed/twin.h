@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <vector>
 
 #include "timed/fabric.h"
 #include "timed/front_end.h"
@@ -12,19 +13,34 @@
 
 namespace dlavm::timed {
 
+// What the counters of a run hold at its end.
+struct RunCounters {
+    uint64_t cycles = 0;
+    std::vector<Fabric::Traffic> spaces;  // of a channel of each
+    std::array<uint64_t, FrontEnd::kQueues> engines{};
+};
+
 class Twin {
   public:
-    explicit Twin(const Shape& shape);
+    // From cycle `now` on, that of the memories' clock.
+    Twin(const Shape& shape, Memories& memories, uint64_t now, bool skip);
     Twin(const Twin&) = delete;
     Twin& operator=(const Twin&) = delete;
 
-    // The program of `words` words at the byte address `program`, from CONTROL.start on.
-    void start(uint64_t program, uint32_t words, Source& source, Trace* trace);
-    // Goes on for at most `cycles`; true: the program has ended. Throws std::logic_error if nothing can happen.
+    // The registers PROGRAM (here a byte address) and PROGRAM_WORDS from cycle `from` on; earlier ones pass.
+    void program(uint64_t from, uint64_t address, uint32_t words);
+    // A run whose first cycle is `begin`; earlier ones pass.
+    void start(uint64_t begin, Source& source, Trace* trace);
+    // Goes on for at most `cycles`; true: the program has ended. Throws std::logic_error if nothing can
+    // happen.
     bool run(uint64_t cycles);
-    uint64_t cycles() const;        // since the start
+    const RunCounters& counters() const { return counters_; }
+    uint64_t end() const { return front_.finished_at() + 1; }  // the first cycle behind the run
+
+    // What is on its way goes on until `cycle`, which has not come.
+    void idle_until(uint64_t cycle);
+    bool quiet() const { return fabric_.quiet(clock_.now()); }
     uint64_t steps() const { return steps_; }  // cycles that were looked at
-    void set_skip(bool skip) { clock_.set_all(!skip); }  // false: every part in every cycle
 
   private:
     void step();
@@ -40,6 +56,7 @@ class Twin {
     Semaphores semaphores_;
     Trace* trace_ = nullptr;
     uint64_t began_ = 0, steps_ = 0;
+    RunCounters counters_;
 };
 
 }  // namespace dlavm::timed

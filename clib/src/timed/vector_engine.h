@@ -8,7 +8,8 @@
 
 namespace dlavm::timed {
 
-// vector_decode.sv: a command's fields under names that all commands share. Addresses and strides count units.
+// vector_decode.sv: a command's fields under names that all commands share. Addresses and strides count
+// units.
 struct VectorJob {
     uint32_t row = 0;
     bool permute = false;

@@ -5,46 +5,48 @@ namespace dlavm::timed::vector {
 namespace {
 
 // By name, as in the RTL.
-constexpr Step kTemporary{false, false, Step::kElsewhere, false}, kTemporaryEnd{false, false, Step::kElsewhere, true};
+constexpr Step kTemporary{false, false, Step::kElsewhere, false},
+    kTemporaryEnd{false, false, Step::kElsewhere, true};
 constexpr Step kSumEnd{true, false, Step::kElsewhere, true}, kSumSentEnd{true, true, Step::kElsewhere, true};
 constexpr Step kOut{false, false, Step::kOut, false}, kOutEnd{false, false, Step::kOut, true};
 constexpr Step kWord{false, false, Step::kWord, false}, kWordEnd{false, false, Step::kWord, true};
 
 constexpr Step kSteps[] = {
-    kTemporary, kSumEnd,  // P_SQUARES
-    kSumEnd,  // P_SUM
-    kTemporary, kTemporary, kSumEnd,  // P_DEVIATIONS
-    kTemporaryEnd,  // P_MEAN
-    kTemporary, kTemporary, kTemporaryEnd,  // P_RSQRT
-    kTemporary, kOutEnd,  // P_RMS
-    kTemporary, kTemporary, kOutEnd,  // P_RMS_BETA
-    kTemporary, kTemporary, kOutEnd,  // P_LAYER
-    kTemporary, kTemporary, kTemporary, kOutEnd,  // P_LAYER_BETA
-    kSumEnd,  // P_MAX
-    kTemporary, kTemporary, kTemporary, kTemporary, kSumEnd,  // P_MAX_SLOPE
-    kTemporaryEnd,  // P_KEEP
-    kTemporary, kTemporary, kOut, kSumSentEnd,  // P_EXP
-    kTemporary, kTemporary, kTemporary, kTemporary, kTemporary, kTemporary, kOut, kSumSentEnd,  // P_EXP_SLOPE
-    kOutEnd,  // P_ZERO
-    kWordEnd,  // P_RECIP
-    kTemporaryEnd,  // P_SLOPE
-    kTemporary, kTemporary, kOut, kTemporary, kTemporary, kOutEnd,  // P_HALVES
-    kTemporary, kTemporary, kOutEnd,  // P_PAIRS
-    kOutEnd,  // P_COPY
-    kTemporary, kOutEnd,  // P_ACT
-    kOutEnd,  // P_ADD
-    kOutEnd,  // P_MUL
-    kOutEnd,  // P_SCALE
-    kTemporaryEnd,  // P_FIND
-    kWordEnd,  // P_INDEX
-    kTemporaryEnd,  // P_INIT
-    kTemporary, kSumEnd,  // P_SELECT
-    kTemporary, kTemporaryEnd,  // P_KEEP_FIRST
-    kWord, kTemporary, kTemporary, kTemporary, kTemporary, kTemporaryEnd,  // P_RANK
-    kTemporary, kTemporary, kTemporary, kSumEnd,  // P_POWERS
-    kTemporaryEnd,  // P_SHARE
-    kTemporaryEnd,  // P_TOTAL
-    kWordEnd,  // P_WEIGHT
+    kTemporary,    kSumEnd,                                             // P_SQUARES
+    kSumEnd,                                                            // P_SUM
+    kTemporary,    kTemporary,    kSumEnd,                              // P_DEVIATIONS
+    kTemporaryEnd,                                                      // P_MEAN
+    kTemporary,    kTemporary,    kTemporaryEnd,                        // P_RSQRT
+    kTemporary,    kOutEnd,                                             // P_RMS
+    kTemporary,    kTemporary,    kOutEnd,                              // P_RMS_BETA
+    kTemporary,    kTemporary,    kOutEnd,                              // P_LAYER
+    kTemporary,    kTemporary,    kTemporary,    kOutEnd,               // P_LAYER_BETA
+    kSumEnd,                                                            // P_MAX
+    kTemporary,    kTemporary,    kTemporary,    kTemporary,  kSumEnd,  // P_MAX_SLOPE
+    kTemporaryEnd,                                                      // P_KEEP
+    kTemporary,    kTemporary,    kOut,          kSumSentEnd,           // P_EXP
+    kTemporary,    kTemporary,    kTemporary,    kTemporary,  kTemporary, kTemporary,
+    kOut,          kSumSentEnd,                                                           // P_EXP_SLOPE
+    kOutEnd,                                                                              // P_ZERO
+    kWordEnd,                                                                             // P_RECIP
+    kTemporaryEnd,                                                                        // P_SLOPE
+    kTemporary,    kTemporary,    kOut,          kTemporary,  kTemporary, kOutEnd,        // P_HALVES
+    kTemporary,    kTemporary,    kOutEnd,                                                // P_PAIRS
+    kOutEnd,                                                                              // P_COPY
+    kTemporary,    kOutEnd,                                                               // P_ACT
+    kOutEnd,                                                                              // P_ADD
+    kOutEnd,                                                                              // P_MUL
+    kOutEnd,                                                                              // P_SCALE
+    kTemporaryEnd,                                                                        // P_FIND
+    kWordEnd,                                                                             // P_INDEX
+    kTemporaryEnd,                                                                        // P_INIT
+    kTemporary,    kSumEnd,                                                               // P_SELECT
+    kTemporary,    kTemporaryEnd,                                                         // P_KEEP_FIRST
+    kWord,         kTemporary,    kTemporary,    kTemporary,  kTemporary, kTemporaryEnd,  // P_RANK
+    kTemporary,    kTemporary,    kTemporary,    kSumEnd,                                 // P_POWERS
+    kTemporaryEnd,                                                                        // P_SHARE
+    kTemporaryEnd,                                                                        // P_TOTAL
+    kWordEnd,                                                                             // P_WEIGHT
 };
 
 constexpr Phase kPhases[] = {

@@ -7,7 +7,8 @@ namespace dlavm::timed::vector {
 
 constexpr uint32_t kVirtual = 128;  // virtual lanes of a reduction
 constexpr uint32_t kStrip = 16;     // chunks of a strip
-// Cycles from the issue of a step to the first issue that may use its result: of a temporary or scalar, of an output.
+// Cycles from the issue of a step to the first issue that may use its result: of a temporary or scalar, of an
+// output.
 constexpr uint32_t kLatency = 8, kOutLatency = 11;
 // Stages of the lanes in which a word and a chunk leave.
 constexpr uint32_t kWordStage = 7, kOutStage = 10;

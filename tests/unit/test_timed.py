@@ -1,0 +1,114 @@
+"""The timed simulator beside the functional one, without the RTL (tests/rtl/test_timed.py has that)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from dlavm.sim.device import Counters, DeviceError
+from dlavm.sim.native import NativeDevice
+from dlavm.sim.timed import open_timed
+from dlavm.target import load_target
+from tests.ops.programs import USED, random_case
+from tests.ops.test_engines import start
+from tests.rtl.timed_programs import concurrent_case, many_rows_case
+
+NANO = load_target("v3", "nano")
+
+
+@pytest.fixture
+def timed() -> Iterator[NativeDevice]:
+    with open_timed(NANO) as device:
+        yield device
+
+
+def run(device: NativeDevice, seed: int, commands: int = 6) -> bytes:
+    start(device, NANO, random_case(NANO, seed, commands))
+    device.run()
+    return device.mem_read(0, USED)
+
+
+def test_bytes_and_counters_of_the_functional_simulator(timed: NativeDevice) -> None:
+    with NativeDevice(NANO) as sim:
+        for seed in range(6):
+            assert run(sim, seed) == run(timed, seed)
+            want, got = sim.counters(), timed.counters()
+            assert (want.commands, want.bytes_read, want.bytes_written) == (got.commands, got.bytes_read, got.bytes_written)
+            assert got.cycles > got.commands and want.cycles == 0
+            assert timed.csr_read(NANO.registers["CYCLES"].offset) == got.cycles
+
+
+@pytest.mark.parametrize("option", ["skip", "fold"])
+def test_the_short_ways_change_nothing(timed: NativeDevice, option: str) -> None:
+    """Stepping every part in every cycle, and every channel apart, takes the same cycles."""
+    with open_timed(NANO) as plain:
+        plain.set_option(option, 0)
+        for device in (timed, plain):
+            device.set_option("check_hazards", 0)
+        for seed in range(24):
+            for device in (timed, plain):
+                device.set_option("latency", ("board", "0", "3", "40", "200")[seed % 5])
+                case = many_rows_case(NANO, seed) if seed % 3 == 0 else concurrent_case(NANO, seed)
+                start(device, NANO, case)
+                device.run()
+            assert timed.counters() == plain.counters(), f"seed {seed}"
+
+
+def test_timing_only() -> None:
+    """The same cycles, commands and bytes, and nothing is written."""
+    with open_timed(NANO) as timed, open_timed(NANO, timing_only=True) as only:
+        for seed in range(4):
+            before = random_case(NANO, seed, 6)
+            assert run(timed, seed) != before.memory.tobytes()
+            assert run(only, seed) == before.memory.tobytes()
+            assert timed.counters() == only.counters()
+
+
+def test_faster_memory_takes_fewer_cycles(timed: NativeDevice) -> None:
+    taken = []
+    for latency in (200, 40, 1):
+        timed.set_option("latency", latency)
+        run(timed, 3)
+        taken.append(timed.counters().cycles)
+    assert taken == sorted(set(taken), reverse=True)
+
+
+def test_a_reset_forgets_the_run(timed: NativeDevice) -> None:
+    run(timed, 1)
+    assert timed.counters().cycles > 0
+    timed.csr_write(NANO.registers["CONTROL"].offset, 2)
+    assert timed.counters() == Counters(0, 0, 0, 0)
+    assert timed.run() == 0
+
+
+def test_an_error_of_a_command(timed: NativeDevice) -> None:
+    case = random_case(NANO, 1, 2)
+    words = np.array(case.words, np.uint32)
+    words[0] = 0xFF
+    start(timed, NANO, case)
+    timed.mem_write(timed.csr_read(NANO.registers["PROGRAM"].offset) * 16, words)
+    for _ in range(2):
+        with pytest.raises(DeviceError, match="illegal_opcode"):
+            timed.run()
+
+
+def test_what_it_refuses(timed: NativeDevice) -> None:
+    for name, value in (("latency", "x"), ("fold", "2"), ("skip", "-1"), ("timing_only", "yes"), ("memory7", ""),
+                        ("memory0", "cl=x"), ("memory0", "cl=3"), ("timing", "window=0")):  # fmt: skip
+        with pytest.raises(DeviceError) as error:
+            timed.set_option(name, value)
+        assert error.value.code == "bad_argument", name
+    with pytest.raises(DeviceError, match="expected max_commands 0, got 1"):
+        timed.run(1)
+    for lanes in ("", "7", "12", "256", "16 "):
+        with pytest.raises(DeviceError) as error:
+            NativeDevice(NANO, f"timed:{lanes}")
+        assert error.value.code == "bad_argument", lanes
+    with pytest.raises(DeviceError, match="at most 16 vector lanes"):
+        NativeDevice(NANO, "timed:32")
+    with pytest.raises(DeviceError, match="channels of several widths"):
+        open_timed(load_target("v3", "vcu128"))
+    with pytest.raises(DeviceError, match="a stream and scalars"):
+        open_timed(load_target("v1", "nano"))
