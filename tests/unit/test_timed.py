@@ -35,7 +35,8 @@ def test_bytes_and_counters_of_the_functional_simulator(timed: NativeDevice) -> 
         for seed in range(6):
             assert run(sim, seed) == run(timed, seed)
             want, got = sim.counters(), timed.counters()
-            assert (want.commands, want.bytes_read, want.bytes_written) == (got.commands, got.bytes_read, got.bytes_written)
+            assert (got.commands, got.bytes_read, got.bytes_written) == \
+                (want.commands, want.bytes_read, want.bytes_written)
             assert got.cycles > got.commands and want.cycles == 0
             assert timed.csr_read(NANO.registers["CYCLES"].offset) == got.cycles
 
