@@ -358,5 +358,5 @@ def summary(report: dict[str, Any], seconds: float) -> str:
         )
         if not within(ppl):
             bar = f"{100 * PPL_TOLERANCE:.1f} %"
-            lines.append(f"  the engine expected within {bar} of the quantised weights; few tokens vary more")
+            lines.append(f"  the engine expected within {bar} of quantised; chance makes more of few tokens")
     return "\n".join([*lines, f"{'ok' if report['ok'] else 'FAILED'} after {seconds:.1f} s"])

@@ -116,6 +116,17 @@ def test_check_lists_what_is_not_supported(tmp_path: Path) -> None:
     assert build.code == 2 and "somewhere.TopKGate" in build.err and not (tmp_path / "a").exists()
 
 
+def test_operators_without_a_meaning_are_all_named(tmp_path: Path) -> None:
+    model = Writer().model()
+    acts = [node for node in model.graph.node if node.op_type == "Sigmoid"]
+    assert len(acts) > 1
+    for node in acts:
+        node.op_type = "Det"
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    problems = run_command("check", tmp_path / "model.onnx", "--target", "v3", "--json").json["problems"]
+    assert len([p for p in problems if p["what"].endswith("(Det): no operator of doc/onnx.md")]) == len(acts)
+
+
 def test_an_activation_that_the_hardware_has_not(tmp_path: Path) -> None:
     model = Writer().model()
     for node in model.graph.node:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,8 +35,11 @@ def test_parameters_of_a_generation(target: str, header_words: str, scalars: str
 
 
 def test_what_the_core_is_not_for() -> None:
-    with pytest.raises(DlavmError, match=r"expected a board with ports of one width, got \[32, 64\] bytes on vcu128"):
-        model.top_text(load_target("v3", "vcu128"))
+    spec = load_target("v3", "nano")
+    odd = replace(spec.board.memories["hbm"], base=16)
+    board = replace(spec.board, memories={**spec.board.memories, "hbm": odd})
+    with pytest.raises(DlavmError, match="expected hbm of nano in rows of 32 bytes, got 32 a beat"):
+        model.top_text(replace(spec, board=board))
 
 
 def test_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

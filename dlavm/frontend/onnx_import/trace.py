@@ -37,6 +37,7 @@ class Unknown:
 
 
 UNKNOWN = Unknown()
+IF = ("", "If")
 
 
 class Trace:
@@ -94,10 +95,13 @@ class Trace:
     def _results(self, node: OnnxNode, values: dict[str, Any]) -> Any:
         if node.op == "Constant" and not node.domain:
             return [constant(node)]
+        kind = (node.domain, node.op)
+        if kind != IF and kind not in HANDLERS and kind not in MEANINGS:  # behind UNKNOWN too, to name all at once
+            raise NotRecognised("no operator of doc/onnx.md")
         operands = [self.operand(name, values) for name in node.inputs]
         if any(x is UNKNOWN for x in operands) or any(values.get(name) is UNKNOWN for name in node.captured):
             return [UNKNOWN] * len(node.outputs)
-        if node.op == "If" and not node.domain:
+        if kind == IF:
             return self._branch(node, operands, values)
         if not any(isinstance(x, Flow) for x in operands):
             return self._static(node, operands)
@@ -105,10 +109,7 @@ class Trace:
         if entry is not None:
             found = entry(self, node, operands)
             return found if isinstance(found, tuple) else (found,)
-        meaning = MEANINGS.get((node.domain, node.op))
-        if meaning is None:
-            raise NotRecognised("no operator of doc/onnx.md")
-        if meaning.moves != "first":
+        if MEANINGS[node.domain, node.op].moves != "first":
             raise NotRecognised("no use for it on values of the tokens")
         return self.moved(node, operands)
 
