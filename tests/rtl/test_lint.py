@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from dlavm.rtl import build
+from dlavm.rtl import build, model
 from dlavm.support.errors import CheckFailed, DlavmError
+from dlavm.target import load_target
 
 reason = build.missing_tools()
 pytestmark = pytest.mark.skipif(reason is not None, reason=str(reason))
@@ -16,6 +17,15 @@ pytestmark = pytest.mark.skipif(reason is not None, reason=str(reason))
 @pytest.mark.parametrize("module", build.modules())
 def test_module_is_clean(module: str) -> None:
     assert build.lint(module) == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("board", ["kv260", "vcu128", "u280", "v80"])
+def test_core_of_a_board_is_clean(board: str, tmp_path: Path) -> None:
+    """The whole core elaborates at the full size of a board, with all warnings on."""
+    top = tmp_path / f"{model.TOP}.sv"
+    top.write_text(model.top_text(load_target("v3", board)))
+    assert build.lint(model.TOP, [top]) == ""
 
 
 def test_waivers_are_explained() -> None:

@@ -28,7 +28,6 @@ def test_parameters_of_a_board() -> None:
 @pytest.mark.parametrize(("target", "board", "message"), [
     ("v1", "nano", "expected a target with a stream and scalars, got v1"),
     ("v2", "nano", "expected a target with a stream and scalars, got v2"),
-    ("v3", "vcu128", r"expected a board with ports of one width, got \[32, 64\] bytes on vcu128"),
 ])
 def test_what_the_core_is_not_for(target: str, board: str, message: str) -> None:
     with pytest.raises(DlavmError, match=message):
