@@ -40,7 +40,7 @@ sweep: $(VENV)/.stamp-test  ## 10,000 examples of each property that SWEEP names
 test-rtl: $(VENV)/.stamp-test  ## the RTL alone: blocks with cocotb, whole programs on the Verilated core
 	$(PYTEST) -n $(JOBS) tests/rtl
 
-bench: $(VENV)/.stamp-core  ## speed and memory of the bundled model, beside llama.cpp if installed; writes doc/benchmarks.md
+bench: $(VENV)/.stamp-core  ## speed and memory of the bundled model, beside llama.cpp if installed; writes doc/benchmarks.*, says what got worse
 	$(BIN)/python scripts/benchmark.py
 
 accuracy: $(VENV)/.stamp-core  ## perplexity in every weight format and cache, of two models; writes doc/accuracy.md

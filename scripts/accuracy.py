@@ -24,13 +24,12 @@ from bench_table import replace_block
 from numpy.typing import NDArray
 
 from dlavm.compile import Options, build
-from dlavm.formats import FORMATS
+from dlavm.formats import BLOCK, FORMATS
 from dlavm.frontend import Model, load_model
 from dlavm.pack.artifact import Artifact
 from dlavm.runtime.session import open_session
 from dlavm.support.progress import progress
 from dlavm.target import load_target
-from dlavm.target.layout import BLOCK
 from dlavm.verbs.floats import FloatSession, model_session, quantised_session
 from dlavm.verbs.perplexity import perplexity, read_documents
 

@@ -1,6 +1,8 @@
-"""Speed and memory of the bundled model, beside llama.cpp where that is installed. Writes doc/benchmarks.md.
+"""Speed and memory of the bundled model and of a 1.1B shape with random weights, beside llama.cpp where that is
+installed. Writes doc/benchmarks.md and doc/benchmarks.json, says what got worse than the committed figures
+(bench_gate.py) and then ends with 1.
 
-python scripts/benchmark.py [--rounds 15] [--dry-run]
+python scripts/benchmark.py [--models stories 1.1b] [--rounds N] [--dry-run]
 
 Every engine is a process of its own (bench_worker.py). In each round each engine measures once, in turn: what else the
 machine does meets all of them alike, and ratios are taken within a round. The first round only warms up.
@@ -20,7 +22,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import bench_gate
+from bench_gate import Figure
 from bench_table import number, ratios, replace_block, spread, table
+from random_checkpoint import SHAPES, write_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "scripts"
@@ -28,8 +33,26 @@ PAGE = ROOT / "doc" / "benchmarks.md"
 OUT = ROOT / "output" / "bench"
 TESTS = (("prompt", 128), ("generate", 64))
 PACKAGES = ("gguf", "llama_cpp")  # what the peer needs
+CTX = 1024  # of both
 PAUSE_S = 0.02  # longer than any thread pool spins after its last job
 MB = 1e6
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model that is measured. `model`: what `dlavm build` takes; `checkpoint`: the same weights, of which the peer's
+    file is made. `reference`: whether the numpy reference takes part."""
+
+    model: Path
+    checkpoint: Path
+    rounds: int
+    reference: bool
+
+
+CASES = {
+    "stories": Case(ROOT / "models" / "stories.py", ROOT / "models" / "stories", 15, True),
+    "1.1b": Case(OUT / "1.1b", OUT / "1.1b", 7, False),
+}
 
 
 class WorkerError(Exception):
@@ -103,7 +126,8 @@ class Results:
 
 def build_artifact(model: Path, out: Path) -> dict[str, Any]:
     """Compiles the model for v3 on the vcu128 in a process of its own."""
-    command = [sys.executable, "-m", "dlavm", "build", str(model), "--target", "v3", "-o", str(out), "--json"]
+    command = [sys.executable, "-m", "dlavm", "build", str(model), "--target", "v3", "--ctx", str(CTX),
+               "-o", str(out), "--json"]  # fmt: skip
     start = time.perf_counter()
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True)
     report: dict[str, Any] = json.loads(done.stdout)
@@ -120,12 +144,15 @@ def build_peer(checkpoint: Path, out: Path) -> str:
     return f"llama.cpp: {done.stderr.strip().splitlines()[-1]}" if done.returncode else ""
 
 
-def measure(model: Path, rounds: int, threads: list[int]) -> Results:
+def measure(name: str, rounds: int, threads: list[int]) -> Results:
     """Builds, then measures all engines in turn, round by round."""
+    case = CASES[name]
+    if name in SHAPES and not (case.model / "model.safetensors.index.json").is_file():
+        write_checkpoint(case.model, SHAPES[name])
     load = " ".join(f"{x:.1f}" for x in os.getloadavg())
-    artifact, peer = OUT / model.stem, OUT / f"{model.stem}.gguf"
-    results = Results(build_artifact(model, artifact), [], load=load)
-    reason = build_peer(model.with_suffix(""), peer)
+    artifact, peer = OUT / f"{name}.artifact", OUT / f"{name}.gguf"
+    results = Results(build_artifact(case.model, artifact), [], load=load)
+    reason = build_peer(case.checkpoint, peer)
     engines = [("sim", artifact), ("sim-unchecked", artifact)]
     if reason:
         results.left_out.append(reason)
@@ -134,7 +161,7 @@ def measure(model: Path, rounds: int, threads: list[int]) -> Results:
         engines.insert(1, ("llama", peer))  # beside the engine that it is compared with
     plan = [(engine, path, t) for t in threads for engine, path in engines]
     _play(results, plan, rounds, warm=True)
-    _play(results, [("reference", artifact, 1)], 1, warm=False)
+    _play(results, [("reference", artifact, 1)] * case.reference, 1, warm=False)
     return results
 
 
@@ -233,20 +260,50 @@ def memory_table(results: Results) -> str:
     return table(["build and memory", "value"], rows)
 
 
+def figures(name: str, results: Results, threads: list[int]) -> dict[str, Figure]:
+    """What the gate compares of a model: ratios to the peer and peaks of memory."""
+    found = {f"{name}: build, peak MB": Figure(round(results.build["peak_rss_bytes"] / MB, 1), "less", 0.1)}
+    for count in threads:
+        ours, peer = results.find("sim", count), results.find("llama", count)
+        if ours:
+            found[f"{name}: sim, {threaded(count)}, peak MB"] = Figure(round(ours.peak_bytes / MB, 1), "less", 0.1)
+        for mode, tokens in TESTS if ours and peer else ():
+            rounds = ratios(peer.seconds[mode], ours.seconds[mode])
+            found[f"{name}: sim / llama.cpp, {threaded(count)}, {mode} {tokens}"] = bench_gate.ratio(rounds)
+    return found
+
+
+def gate(measured: dict[str, Figure], write: bool) -> int:
+    """Says what changed against the committed figures; `write` puts the new ones in their place. 1 if any got worse."""
+    committed = bench_gate.read()
+    worse, better = bench_gate.changes(committed, measured)
+    lines = [f"worse   {line}" for line in worse] + [f"better  {line}" for line in better]
+    lines += [f"absent  {name}: not measured in this run, kept" for name in bench_gate.missing(committed, measured)]
+    print("\n".join(lines or ["no figure of doc/benchmarks.json changed"]), file=sys.stderr)
+    if write:
+        bench_gate.FIGURES.write_text(bench_gate.text({**committed, **measured}))
+    return int(bool(worse))
+
+
 def main() -> int:
-    """Measures and writes the page."""
+    """Measures, compares and writes the page."""
     parser = argparse.ArgumentParser(description="Measure dlavm beside llama.cpp; writes doc/benchmarks.md.")
-    parser.add_argument("--model", type=Path, default=ROOT / "models" / "stories.py", help="weights beside it")
-    parser.add_argument("--rounds", type=int, default=15, help="measurements of each kind (default %(default)s)")
+    parser.add_argument("--models", nargs="+", choices=CASES, default=list(CASES), help="default: all")
+    parser.add_argument("--rounds", type=int, help="measurements of each kind (default: 15 of a small model, 7)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="default: 1 and 2")
-    parser.add_argument("--dry-run", action="store_true", help="print the tables and leave the page alone")
+    parser.add_argument("--dry-run", action="store_true", help="print the tables and leave page and figures alone")
     args = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
-    block = report(measure(args.model, args.rounds, args.threads), args.threads)
-    print(block)
+    measured, text = bench_gate.counts(), PAGE.read_text()
+    for name in args.models:
+        results = measure(name, args.rounds or CASES[name].rounds, args.threads)
+        block = report(results, args.threads)
+        print(block)
+        text = replace_block(text, name, block)
+        measured |= figures(name, results, args.threads)
     if not args.dry_run:
-        PAGE.write_text(replace_block(PAGE.read_text(), args.model.stem, block))
-    return 0
+        PAGE.write_text(text)
+    return gate(measured, write=not args.dry_run)
 
 
 if __name__ == "__main__":

@@ -17,18 +17,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
 from bench_table import replace_block, table
-from safetensors.numpy import save_file
+from random_checkpoint import SHAPES, write_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "doc" / "benchmarks.md"
-HIDDEN, INNER, HEADS, VOCAB = 4096, 11008, 32, 32000
-LAYERS_A_SHARD = 6
 CHUNK = 64 << 20
 GB = 1e9
 
@@ -44,54 +40,6 @@ class Figures:
     read_gb_s: float
     write_gb_s: float
     resumed_s: float | None = None
-
-
-def layer_tensors(layer: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of a decoder layer, as a Llama checkpoint has them."""
-    path = f"model.layers.{layer}"
-    for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
-        yield f"{path}.self_attn.{name}.weight", (HIDDEN, HIDDEN)
-    yield f"{path}.mlp.gate_proj.weight", (INNER, HIDDEN)
-    yield f"{path}.mlp.up_proj.weight", (INNER, HIDDEN)
-    yield f"{path}.mlp.down_proj.weight", (HIDDEN, INNER)
-    yield f"{path}.input_layernorm.weight", (HIDDEN,)
-    yield f"{path}.post_attention_layernorm.weight", (HIDDEN,)
-
-
-def write_checkpoint(folder: Path, layers: int) -> int:
-    """A sharded fp16 checkpoint with an index; bytes of its tensors."""
-    folder.mkdir(parents=True, exist_ok=True)
-    outer = [("model.embed_tokens.weight", (VOCAB, HIDDEN)), ("model.norm.weight", (HIDDEN,)),
-             ("lm_head.weight", (VOCAB, HIDDEN))]  # fmt: skip
-    groups = [outer] + [
-        [tensor for layer in range(first, min(first + LAYERS_A_SHARD, layers)) for tensor in layer_tensors(layer)]
-        for first in range(0, layers, LAYERS_A_SHARD)
-    ]
-    weight_map, total = {}, 0
-    for number, group in enumerate(groups):
-        file = f"model-{number + 1:05d}-of-{len(groups):05d}.safetensors"
-        tensors = {name: drawn(number, index, shape) for index, (name, shape) in enumerate(group)}
-        save_file(tensors, folder / file)
-        weight_map |= dict.fromkeys(tensors, file)
-        total += sum(tensor.nbytes for tensor in tensors.values())
-    config = {"model_type": "llama", "vocab_size": VOCAB, "hidden_size": HIDDEN, "intermediate_size": INNER,
-              "num_hidden_layers": layers, "num_attention_heads": HEADS, "max_position_embeddings": 4096,
-              "rms_norm_eps": 1e-5, "hidden_act": "silu", "tie_word_embeddings": False}  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
-    return total
-
-
-def drawn(shard: int, index: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Normal numbers as large as trained weights; norms are ones."""
-    if len(shape) == 1:
-        return np.ones(shape, np.float16)
-    generator = np.random.default_rng([shard, index])
-    values = np.empty(shape, np.float16)
-    for start in range(0, shape[0], 1024):
-        part = values[start : start + 1024]
-        part[...] = generator.standard_normal(part.shape, dtype=np.float32) * np.float32(0.02)
-    return values
 
 
 def build_command(checkpoint: Path, out: Path) -> list[str]:
@@ -154,7 +102,7 @@ def same_files(one: Path, other: Path) -> bool:
 
 def measure(work: Path, layers: int, kill_at: float | None) -> Figures:
     checkpoint, out = work / f"llama-{layers}", work / "artifact"
-    size = write_checkpoint(checkpoint, layers)
+    size = write_checkpoint(checkpoint, replace(SHAPES["7b"], layers=layers))
     forget(checkpoint)
     report, seconds = build(checkpoint, out)
     resumed = None

@@ -46,7 +46,10 @@ def convert(checkpoint: Path, out: Path) -> None:
     _check(config, checkpoint)
     writer = gguf.GGUFWriter(str(out), "llama")
     _add_config(writer, config, checkpoint.name)
-    _add_tokenizer(writer, read_json(checkpoint / "tokenizer.json"), config)
+    if (checkpoint / "tokenizer.json").is_file():
+        _add_tokenizer(writer, read_json(checkpoint / "tokenizer.json"), config)
+    else:
+        writer.add_tokenizer_model("no_vocab")
     weights = SafetensorsSource(checkpoint)
     for name, heads in tensors(config):
         _add_tensor(writer, gguf_name(name), rotary_pairs(weights.get(name), heads))

@@ -13,10 +13,11 @@ from importlib.resources import files
 import jinja2
 
 from dlavm import __version__
+from dlavm.formats import BLOCK
 from dlavm.support.errors import DlavmError
 from dlavm.support.paths import data_root
 from dlavm.target import TargetSpec
-from dlavm.target.layout import BLOCK, KvFormat
+from dlavm.target.layout import KvFormat
 from dlavm.target.spec import ADDRESS_UNIT
 
 ARGUMENTS = ("token", "kv_len", "head_rows", "kv_base")  # what the driver knows to pass

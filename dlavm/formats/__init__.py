@@ -3,7 +3,7 @@
 from dlavm.formats.grid import Grid
 from dlavm.formats.quantize import convert, nearest, quantize, scales
 from dlavm.formats.substitute import substitute
-from dlavm.formats.table import ELEMENTS, FORMATS, Element, Format, format_of
+from dlavm.formats.table import BLOCK, ELEMENTS, FORMATS, Element, Format, format_of
 
-__all__ = ["ELEMENTS", "FORMATS", "Element", "Format", "Grid", "convert", "format_of", "nearest", "quantize", "scales",
-           "substitute"]  # fmt: skip
+__all__ = ["BLOCK", "ELEMENTS", "FORMATS", "Element", "Format", "Grid", "convert", "format_of", "nearest", "quantize",
+           "scales", "substitute"]  # fmt: skip

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from dlavm.support.errors import DlavmError
 
+BLOCK = 32
+"""Elements that share an exponent: of activations, of a cache, of the OCP formats (doc/numerics.md section 2)."""
+
 
 @dataclass(frozen=True)
 class Element:
@@ -99,10 +102,10 @@ FORMATS = {
     for f in (
         *_integer_formats(),
         Format("fp8g128", ELEMENTS["e4m3"], 128, "f16"),
-        Format("mxfp4", ELEMENTS["e2m1"], 32, "e8m0"),
-        Format("mxfp6", ELEMENTS["e2m3"], 32, "e8m0"),
-        Format("mxfp8", ELEMENTS["e4m3"], 32, "e8m0"),
-        Format("mxint8", ELEMENTS["mxint8"], 32, "e8m0"),
+        Format("mxfp4", ELEMENTS["e2m1"], BLOCK, "e8m0"),
+        Format("mxfp6", ELEMENTS["e2m3"], BLOCK, "e8m0"),
+        Format("mxfp8", ELEMENTS["e4m3"], BLOCK, "e8m0"),
+        Format("mxint8", ELEMENTS["mxint8"], BLOCK, "e8m0"),
     )
 }
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dlavm.formats import BLOCK
 from dlavm.graph.activations import activation, softcap
 from dlavm.graph.opdef import Array
 
 CACHE_BITS = {"mxint8": 8}  # of the mantissas of a cache, by dtype; any other holds numbers as they are
-BLOCK = 32  # elements of a row that share an exponent
 
 
 def stored(x: Array, dtype: str) -> Array:

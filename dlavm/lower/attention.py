@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from dlavm.formats import BLOCK
 from dlavm.graph import Node
 from dlavm.graph.activations import softcap
 from dlavm.graph.attention import alibi_slopes
@@ -14,7 +15,7 @@ from dlavm.lower.rules import rule
 from dlavm.support.errors import DlavmError
 from dlavm.sym import Expr, IntoExpr, minimum, wrap
 from dlavm.target.isa import f32_bits
-from dlavm.target.layout import BLOCK, KV_FORMATS, MAX_TOKEN_TILE, KvLayout, attention_tile, row_bytes, score_columns
+from dlavm.target.layout import KV_FORMATS, MAX_TOKEN_TILE, KvLayout, attention_tile, row_bytes, score_columns
 from dlavm.target.spec import ADDRESS_UNIT
 
 CACHE = "|".join(f"kv_{name}" for name in KV_FORMATS)  # capabilities, of which the format of the cache takes one

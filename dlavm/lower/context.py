@@ -91,7 +91,8 @@ class Lowered:
 
 def _cache_layout(value: Value) -> KvLayout:
     heads, ctx, dim = (int(x) for x in value.type.shape)
-    return KvLayout(heads, ctx, dim, "mxint8" if value.type.dtype == "mxint8" else "fp16")
+    form = next((name for name, form in KV_FORMATS.items() if form.dtype == value.type.dtype), "fp16")
+    return KvLayout(heads, ctx, dim, form)
 
 
 def buffer_name(text: str) -> str:

@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from dlavm.formats import BLOCK
 from dlavm.support.errors import DlavmError
 from dlavm.sym import align
-from dlavm.target.layout import BLOCK, PackedWeights, ceildiv
+from dlavm.target.layout import PackedWeights, ceildiv
 from dlavm.target.spec import Memory, TargetSpec
 
 COMMAND_CYCLES = 65  # 25 to fetch a command and 40 for the pipeline behind its last weight (doc/budget.md)

@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
+from dlavm.formats import BLOCK
 from dlavm.support.atomic import MANIFEST_NAME
 from dlavm.support.errors import DlavmError
-from dlavm.target.layout import BLOCK, KV_FORMATS, ceildiv
+from dlavm.target.layout import KV_FORMATS, ceildiv
 from dlavm.target.spec import ADDRESS_UNIT
 
 T = TypeVar("T")

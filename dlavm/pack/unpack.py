@@ -7,12 +7,12 @@ from collections.abc import Container
 import numpy as np
 from numpy.typing import NDArray
 
-from dlavm.formats import FORMATS, Format, Grid
+from dlavm.formats import BLOCK, FORMATS, Format, Grid
 from dlavm.pack.artifact import Artifact
 from dlavm.pack.manifest import Image, TensorInfo
 from dlavm.pack.units import QUAD, from_slices
 from dlavm.support.errors import DlavmError
-from dlavm.target.layout import BLOCK, ROW_BYTES, PackedWeights, row_bytes
+from dlavm.target.layout import ROW_BYTES, PackedWeights, row_bytes
 from dlavm.target.spec import Memory
 
 

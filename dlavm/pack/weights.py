@@ -7,11 +7,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dlavm.formats import Format, Grid
+from dlavm.formats import BLOCK, Format, Grid
 from dlavm.formats.table import E8M0_BIAS, E8M0_LIMIT
 from dlavm.pack.units import to_slices
 from dlavm.support.errors import DlavmError
-from dlavm.target.layout import BLOCK, ROW_BYTES, PackedWeights, ceildiv, row_bytes
+from dlavm.target.layout import ROW_BYTES, PackedWeights, ceildiv, row_bytes
 from dlavm.target.spec import Memory
 
 T = TypeVar("T", bound=np.generic)

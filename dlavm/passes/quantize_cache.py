@@ -10,8 +10,6 @@ from dlavm.passes.rewrite import with_operands
 from dlavm.support.errors import DlavmError
 from dlavm.target.layout import KV_FORMATS
 
-DTYPES = {"fp16": "f16", "mxint8": "mxint8"}  # of a cache in the graph, by format
-
 
 @dataclass(frozen=True)
 class QuantizeCache:
@@ -36,4 +34,4 @@ class QuantizeCache:
         return replace(graph, kv=tuple(stored[kv.name] for kv in graph.kv), nodes=tuple(nodes))
 
     def _stored(self, value: Value) -> Value:
-        return replace(value, type=Type(value.type.shape, DTYPES[self.format]))
+        return replace(value, type=Type(value.type.shape, KV_FORMATS[self.format].dtype))

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from dlavm.formats import FORMATS
+from dlavm.formats import BLOCK, FORMATS
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec
-from dlavm.target.layout import BLOCK, KV_FORMATS, KV_PRODUCTS, PackedWeights, ceildiv
+from dlavm.target.layout import KV_FORMATS, KV_PRODUCTS, PackedWeights, ceildiv
 from dlavm.target.tables import SEGMENTS
 
 HALF, WORD = 2, 4  # bytes of an fp16; of an fp32, an index

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from dlavm.formats import BLOCK
 from dlavm.pack.manifest import KvRegion, Manifest
 from dlavm.sim.device import Device
 from dlavm.support.errors import DlavmError
-from dlavm.target.layout import BLOCK, KV_FORMATS, KvFormat, ceildiv
+from dlavm.target.layout import KV_FORMATS, KvFormat, ceildiv
 
 EXPONENT = 0x7C00  # of an fp16 number; all ones: infinite or not a number
 

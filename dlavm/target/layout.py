@@ -7,10 +7,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from dlavm.formats import Format
+from dlavm.formats import BLOCK, Format
 from dlavm.target.spec import Board, Memory
 
-BLOCK = 32  # elements that share an exponent
 ROW_BYTES = 2  # of a row in a beat of scales or zero points: one fp16, or a byte of each of two groups
 IntArray = NDArray[np.int64]
 # The scores of a token tile lie in memory, heads x tile x ctx fp16: the largest activation of a long context.
@@ -115,13 +114,14 @@ class PackedWeights:
 class KvFormat:
     """How a cache holds 32 elements of a token: `row_bytes`, and `exponent_bytes` apart from them. A block of 32 tokens
     is [dim / 32][32 tokens] rows, then as many exponents, and a multiple of `align` bytes. `keys` and `values` are the
-    weight formats of its products."""
+    weight formats of its products, `dtype` the cache's in the graph."""
 
     row_bytes: int
     exponent_bytes: int
     align: int
     keys: str
     values: str
+    dtype: str
 
     @property
     def unit_bytes(self) -> int:
@@ -137,7 +137,10 @@ class KvFormat:
         return block_bytes // self.unit_bytes
 
 
-KV_FORMATS = {"fp16": KvFormat(64, 0, 64, "kv_k", "kv_v"), "mxint8": KvFormat(32, 1, 64, "kvq_k", "kvq_v")}
+KV_FORMATS = {
+    "fp16": KvFormat(64, 0, 64, "kv_k", "kv_v", "f16"),
+    "mxint8": KvFormat(32, 1, 64, "kvq_k", "kvq_v", "mxint8"),
+}
 KV_PRODUCTS = {name: form for form in KV_FORMATS.values() for name in (form.keys, form.values)}  # by weight format
 
 

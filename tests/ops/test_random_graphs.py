@@ -14,14 +14,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dlavm.compile import Options
-from dlavm.formats import FORMATS
+from dlavm.formats import BLOCK, FORMATS
 from dlavm.graph import Graph
 from dlavm.lower import context
 from dlavm.lower.tiling import Tiling, is_legal
 from dlavm.sim.native import NativeDevice
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec, load_target
-from dlavm.target.layout import BLOCK, PackedWeights, ceildiv
+from dlavm.target.layout import PackedWeights, ceildiv
 from dlavm.target.spec import Board
 from tests.conftest import examples
 from tests.ops.run_graph import Step, outcome

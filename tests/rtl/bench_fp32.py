@@ -1,7 +1,8 @@
-"""cocotb: the fp32 units against numpy, on random and on boundary values."""
+"""cocotb: the fp32 units against numpy, on random and on boundary values. RTL_ROUNDS multiplies the random ones."""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import cocotb
@@ -12,6 +13,7 @@ from tests.rtl.drive import pipeline, start, words
 
 WAYS = 32
 ADD_LATENCY, MUL_LATENCY, INT_LATENCY = 4, 5, 3
+ROUNDS = int(os.environ.get("RTL_ROUNDS", "1"))
 
 CORNERS = np.array(
     [0, 1, 2, 3, 0x7FFFFE, 0x7FFFFF, 0x800000, 0x800001, 0xFFFFFF, 0x1000000, 0x33800000, 0x33800001, 0x34000000]
@@ -48,6 +50,59 @@ def product_boundary(rng: np.random.Generator, count: int) -> tuple[model.U32, m
     return a, b | (rng.integers(0, 2, count, dtype=np.uint32) << np.uint32(31))
 
 
+def assemble(rng: np.random.Generator, exponent: Any, significand: Any) -> model.U32:
+    """Floats of either sign of biased exponents and significands of 24 bits, of which the first is set."""
+    sign = rng.integers(0, 2, len(significand)) << 31
+    return (sign | exponent << 23 | significand & 0x7FFFFF).astype(np.uint32)
+
+
+def sum_ties(rng: np.random.Generator, count: int) -> tuple[model.U32, model.U32]:
+    """For each distance of exponents: b's bits that a sum shifts out are half a unit, or one more or less; a is any,
+    all ones (the sum carries), or a power of two (a difference borrows)."""
+    parts = []
+    for distance in range(1, 27):
+        a = rng.integers(1 << 23, 1 << 24, count)
+        a = np.choose(rng.integers(0, 3, count), [a, (1 << 24) - 1 - (a & 3), (1 << 23) + (a & 3)])
+        for shifted in (distance - 1, distance, distance + 1):  # the sum itself may move by a place
+            low = min(max(shifted, 1), 24)
+            b = rng.integers(1 << 23, 1 << 24, count) >> low << low
+            b = (b + (1 << low - 1) + rng.integers(-1, 2, count)).clip(1 << 23, (1 << 24) - 1)
+            exponent = rng.integers(distance + 1, 255, count)
+            parts.append((assemble(rng, exponent, a), assemble(rng, exponent - distance, b)))
+    return np.concatenate([a for a, _ in parts]), np.concatenate([b for _, b in parts])
+
+
+def product_ties(rng: np.random.Generator, count: int) -> tuple[model.U32, model.U32]:
+    """Products that end in half a unit of the last place or a little beside it: b = (half + little) / a modulo 2^24."""
+    a = rng.integers(1 << 22, 1 << 23, count) * 2 + 1
+    half = np.int64(1) << rng.choice([22, 23], count)
+    inverse = a.copy()
+    for _ in range(5):  # Newton's iteration doubles the right bits, of which an odd number begins with 3
+        inverse = inverse * (2 - a * inverse & 0xFFFFFF) & 0xFFFFFF
+    b = inverse * (half + rng.integers(-2, 3, count) & 0xFFFFFF) & 0xFFFFFF
+    assert ((a * b - half + 2 & 0xFFFFFF) < 5).all()
+    fits = b >= 1 << 23
+    a, b = a[fits], b[fits]
+    # Far from the ends, and where products become subnormal.
+    first = rng.integers(64, 190, len(a))
+    small = 127 - first + rng.integers(-2, 2, len(a))
+    second = np.where(rng.integers(0, 2, len(a)) > 0, rng.integers(64, 190, len(a)), small)
+    return assemble(rng, first, a), assemble(rng, second.clip(1, 254), b)
+
+
+def exact_ties(rng: np.random.Generator, count: int) -> tuple[model.U32, model.U32]:
+    """Products that lie halfway between two floats: 22 or 23 zeros at their end, shared in every way."""
+    parts = []
+    for zeros in (22, 23):
+        for of_a in range(zeros + 1):
+            pair = []
+            for own in (of_a, zeros - of_a):
+                odd = rng.integers(1 << 23, 1 << 24, count) >> own | 1
+                pair.append(assemble(rng, rng.integers(64, 190, count), odd << own))
+            parts.append(pair)
+    return np.concatenate([a for a, _ in parts]), np.concatenate([b for _, b in parts])
+
+
 def rows(*parts: model.U32) -> model.U32:
     """Values as rows of WAYS, filled up with zeros."""
     flat = np.concatenate(parts)
@@ -66,7 +121,7 @@ def expect(name: str, got: Any, want: Any, *operands: Any) -> None:
 @cocotb.test()
 async def add(dut: Any) -> None:
     rng = np.random.default_rng(1)
-    pairs = [corner_pairs(), random_pairs(rng, 600_000)]
+    pairs = [corner_pairs(), sum_ties(rng, 1000 * ROUNDS), random_pairs(rng, 600_000 * ROUNDS)]
     a, b = (rows(*(p[i] for p in pairs)) for i in range(2))
     await start(dut)
     got = await pipeline(dut, {"a_i": words(a), "b_i": words(b)}, "sum_o", ADD_LATENCY, np.uint32)
@@ -76,7 +131,8 @@ async def add(dut: Any) -> None:
 @cocotb.test()
 async def mul(dut: Any) -> None:
     rng = np.random.default_rng(2)
-    pairs = [corner_pairs(), random_pairs(rng, 300_000), product_boundary(rng, 300_000)]
+    pairs = [corner_pairs(), exact_ties(rng, 1000 * ROUNDS), product_ties(rng, 100_000 * ROUNDS),
+             random_pairs(rng, 300_000 * ROUNDS), product_boundary(rng, 300_000 * ROUNDS)]  # fmt: skip
     a, b = (rows(*(p[i] for p in pairs)) for i in range(2))
     await start(dut)
     got = await pipeline(dut, {"a_i": words(a), "b_i": words(b)}, "product_o", MUL_LATENCY, np.uint32)

@@ -44,6 +44,12 @@ def test_vector_engine(tmp_path_factory: pytest.TempPathFactory, lanes: int) -> 
     assert build.run_bench("vector_bench", "tests.rtl.bench_vector", directory) > 0
 
 
+@pytest.mark.slow
+def test_fp32_over_millions(bench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RTL_ROUNDS", "8")
+    assert build.run_bench(TOP, "tests.rtl.bench_fp32", bench) > 0
+
+
 def test_a_module_without_tests_is_a_failure(bench: Path) -> None:
     with pytest.raises(CheckFailed, match="expected all tests to pass"):
         build.run_bench(TOP, "tests.rtl.model", bench)

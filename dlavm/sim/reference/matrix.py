@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from dlavm.formats import FORMATS
+from dlavm.formats import BLOCK, FORMATS
 from dlavm.sim.reference.memory import FlatMemory
 from dlavm.sim.reference.numerics import (
     F32,
@@ -22,7 +22,7 @@ from dlavm.sim.reference.numerics import (
 )
 from dlavm.sim.reference.store import EXPONENT_BIAS, STORED_BITS
 from dlavm.sim.reference.weights import read_weights
-from dlavm.target.layout import BLOCK, ceildiv
+from dlavm.target.layout import ceildiv
 from dlavm.target.spec import ADDRESS_UNIT, TargetSpec
 
 KEY_BITS = 12  # mantissas of keys and values of an fp16 cache, in either mode of the activations

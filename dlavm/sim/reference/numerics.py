@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dlavm.target.layout import BLOCK
+from dlavm.formats import BLOCK
 from dlavm.target.tables import FLT_MAX, LOG2E_BITS, f32_from_bits, unit_tables
 
 F32 = NDArray[np.float32]

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dlavm.formats import BLOCK
 from dlavm.sim.reference.memory import FlatMemory
 from dlavm.sim.reference.numerics import F32, load16, load32, quantize
-from dlavm.target.layout import BLOCK, KV_FORMATS, KvFormat, ceildiv
+from dlavm.target.layout import KV_FORMATS, KvFormat, ceildiv
 from dlavm.target.spec import ADDRESS_UNIT, TargetSpec
 from dlavm.target.tables import SEGMENTS
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from dlavm.formats import BLOCK
 from dlavm.sim.reference.memory import FlatMemory
 from dlavm.sim.reference.numerics import (
     F16,
@@ -22,7 +23,6 @@ from dlavm.sim.reference.numerics import (
     rsqrt,
     sub,
 )
-from dlavm.target.layout import BLOCK
 from dlavm.target.spec import ADDRESS_UNIT, TargetSpec
 
 Fields = Mapping[str, int]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dlavm.formats import Format
+from dlavm.formats import BLOCK, Format
 from dlavm.formats.table import E8M0_BIAS, E8M0_LIMIT
 from dlavm.sim.reference.memory import FlatMemory
 from dlavm.sim.reference.numerics import F32, I32, load16, power_of_two
-from dlavm.target.layout import BLOCK, ceildiv
+from dlavm.target.layout import ceildiv
 
 Bytes = NDArray[np.uint8]
 
