@@ -101,6 +101,7 @@ def _parameters(spec: TargetSpec, memories: Sequence[Memory]) -> dict[str, str]:
         "CHANNELS": str(sum(m.channels for m in memories)),
         "CLIENT_ROWS": str(size.client_rows),
         "LANES": str(size.lanes),
+        "SHARE": str(size.share),
         "ACTIVATION_ELEMENTS": str(board.activation_elements),
         "ACCUMULATORS": str(board.accumulators),
         "HEADER_WORDS": str(spec.header_words),

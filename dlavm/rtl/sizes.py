@@ -15,6 +15,7 @@ from dlavm.target.spec import ADDRESS_UNIT, Board, Memory, TargetSpec
 
 VIRTUAL_LANES = 128  # of a sum (doc/numerics.md section 4): more lanes than these have nothing to do
 BLOCK_UNITS = 4  # 16 bytes each, of 32 fp16
+MOST_WIDE_QUADS = 32  # above, the lanes of a matrix_quad share what formats of more than 4 bits need (doc/hardware.md)
 MOST_ROWS = 4096  # of a LINEAR, on a board whose accumulators do not hold a row tile of as many as the buffer does
 
 
@@ -29,6 +30,7 @@ class Sizes:
     lanes: int
     rows_most: int
     client_rows: int
+    share: int
 
 
 def beat_rows(memory: Memory, board: Board) -> int:
@@ -54,7 +56,8 @@ def sizes(spec: TargetSpec) -> Sizes:
         halves=2 // rows,
         row_units=row // ADDRESS_UNIT,
         units=units,
-        lanes=lanes,
+        lanes=min(lanes, 8 * units),  # as many as a beat feeds
         rows_most=min(board.activation_elements // BLOCK, max(held, MOST_ROWS)),
         client_rows=64 if row == units * ADDRESS_UNIT else 32,
+        share=2 if row // ADDRESS_UNIT > MOST_WIDE_QUADS else 1,
     )

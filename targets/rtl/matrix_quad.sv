@@ -53,33 +53,30 @@ module matrix_quad #(
     output logic [1:0][31:0]            acc_o          // the sum, by token
 );
 
-  logic [3:0][1:0][34:0] lane_dot;
+  // A lane that shares takes its neighbour's codes in every second turn of wide formats, and keeps the results of both.
+  logic [3:0][1:0][34:0] dot_of_lane, dot_before, lane_dot;
   for (genvar l = 0; l < 4; l++) begin : g_lane
     localparam bit WIDE = (SHARE == 1) || (l % 2 == 0);
-    logic [7:0][4:0]       weight8;
-    logic [3:0][18:0]      weight4;
-    logic [3:0][11:0]      code;
-    logic [1:0][34:0]      dot, dot_before;
-    // A lane that shares takes its neighbour's codes in every second turn, and keeps the results of both.
-    if (WIDE && SHARE == 2) begin : g_shared
-      assign code = (turn_i & ~narrow_i) ? code_i[l+1] : code_i[l];
-      assign lane_dot[l] = narrow_i ? dot : dot_before;
-    end else if (SHARE == 2) begin : g_neighbour
-      assign code = code_i[l];
-      assign lane_dot[l] = narrow_i ? dot : g_lane[l-1].dot;
-    end else begin : g_alone
-      assign code = code_i[l];
-      assign lane_dot[l] = dot;
+    logic [7:0][4:0]  weight8;
+    logic [3:0][18:0] weight4;
+    logic [3:0][11:0] code;
+    if (SHARE == 1) begin : g_alone
+      assign code        = code_i[l];
+      assign lane_dot[l] = dot_of_lane[l];
+    end else if (WIDE) begin : g_shared
+      assign code        = (turn_i & ~narrow_i) ? code_i[l+1] : code_i[l];
+      assign lane_dot[l] = narrow_i ? dot_of_lane[l] : dot_before[l];
+    end else begin : g_neighbour
+      assign code        = code_i[l];
+      assign lane_dot[l] = narrow_i ? dot_of_lane[l] : dot_of_lane[l-1];
     end
     weight_decode u_decode (.element_i, .odd_i, .code_i(code), .narrow_o(weight8), .wide_o(weight4));
     matrix_lane #(.ROWS(HALVES), .SHARE(SHARE), .WIDE(WIDE)) u_lane (
-        .clk_i, .valid_i, .first_i, .narrow_i, .weight8_i(weight8), .weight4_i(weight4),
-        .pair_i, .below_i, .above_i, .mantissa_i, .dot_o(dot), .dot_before_o(dot_before));
-    logic unused_before;
-    assign unused_before = &{1'b0, dot_before};
+        .clk_i, .valid_i, .first_i, .narrow_i, .weight8_i(weight8), .weight4_i(weight4), .pair_i, .below_i, .above_i,
+        .mantissa_i, .dot_o(dot_of_lane[l]), .dot_before_o(dot_before[l]));
   end
-  logic unused_turn;
-  assign unused_turn = turn_i;
+  logic unused_turns;
+  assign unused_turns = &{1'b0, turn_i, dot_before};
 
   // Four rows at once -> one a cycle. The next block's rows cannot arrive before the last of these has gone.
   logic [HALVES-1:0][3:0][1:0][34:0] waiting_q;

@@ -19,11 +19,15 @@ def test_module_is_clean(module: str) -> None:
     assert build.lint(module) == ""
 
 
-@pytest.mark.parametrize("target", ["v1", "v2", "v3"])
-def test_core_of_a_generation_is_clean(target: str, tmp_path: Path) -> None:
-    """With the parameters of the target: what it does without is neither built nor left over."""
+@pytest.mark.parametrize(("target", "board"), [
+    ("v1", "nano"), ("v2", "nano"), ("v3", "nano"),
+    *(pytest.param("v3", board, marks=pytest.mark.slow) for board in ("kv260", "vcu128", "u280", "v80")),
+])
+def test_core_is_clean(target: str, board: str, tmp_path: Path) -> None:
+    """The whole core elaborates, at the full size of a board too, with all warnings on: what a target does without is
+    neither built nor left over."""
     top = tmp_path / f"{model.TOP}.sv"
-    top.write_text(model.top_text(load_target(target, "nano")))
+    top.write_text(model.top_text(load_target(target, board)))
     assert build.lint(model.TOP, [top]) == ""
 
 

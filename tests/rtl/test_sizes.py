@@ -67,12 +67,14 @@ def test_random_programs(name: str) -> None:
 
 def test_sizes_of_boards() -> None:
     """A board's AXI ports bring in a cycle of the core what its weights' memory does; clients take what lanes need."""
-    assert sizes(NANO) == Sizes(port_bytes=16, halves=2, row_units=2, units=2, lanes=8, rows_most=256, client_rows=64)
+    assert sizes(NANO) == Sizes(
+        port_bytes=16, halves=2, row_units=2, units=2, lanes=8, rows_most=256, client_rows=64, share=1
+    )
     for name, size in (
-        ("kv260", Sizes(64, 2, 4, 4, 16, 4096, 64)),
-        ("vcu128", Sizes(64, 1, 128, 16, 128, 4096, 32)),
-        ("u280", Sizes(64, 1, 128, 16, 128, 4096, 32)),
-        ("v80", Sizes(32, 2, 128, 16, 128, 4096, 32)),
+        ("kv260", Sizes(64, 2, 4, 4, 16, 4096, 64, 1)),
+        ("vcu128", Sizes(64, 1, 128, 16, 128, 4096, 32, 2)),
+        ("u280", Sizes(64, 1, 128, 16, 128, 4096, 32, 2)),
+        ("v80", Sizes(32, 2, 128, 16, 128, 4096, 32, 2)),
     ):
         spec = load_target("v3", name)
         assert sizes(spec) == size
