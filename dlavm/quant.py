@@ -53,7 +53,7 @@ def cache_format(option: str, spec: TargetSpec) -> QuantizeCache:
 
 def _own_format(weights: WeightSource | None, available: Collection[str], name: str) -> str | None:
     """That of a quantised tensor, or what takes its place. One that is missing has none; whoever reads it says so."""
-    own = FORMATS.get(_dtype(weights, name))
+    own = FORMATS.get(_dtype(weights, name)) or FORMATS.get(_nearest(weights, name))
     taken = substitute(own, available) if own else None
     return taken.name if taken else None
 
@@ -61,6 +61,13 @@ def _own_format(weights: WeightSource | None, available: Collection[str], name: 
 def _dtype(weights: WeightSource | None, name: str) -> str:
     try:
         return weights.dtype(name) if weights else ""
+    except DlavmError:
+        return ""
+
+
+def _nearest(weights: WeightSource | None, name: str) -> str:
+    try:
+        return weights.nearest(name) if weights else ""
     except DlavmError:
         return ""
 

@@ -55,6 +55,10 @@ class DerivedSource:
             return "quantised along the other axis"
         return self._inner.note(made.base)
 
+    def nearest(self, name: str) -> str:
+        made = self._made(name)
+        return "" if made.transposed else self._inner.nearest(made.base)
+
     def get(self, name: str, rows: slice = ALL) -> NDArray[Any]:
         made = self._made(name)
         if made.base == name:

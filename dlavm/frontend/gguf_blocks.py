@@ -20,7 +20,8 @@ Grid = tuple[Bytes, NDArray[np.float16]]  # codes [n, elements] and the scale [n
 @dataclass(frozen=True)
 class BlockType:
     """An element type. `format` is that of `dlavm.formats` which holds it exactly, with `grid` to take it apart; of a
-    quantised type that none holds, `note` says why. Of float types all three are empty, and dtype is the element's."""
+    quantised type that none holds, `note` says why, and `nearest` is the one that loses least without taking much more
+    room. Of float types all of these are empty, and dtype is the element's."""
 
     name: str
     elements: int
@@ -30,6 +31,7 @@ class BlockType:
     format: str = ""
     grid: Callable[[Bytes], Grid] | None = None
     note: str = ""
+    nearest: str = ""
 
 
 def _half(blocks: Bytes, at: int) -> Floats:
@@ -137,13 +139,16 @@ BLOCK_TYPES = {
     30: BlockType("BF16", 1, 2, _bf16, dtype="BF16"),
     2: BlockType("Q4_0", 32, 18, _q4_0, format="int4g32", grid=_q4_0_grid),
     8: BlockType("Q8_0", 32, 34, _q8_0, format="int8g32", grid=_q8_0_grid),
-    3: BlockType("Q4_1", 32, 20, _q4_1, note=f"Q4_1: {_MINIMUM}"),
-    6: BlockType("Q5_0", 32, 22, _q5_0, note="Q5_0: its integers have 5 bits"),
-    7: BlockType("Q5_1", 32, 24, _q5_1, note=f"Q5_1: its integers have 5 bits, and {_MINIMUM}"),
-    12: BlockType("Q4_K", 256, 144, _q4_k, note=f"Q4_K: {_SUB_BLOCKS}"),
-    13: BlockType("Q5_K", 256, 176, _q5_k, note=f"Q5_K: its integers have 5 bits; {_SUB_BLOCKS}"),
+    3: BlockType("Q4_1", 32, 20, _q4_1, note=f"Q4_1: {_MINIMUM}", nearest="int4g32z"),
+    6: BlockType("Q5_0", 32, 22, _q5_0, note="Q5_0: its integers have 5 bits", nearest="int8g32"),
+    7: BlockType("Q5_1", 32, 24, _q5_1, note=f"Q5_1: its integers have 5 bits, and {_MINIMUM}",
+                 nearest="int8g32z"),
+    12: BlockType("Q4_K", 256, 144, _q4_k, note=f"Q4_K: {_SUB_BLOCKS}", nearest="int4g32z"),
+    13: BlockType("Q5_K", 256, 176, _q5_k, note=f"Q5_K: its integers have 5 bits; {_SUB_BLOCKS}",
+                  nearest="int8g32z"),
     14: BlockType("Q6_K", 256, 210, _q6_k,
-                  note="Q6_K: the scales of its groups of 16 are products of an fp16 and an 8-bit number"),
+                  note="Q6_K: the scales of its groups of 16 are products of an fp16 and an 8-bit number",
+                  nearest="int8g32"),
 }  # fmt: skip
 OTHER_TYPES = {
     9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S",

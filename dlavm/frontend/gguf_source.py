@@ -94,6 +94,9 @@ class GgufSource:
     def note(self, name: str) -> str:
         return self._type(name).note if len(self.shape(name)) == 2 else ""
 
+    def nearest(self, name: str) -> str:
+        return self._type(name).nearest if len(self.shape(name)) == 2 else ""
+
     def get(self, name: str, rows: slice = ALL) -> NDArray[Any]:
         place, kind = self._at(name), self._type(name)
         blocks = self._blocks(name, rows)

@@ -49,6 +49,9 @@ class WeightSource(Protocol):
     def note(self, name: str) -> str:
         """Why the checkpoint's own grid of a tensor cannot be kept; empty where it is kept, or where there is none."""
 
+    def nearest(self, name: str) -> str:
+        """The name in FORMATS of what loses least of a grid that cannot be kept; empty where nobody can say."""
+
 
 @dataclass(frozen=True)
 class Model:

@@ -73,6 +73,9 @@ class RandomSource:
     def note(self, name: str) -> str:
         return ""
 
+    def nearest(self, name: str) -> str:
+        return ""
+
     def _draws(self, name: str, first: int) -> Callable[[int], NDArray[np.uint16]]:
         """Gives the next numbers of 16 bits of the tensor's sequence, from number `first` on."""
         digest = sha256(f"{self._seed}:{name}".encode()).digest()

@@ -120,6 +120,9 @@ class SafetensorsSource:
     def note(self, name: str) -> str:
         return ""
 
+    def nearest(self, name: str) -> str:
+        return ""
+
 
 def _instead(directory: Path) -> str:
     """What a directory without safetensors has: PyTorch's own files are pickles, which run what they hold."""

@@ -61,6 +61,9 @@ class ArrayWeights:
     def note(self, name: str) -> str:
         return ""
 
+    def nearest(self, name: str) -> str:
+        return ""
+
 
 class GraphRun:
     """A graph on a device. `run` gives the bytes of every output and of every cache behind a step."""

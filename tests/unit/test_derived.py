@@ -57,6 +57,9 @@ class Arrays:
     def note(self, name: str) -> str:
         return f"of {name}"
 
+    def nearest(self, name: str) -> str:
+        return ""
+
 
 def source(**tensors: Any) -> tuple[DerivedSource, Arrays]:
     inner = Arrays(tensors)

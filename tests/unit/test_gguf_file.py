@@ -81,6 +81,7 @@ def test_other_types_say_why(tmp_path: Path) -> None:
         exact = name in ("Q4_0", "Q8_0")
         assert (source.dtype(name) == "F32") != exact and source.note(name).startswith("" if exact else f"{name}: ")
         assert (source.grid(name) is None) != exact
+        assert (source.nearest(name) in FORMATS) != exact
 
 
 def test_metadata_of_every_type(tmp_path: Path) -> None:

@@ -71,6 +71,9 @@ class Imported:
     def note(self, name: str) -> str:
         return self.decoder.source.note(name)
 
+    def nearest(self, name: str) -> str:
+        return self.decoder.source.nearest(name)
+
 
 def read_config(folder: Path) -> dict[str, JsonValue]:
     """bos_token_id, eos_token_ids and max_position_embeddings, as far as the files of the folder say."""

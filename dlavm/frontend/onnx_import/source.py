@@ -101,6 +101,9 @@ class OnnxSource:
         entry = self._entry(name)
         return self._grid(name, entry)[2] if isinstance(entry, Blocks) else ""
 
+    def nearest(self, name: str) -> str:
+        return ""
+
     def get(self, name: str, rows: slice = ALL) -> NDArray[Any]:
         entry = self._entry(name)
         if isinstance(entry, Vector):

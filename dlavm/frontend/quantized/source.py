@@ -91,6 +91,9 @@ class QuantizedSource:
     def note(self, name: str) -> str:
         return self._layers[name].fit.note if name in self._layers else ""
 
+    def nearest(self, name: str) -> str:
+        return ""
+
     def get(self, name: str, rows: slice = ALL) -> NDArray[Any]:
         if name in self._layers:
             return self._layers[name].values(self._rows(name, rows))
