@@ -28,8 +28,6 @@ class Channel {
   public:
     explicit Channel(const dlavm_memory_timing& timing);  // a sound one
 
-    uint32_t beat_bytes() const { return timing_.beat_bytes; }
-
     bool read_room(uint64_t cycle);
     bool write_room(uint64_t cycle);
     void read(uint64_t cycle, uint64_t address, uint32_t beats);
