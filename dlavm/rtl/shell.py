@@ -5,12 +5,11 @@ Nothing here was run on a board; doc/hardware.md, "Taking it to a board", says w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dlavm.rtl.build import packages, rtl_dir
 from dlavm.rtl.model import ADDRESS_BITS, core_parameters
-from dlavm.rtl.sizes import sizes
 from dlavm.support.errors import DlavmError
 from dlavm.target.spec import Memory, TargetSpec
 
@@ -30,27 +29,39 @@ def top_name(spec: TargetSpec) -> str:
 
 
 def top_text(spec: TargetSpec) -> str:
-    """A module with ports `mNN_axi_*` for each channel and `s_axi_*`, around dlavm_shell with a target's parameters.
+    """A module with ports `mNN_axi_*` for each channel and `s_axi_*`: the core of a target, and dlavm_shell around it.
 
     Raises DlavmError for a target or board that the core does not cover.
     """
     values = core_parameters(spec)
-    memories = list(spec.board.memories.values())
-    bases = [base for memory in memories for base in channel_bases(memory)]
+    bases = [base for memory in spec.board.memories.values() for base in channel_bases(memory)]
+    width = int(values["PORT_BYTES"])
     wide = ", ".join(f"{ADDRESS_BITS}'h{base:x}" for base in reversed(bases))
-    parameters = [f"      .{name}({value})" for name, value in values.items()]
-    parameters.append(f"      .CHANNEL_BASE({{{wide}}})")
-    ports, connections = ["  input  logic aclk", "  input  logic aresetn", "  output logic busy"], list[str]()
-    for is_out, name, bits in _master_signals(sizes(spec).port_bytes):
+    outer = {"CHANNELS": str(len(bases)), "PORT_BYTES": str(width), "CHANNEL_BASE": f"{{{wide}}}"}
+    ports, joined = ["  input  logic aclk", "  input  logic aresetn", "  output logic busy"], list[str]()
+    for is_out, name, bits in _master_signals(width):
         names = [f"m{channel:02}_axi_{name}" for channel in range(len(bases))]
         ports += [_port(is_out, bits, port) for port in names]
-        connections.append(f"      .m_axi_{name}({{{', '.join(reversed(names))}}})")
+        joined.append(f"      .m_axi_{name}({{{', '.join(reversed(names))}}})")
     for is_out, table in ((False, _LITE_IN), (True, _LITE_OUT)):
         ports += [_port(is_out, bits, f"s_axi_{name}") for name, bits in table]
-        connections += [f"      .s_axi_{name}" for name, _ in table]
-    lists = [",\n".join(lines) for lines in (ports, parameters, connections)]
-    return (f"// The core of {spec.name} on {spec.board.name}.\nmodule {top_name(spec)} (\n{lists[0]}\n);\n\n"
-            f"  dlavm_shell #(\n{lists[1]}\n  ) u_shell (\n      .aclk, .aresetn, .busy,\n{lists[2]});\n\nendmodule\n")
+        joined += [f"      .s_axi_{name}" for name, _ in table]
+    wires, core = list[str](), ["      .clk_i(aclk)", "      .rst_i(rst)", "      .busy_o(busy)"]
+    for is_out, name, bits in _core_signals(len(bases), width):
+        wires.append(f"  logic [{bits - 1}:0] {name};")
+        core.append(f"      .{name}_{'o' if is_out else 'i'}({name})")
+        joined.append(f"      .{name}_{'i' if is_out else 'o'}({name})")
+    return "\n".join([
+        f"// The core of {spec.name} on {spec.board.name}.", f"module {top_name(spec)} (", ",\n".join(ports), ");", "",
+        "  logic rst;", *wires, "",
+        "  dlavm_core #(", _settings(values), "  ) u_core (", ",\n".join(core) + ");", "",
+        "  dlavm_shell #(", _settings(outer), "  ) u_shell (", "      .aclk, .aresetn, .rst_o(rst),",
+        ",\n".join(joined) + ");", "", "endmodule", "",
+    ])  # fmt: skip
+
+
+def _settings(values: Mapping[str, str]) -> str:
+    return ",\n".join(f"      .{name}({value})" for name, value in values.items())
 
 
 def channel_bases(memory: Memory) -> list[int]:
@@ -95,6 +106,25 @@ def write_shell(spec: TargetSpec, directory: Path) -> list[Path]:
     except OSError as error:
         raise DlavmError(f"shell: {error.filename}: expected to be written, got {error.strerror!r}") from None
     return list(texts)
+
+
+def _core_signals(channels: int, port_bytes: int) -> Iterator[tuple[bool, str, int]]:
+    """Whether the core drives it, name without its suffix and bits of every signal of its ports."""
+    wide = {"addr": ADDRESS_BITS, "len": 8, "data": 8 * port_bytes, "strb": port_bytes, "resp": 2}
+    for x in ("ar", "aw"):
+        yield from ((True, f"m_{x}_valid", channels), (False, f"m_{x}_ready", channels))
+        yield from ((True, f"m_{x}_{name}", wide[name] * channels) for name in ("addr", "len"))
+    yield from ((True, "m_w_valid", channels), (False, "m_w_ready", channels), (True, "m_w_last", channels))
+    yield from ((True, f"m_w_{name}", wide[name] * channels) for name in ("data", "strb"))
+    for x in ("r", "b"):
+        yield from ((False, f"m_{x}_valid", channels), (True, f"m_{x}_ready", channels))
+        yield False, f"m_{x}_resp", wide["resp"] * channels
+    yield False, "m_r_data", wide["data"] * channels
+    for x in ("aw", "w", "ar"):
+        yield from ((False, f"s_{x}_valid", 1), (True, f"s_{x}_ready", 1))
+    yield from ((False, "s_aw_addr", 12), (False, "s_ar_addr", 12), (False, "s_w_data", 32), (True, "s_r_data", 32))
+    for x in ("r", "b"):
+        yield from ((True, f"s_{x}_valid", 1), (False, f"s_{x}_ready", 1))
 
 
 def _master_signals(port_bytes: int) -> Iterator[tuple[bool, str, int]]:

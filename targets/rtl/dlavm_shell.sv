@@ -1,36 +1,21 @@
-// The core as a board's tools expect it: AXI4 and AXI4-Lite with all signals under their standard names, a reset that
-// is active low, physical addresses. Vectors hold one part a channel; `dlavm core --shell` writes a top with the ports
-// of each channel apart.
+// What stands between the core and a board's tools: AXI4 and AXI4-Lite with all signals under their standard names, a
+// reset that is active low, physical addresses. Vectors hold one part a channel; `dlavm core --shell` writes a top that
+// joins it with the core and has the ports of each channel apart.
 //
 // What the core leaves open is tied: ID 0, beats of the full width, INCR, normal non-cacheable bufferable memory,
-// unprivileged secure data. It gives a channel one ID, so that answers come in order; IDs and RLAST are not looked at.
+// unprivileged secure data. A channel has one ID, so that answers come in order; IDs and RLAST are not looked at.
 module dlavm_shell #(
-    parameter logic [31:0] ID = '0,
-    parameter logic [255:0] OPCODES = '1,
-    parameter logic [31:0] WEIGHT_FORMATS = '1,
-    parameter int unsigned UNITS = 2,
-    parameter int unsigned PORT_BYTES = 16,
-    parameter int unsigned SPACES = 1,
-    parameter logic [SPACES-1:0][mem_pkg::ADDRESS_WIDTH-1:0] BASE = '0,
-    parameter logic [SPACES-1:0][mem_pkg::ADDRESS_WIDTH-1:0] CAPACITY = {SPACES{40'h800_0000}},
-    parameter logic [SPACES-1:0][7:0] SPACE_CHANNELS = {SPACES{8'd2}},
     parameter int unsigned CHANNELS = 2,
+    parameter int unsigned PORT_BYTES = 16,
     // Where a channel begins on the board's interconnect.
     parameter logic [CHANNELS-1:0][mem_pkg::ADDRESS_WIDTH-1:0] CHANNEL_BASE = '0,
-    parameter int unsigned LANES = 8,
-    parameter int unsigned ACTIVATION_ELEMENTS = 8192,
-    parameter int unsigned ACCUMULATORS = 4096,
-    parameter int unsigned SCALARS = 32,
-    parameter int unsigned SEMAPHORES = 32,
-    parameter int unsigned LOOP_DEPTH = 8,
-    parameter int unsigned CALL_DEPTH = 8,
     parameter int unsigned AXI_ID_WIDTH = 1,
     localparam int unsigned ADDRESS_WIDTH = mem_pkg::ADDRESS_WIDTH,
     localparam int unsigned PORT_BITS = 8 * PORT_BYTES
 ) (
     input  logic                                    aclk,
     input  logic                                    aresetn,  // sampled by the clock, for at least three cycles
-    output logic                                    busy,     // while a program runs; for a LED
+    output logic                                    rst_o,    // of the core
 
     output logic [CHANNELS-1:0][AXI_ID_WIDTH-1:0]   m_axi_awid,
     output logic [CHANNELS-1:0][ADDRESS_WIDTH-1:0]  m_axi_awaddr,
@@ -88,7 +73,43 @@ module dlavm_shell #(
     output logic [31:0]                             s_axi_rdata,
     output logic [1:0]                              s_axi_rresp,
     output logic                                    s_axi_rvalid,
-    input  logic                                    s_axi_rready
+    input  logic                                    s_axi_rready,
+
+    // The core: its ports, the other way round.
+    input  logic [CHANNELS-1:0]                           m_ar_valid_i,
+    input  logic [CHANNELS-1:0][ADDRESS_WIDTH-1:0]        m_ar_addr_i,
+    input  logic [CHANNELS-1:0][7:0]                      m_ar_len_i,
+    input  logic [CHANNELS-1:0]                           m_r_ready_i,
+    input  logic [CHANNELS-1:0]                           m_aw_valid_i,
+    input  logic [CHANNELS-1:0][ADDRESS_WIDTH-1:0]        m_aw_addr_i,
+    input  logic [CHANNELS-1:0][7:0]                      m_aw_len_i,
+    input  logic [CHANNELS-1:0]                           m_w_valid_i,
+    input  logic [CHANNELS-1:0][PORT_BITS-1:0]            m_w_data_i,
+    input  logic [CHANNELS-1:0][PORT_BYTES-1:0]           m_w_strb_i,
+    input  logic [CHANNELS-1:0]                           m_w_last_i,
+    input  logic [CHANNELS-1:0]                           m_b_ready_i,
+    output logic [CHANNELS-1:0]                           m_ar_ready_o,
+    output logic [CHANNELS-1:0]                           m_r_valid_o,
+    output logic [CHANNELS-1:0][PORT_BITS-1:0]            m_r_data_o,
+    output logic [CHANNELS-1:0][1:0]                      m_r_resp_o,
+    output logic [CHANNELS-1:0]                           m_aw_ready_o,
+    output logic [CHANNELS-1:0]                           m_w_ready_o,
+    output logic [CHANNELS-1:0]                           m_b_valid_o,
+    output logic [CHANNELS-1:0][1:0]                      m_b_resp_o,
+    output logic                                          s_aw_valid_o,
+    output logic [11:0]                                   s_aw_addr_o,
+    output logic                                          s_w_valid_o,
+    output logic [31:0]                                   s_w_data_o,
+    output logic                                          s_b_ready_o,
+    output logic                                          s_ar_valid_o,
+    output logic [11:0]                                   s_ar_addr_o,
+    output logic                                          s_r_ready_o,
+    input  logic                                          s_aw_ready_i,
+    input  logic                                          s_w_ready_i,
+    input  logic                                          s_b_valid_i,
+    input  logic                                          s_ar_ready_i,
+    input  logic                                          s_r_valid_i,
+    input  logic [31:0]                                   s_r_data_i
 );
 
   localparam logic [2:0] SIZE = 3'($clog2(PORT_BYTES));
@@ -112,35 +133,55 @@ module dlavm_shell #(
   assign s_axi_bresp   = OKAY;
   assign s_axi_rresp   = OKAY;
 
-  logic [CHANNELS-1:0][ADDRESS_WIDTH-1:0] aw_addr, ar_addr;
   always_comb begin
     for (int c = 0; c < int'(CHANNELS); c++) begin
-      m_axi_awaddr[c] = CHANNEL_BASE[c] + aw_addr[c];
-      m_axi_araddr[c] = CHANNEL_BASE[c] + ar_addr[c];
+      m_axi_awaddr[c] = CHANNEL_BASE[c] + m_aw_addr_i[c];
+      m_axi_araddr[c] = CHANNEL_BASE[c] + m_ar_addr_i[c];
     end
   end
 
+  assign m_axi_arvalid = m_ar_valid_i;
+  assign m_axi_arlen   = m_ar_len_i;
+  assign m_axi_rready  = m_r_ready_i;
+  assign m_axi_awvalid = m_aw_valid_i;
+  assign m_axi_awlen   = m_aw_len_i;
+  assign m_axi_wvalid  = m_w_valid_i;
+  assign m_axi_wdata   = m_w_data_i;
+  assign m_axi_wstrb   = m_w_strb_i;
+  assign m_axi_wlast   = m_w_last_i;
+  assign m_axi_bready  = m_b_ready_i;
+  assign m_ar_ready_o  = m_axi_arready;
+  assign m_r_valid_o   = m_axi_rvalid;
+  assign m_r_data_o    = m_axi_rdata;
+  assign m_r_resp_o    = m_axi_rresp;
+  assign m_aw_ready_o  = m_axi_awready;
+  assign m_w_ready_o   = m_axi_wready;
+  assign m_b_valid_o   = m_axi_bvalid;
+  assign m_b_resp_o    = m_axi_bresp;
+  assign s_aw_valid_o  = s_axi_awvalid;
+  assign s_aw_addr_o   = s_axi_awaddr;
+  assign s_w_valid_o   = s_axi_wvalid;
+  assign s_w_data_o    = s_axi_wdata;
+  assign s_b_ready_o   = s_axi_bready;
+  assign s_ar_valid_o  = s_axi_arvalid;
+  assign s_ar_addr_o   = s_axi_araddr;
+  assign s_r_ready_o   = s_axi_rready;
+  assign s_axi_awready = s_aw_ready_i;
+  assign s_axi_wready  = s_w_ready_i;
+  assign s_axi_bvalid  = s_b_valid_i;
+  assign s_axi_arready = s_ar_ready_i;
+  assign s_axi_rvalid  = s_r_valid_i;
+  assign s_axi_rdata   = s_r_data_i;
+
   // The core's reset is synchronous: it begins and ends with the clock.
-  logic [1:0] reset_q;
-  always_ff @(posedge aclk) reset_q <= {reset_q[0], !aresetn};
+  logic reset_q;
+  always_ff @(posedge aclk) begin
+    reset_q <= !aresetn;
+    rst_o   <= reset_q;
+  end
 
   // A register is written whole: drivers of an AXI4-Lite window write 32 bits.
   logic unused;
   assign unused = ^{m_axi_bid, m_axi_rid, m_axi_rlast, s_axi_awprot, s_axi_arprot, s_axi_wstrb};
-
-  dlavm_core #(.ID(ID), .OPCODES(OPCODES), .WEIGHT_FORMATS(WEIGHT_FORMATS), .UNITS(UNITS), .PORT_BYTES(PORT_BYTES),
-               .SPACES(SPACES), .BASE(BASE), .CAPACITY(CAPACITY), .SPACE_CHANNELS(SPACE_CHANNELS), .CHANNELS(CHANNELS),
-               .LANES(LANES), .ACTIVATION_ELEMENTS(ACTIVATION_ELEMENTS), .ACCUMULATORS(ACCUMULATORS), .SCALARS(SCALARS),
-               .SEMAPHORES(SEMAPHORES), .LOOP_DEPTH(LOOP_DEPTH), .CALL_DEPTH(CALL_DEPTH)) u_core (
-      .clk_i(aclk), .rst_i(reset_q[1]), .busy_o(busy),
-      .m_ar_valid_o(m_axi_arvalid), .m_ar_ready_i(m_axi_arready), .m_ar_addr_o(ar_addr), .m_ar_len_o(m_axi_arlen),
-      .m_r_valid_i(m_axi_rvalid), .m_r_ready_o(m_axi_rready), .m_r_data_i(m_axi_rdata), .m_r_resp_i(m_axi_rresp),
-      .m_aw_valid_o(m_axi_awvalid), .m_aw_ready_i(m_axi_awready), .m_aw_addr_o(aw_addr), .m_aw_len_o(m_axi_awlen),
-      .m_w_valid_o(m_axi_wvalid), .m_w_ready_i(m_axi_wready), .m_w_data_o(m_axi_wdata), .m_w_strb_o(m_axi_wstrb),
-      .m_w_last_o(m_axi_wlast), .m_b_valid_i(m_axi_bvalid), .m_b_ready_o(m_axi_bready), .m_b_resp_i(m_axi_bresp),
-      .s_aw_valid_i(s_axi_awvalid), .s_aw_ready_o(s_axi_awready), .s_aw_addr_i(s_axi_awaddr),
-      .s_w_valid_i(s_axi_wvalid), .s_w_ready_o(s_axi_wready), .s_w_data_i(s_axi_wdata), .s_b_valid_o(s_axi_bvalid),
-      .s_b_ready_i(s_axi_bready), .s_ar_valid_i(s_axi_arvalid), .s_ar_ready_o(s_axi_arready),
-      .s_ar_addr_i(s_axi_araddr), .s_r_valid_o(s_axi_rvalid), .s_r_ready_i(s_axi_rready), .s_r_data_o(s_axi_rdata));
 
 endmodule

@@ -112,7 +112,7 @@ def test_a_window_that_never_comes(tracing: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @needs_verilator
 @pytest.mark.parametrize(("rest", "code", "message"), [
-    ("?trace=/nonexistent/w.fst&cycles=0:9", "system", "/nonexistent/w.fst: cannot be written"),
+    ("?trace=/proc/none/w.fst&cycles=0:9", "system", "/proc/none/w.fst: cannot be written"),
     ("?trace=", "bad_argument", "expected .trace=FILE&cycles=A:B"),
     ("?trace=&cycles=1:2", "bad_argument", "expected .trace=FILE&cycles=A:B"),
     ("?trace=w", "bad_argument", "expected .trace=FILE&cycles=A:B"),
