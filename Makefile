@@ -18,7 +18,7 @@ SWEEP   ?= $(addprefix tests/,prop/test_sym_prop.py prop/test_graph_text_prop.py
 SHARED  ?= ../shared
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all sweep test-rtl bench accuracy lint format gen wheel clean
+.PHONY: help demo test test-all sweep test-rtl bench accuracy timing lint format gen wheel clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -45,6 +45,9 @@ bench: $(VENV)/.stamp-core  ## speed and memory of the bundled model, beside lla
 
 accuracy: $(VENV)/.stamp-core  ## perplexity in every weight format and cache, of two models; writes doc/accuracy.md
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python scripts/accuracy.py --shared $(SHARED)
+
+timing: $(VENV)/.stamp-test  ## cycles of the timed simulator beside the Verilated core's; writes doc/timing.md
+	$(BIN)/python scripts/timing.py
 
 fuzz: $(VENV)/.stamp-core  ## libFuzzer on the two servers, MINUTES=10 each; needs clang
 	$(BIN)/python scripts/fuzz.py --minutes $(MINUTES)

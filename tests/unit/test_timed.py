@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from dlavm.cli import main
 from dlavm.sim.device import Counters, DeviceError
 from dlavm.sim.native import NativeDevice
 from dlavm.sim.timed import open_timed
+from dlavm.support.paths import data_root
 from dlavm.target import load_target
 from tests.ops.programs import USED, random_case
 from tests.ops.test_engines import start
@@ -35,8 +42,7 @@ def test_bytes_and_counters_of_the_functional_simulator(timed: NativeDevice) -> 
         for seed in range(6):
             assert run(sim, seed) == run(timed, seed)
             want, got = sim.counters(), timed.counters()
-            assert (got.commands, got.bytes_read, got.bytes_written) == \
-                (want.commands, want.bytes_read, want.bytes_written)
+            assert got == replace(want, cycles=got.cycles)
             assert got.cycles > got.commands and want.cycles == 0
             assert timed.csr_read(NANO.registers["CYCLES"].offset) == got.cycles
 
@@ -113,3 +119,46 @@ def test_what_it_refuses(timed: NativeDevice) -> None:
         open_timed(load_target("v3", "vcu128"))
     with pytest.raises(DeviceError, match="a stream and scalars"):
         open_timed(load_target("v1", "nano"))
+
+
+def test_a_trace_of_commands(timed: NativeDevice, tmp_path: Path) -> None:
+    """Every command of an engine once, in the order of their queues."""
+    path = tmp_path / "trace.csv"
+    timed.set_option("trace", path)
+    timed.set_option("check_hazards", 0)
+    start(timed, NANO, concurrent_case(NANO, 5))
+    timed.run()
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    engine = {command.name: command.engine for command in NANO.commands.values()}
+    spans = [(int(row["queued"]), int(row["begun"]), int(row["ended"])) for row in rows]
+    assert rows and all(engine[row["name"]] for row in rows)
+    assert all(0 < queued < begun < ended < timed.counters().cycles for queued, begun, ended in spans)
+    for name in {engine[row["name"]] for row in rows}:
+        mine = [span for row, span in zip(rows, spans, strict=True) if engine[row["name"]] == name]
+        assert all(end < begin for (_, _, end), (_, begin, _) in pairwise(mine))  # one at a time
+    at = NANO.registers["ENGINE_BUSY"].offset + 8 * NANO.enums["engine"]["vector"]
+    assert timed.csr_read(at) == sum(end - begin for row, (_, begin, end) in zip(rows, spans, strict=True)
+                                     if engine[row["name"]] == "vector")  # fmt: skip
+    timed.set_option("trace", tmp_path / "none" / "trace.csv")
+    start(timed, NANO, concurrent_case(NANO, 5))
+    with pytest.raises(DeviceError, match="option trace: expected a file that can be written"):
+        timed.run()
+
+
+def test_the_verb_cycles(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The cycles of a step are those of a session, but for where memory is in its refreshes; no weights are needed."""
+    model = data_root() / "models" / "stories.py"
+    arguments = ["cycles", str(model), "--target", "v3", "--board", "nano", "--ctx", "64", "--latency", "40", "--json"]
+    assert main([*arguments, "-p", "5", "--trace", str(tmp_path / "t.csv")]) == 0
+    prompt, token = json.loads(capsys.readouterr().out)["rows"]
+    assert (prompt["test"], token["test"]) == ("pp5", "tg")
+    assert 0 < token["cycles"] < prompt["cycles"] and 0 < token["memory_share"] < 1
+    assert len((tmp_path / "t.csv").read_text().splitlines()) > 100
+    assert main([*arguments, "-p", "0", "-d", "20"]) == 0
+    (deeper,) = json.loads(capsys.readouterr().out)["rows"]
+    assert deeper["test"] == "tg @ d20" and deeper["cycles"] > token["cycles"]
+    assert main([*arguments, "-p", "60", "-d", "5"]) == 2
+    assert "within the context of 64 positions, got 65" in capsys.readouterr().err
+    assert main(["cycles", str(model), "--target", "v2"]) == 2
+    assert "expected a target with a stream and scalars, got v2" in capsys.readouterr().err

@@ -90,6 +90,8 @@ void Core::set_option(const std::string& name, const std::string& value) {
     } else if (name == "skip") {
         skip_ = number(name, value, 0, 1) == 1;
         make_twin();
+    } else if (name == "trace") {
+        trace_path_ = value;
     } else if (name == "timing_only") {
         sim_.set_kernels(number(name, value, 0, 1) == 0);
     } else {
@@ -225,6 +227,23 @@ CommandPtr Core::next() {
     return command;
 }
 
+void Core::open_trace() {
+    if (trace_path_.empty()) return;
+    trace_.open(trace_path_, std::ios::trunc);
+    if (!trace_)
+        throw Misuse{DLAVM_SYSTEM, "option trace: expected a file that can be written, got " + trace_path_};
+    trace_ << "command,word,name,queued,begun,ended\n";
+}
+
+// Cycles from the run's first on: put into its queue, begun by its engine, found done by its queue.
+void Core::command(const Command& command, const Span& span) {
+    const char* name = "";
+    for (const isa::CommandInfo& info : isa::kCommands)
+        if (info.opcode == command.opcode) name = info.name;
+    trace_ << command.number << ',' << command.pc << ',' << name << ',' << span.queued - begin_ << ','
+           << span.begin - begin_ << ',' << span.end - begin_ << '\n';
+}
+
 int Core::run(uint64_t max_commands, uint64_t& executed, std::string& error) {
     executed = 0;
     if (max_commands != 0) {
@@ -240,12 +259,14 @@ int Core::run(uint64_t max_commands, uint64_t& executed, std::string& error) {
         begun_ = true;
         executed_ = 0;
         code_ = 0;
-        twin_->start(begin_, *this, nullptr);
+        open_trace();
+        twin_->start(begin_, *this, trace_.is_open() ? this : nullptr);
     }
     bool ended = false;
     while (!ended && !stop_) ended = twin_->run(kPiece);
     executed = executed_;
     if (!ended) return 0;
+    trace_.close();
     started_ = begun_ = false;
     counters_ = twin_->counters();
     host_ = std::max(host_, twin_->end());

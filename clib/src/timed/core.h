@@ -3,6 +3,7 @@
 // refreshes.
 #pragma once
 
+#include <fstream>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -15,7 +16,7 @@
 
 namespace dlavm::timed {
 
-class Core final : public abi::Engine, private Source {
+class Core final : public abi::Engine, private Source, private Trace {
   public:
     // `lanes`: of the vector engine, as text. Throws Misuse.
     Core(const std::string& lanes, const dlavm_config& config);
@@ -35,11 +36,13 @@ class Core final : public abi::Engine, private Source {
 
   private:
     CommandPtr next() override;
+    void command(const Command& command, const Span& span) override;
     void set_memory(const std::string& name, const std::string& value);
     void set_timing(const std::string& changes);
     void apply_memory();
     void make_twin();
     void reset();
+    void open_trace();
     void show_program(uint64_t from);
     void access(uint32_t count) const { host_ += kAccessCycles * count; }
     uint64_t profile(uint32_t offset) const;
@@ -59,7 +62,8 @@ class Core final : public abi::Engine, private Source {
     uint64_t begin_ = 0, executed_ = 0;
     RunCounters counters_;
     int code_ = 0;
-    std::string error_;
+    std::string error_, trace_path_;
+    std::ofstream trace_;  // of the run, if the option `trace` names a file
 };
 
 }  // namespace dlavm::timed

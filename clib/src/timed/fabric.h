@@ -164,9 +164,9 @@ class Fabric {
   public:
     static constexpr uint32_t kReaders = 8, kWriters = 3;
 
-    // Whose ports these are.
+    // Whose ports these are. The last one is the weights'.
     static constexpr Part kReader[kReaders] = {Part::kFront,  Part::kFront,  Part::kStore,  Part::kStore,
-                                               Part::kMatrix, Part::kMatrix, Part::kMatrix, Part::kVector};
+                                               Part::kMatrix, Part::kMatrix, Part::kVector, Part::kMatrix};
     static constexpr Part kWriter[kWriters] = {Part::kMatrix, Part::kVector, Part::kStore};
 
     Fabric(const Shape& shape, Memories& memories);

@@ -10,7 +10,7 @@ namespace dlavm::timed {
 namespace {
 
 // Clients of the memory fabric, as in dlavm_core.
-constexpr uint32_t kFrontRead = 0, kStoreRead = 2, kMatrixRead = 4, kVectorRead = 7;
+constexpr uint32_t kFrontRead = 0, kStoreRead = 2, kMatrixRead = 4, kVectorRead = 6, kWeightRead = 7;
 
 }  // namespace
 
@@ -45,8 +45,8 @@ Shape shape_of(const dlavm_config& config, uint32_t lanes) {
 Twin::Twin(const Shape& shape, Memories& memories, uint64_t now, bool skip)
     : shape_(shape),
       fabric_(shape_, memories),
-      matrix_(shape_, fabric_.readers[kMatrixRead], fabric_.readers[kMatrixRead + 1],
-              fabric_.readers[kMatrixRead + 2], fabric_.writers[FrontEnd::kMatrix]),
+      matrix_(shape_, fabric_.readers[kWeightRead], fabric_.readers[kMatrixRead],
+              fabric_.readers[kMatrixRead + 1], fabric_.writers[FrontEnd::kMatrix]),
       vector_(shape_, fabric_.readers[kVectorRead], fabric_.writers[FrontEnd::kVector]),
       store_(shape_, fabric_.readers[kStoreRead], fabric_.readers[kStoreRead + 1],
              fabric_.writers[FrontEnd::kStore]),

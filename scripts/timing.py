@@ -1,0 +1,99 @@
+"""Cycles of the timed simulator beside those of the Verilated core: `make timing` writes the table of doc/timing.md."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from dlavm.compile import Options, build
+from dlavm.frontend import load_model
+from dlavm.pack.artifact import Artifact
+from dlavm.rtl.model import library
+from dlavm.runtime.session import open_session
+from dlavm.sim.native import NativeDevice
+from dlavm.sim.timed import open_timed
+from dlavm.support.paths import data_root
+from dlavm.target import load_target
+
+sys.path.insert(0, str(data_root()))  # the tests' programs
+
+from tests.ops.programs import MAKERS, Case  # noqa: E402
+from tests.ops.test_engines import start  # noqa: E402
+from tests.rtl.timed_programs import concurrent_case, many_rows_case, single_case  # noqa: E402
+
+BEGIN, END = "<!-- begin calibration, written by make timing -->\n", "<!-- end calibration -->\n"
+SEEDS = 20
+PROMPT, STEPS = (1, 403, 407, 261, 300), 3
+Row = tuple[str, list[tuple[int, int]]]  # what, pairs of cycles: core, timed
+
+
+def programs() -> Iterator[Row]:
+    """Random commands of each kind alone, and programs of all engines at once, on nano with its memory's timing."""
+    spec = load_target("v3", "nano")
+    ops = sorted({make.__name__.upper() for make in MAKERS})
+    sets: dict[str, list[Case]] = {op: [single_case(spec, op, seed) for seed in range(SEEDS)] for op in ops}
+    sets["LINEAR of up to 256 rows"] = [many_rows_case(spec, seed) for seed in range(SEEDS)]
+    sets["all engines at once"] = [concurrent_case(spec, seed) for seed in range(SEEDS)]
+    with NativeDevice(spec, f"rtl:{library(spec)}") as core, open_timed(spec) as timed:
+        timed.set_option("check_hazards", 0)
+        for name, cases in sets.items():
+            pairs = []
+            for case in cases:
+                for device in (core, timed):
+                    start(device, spec, case)
+                    device.run()
+                pairs.append((core.counters().cycles, timed.counters().cycles))
+            yield name, pairs
+
+
+def steps() -> Iterator[Row]:
+    """The bundled model on nano: a prompt of five tokens, then tokens one by one."""
+    with tempfile.TemporaryDirectory() as folder:
+        for kv in ("fp16", "mxint8"):
+            out = Path(folder) / kv
+            model = load_model(str(data_root() / "models" / "stories.py"), None)
+            build(model, load_target("v3", "nano"), Options(ctx=128, kv=kv), out)
+            artifact, ids, pairs = Artifact.open(out), list(PROMPT), []
+            with open_session(artifact, "rtl") as core, open_session(artifact, "timed") as timed:
+                for _ in range(1 + STEPS):
+                    results = [session.step(ids, 1) for session in (core, timed)]
+                    pairs.append((results[0].counters.cycles, results[1].counters.cycles))
+                    ids = [int(results[0].next_ids[-1])]
+            yield f"stories, cache {kv}: prompt of {len(PROMPT)}", pairs[:1]
+            yield f"stories, cache {kv}: {STEPS} tokens", pairs[1:]
+
+
+def calibration() -> str:
+    """The table as it stands in doc/timing.md."""
+    lines = ["| program | runs | cycles of the core | of the simulator | mean error | worst |",
+             "|---|---:|---:|---:|---:|---:|"]  # fmt: skip
+    for name, pairs in (*programs(), *steps()):
+        core, timed = np.array(pairs).T
+        errors = 100 * np.abs(timed / core - 1)
+        lines.append(f"| {name} | {len(pairs)} | {core.sum():,} | {timed.sum():,} | {errors.mean():.2f} % "
+                     f"| {errors.max():.2f} % |")  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Writes the table into doc/timing.md, or with --check compares it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="exit with 1 where the file would change")
+    check = parser.parse_args().check
+    path = data_root() / "doc" / "timing.md"
+    text = path.read_text()
+    before, rest = text.split(BEGIN)
+    now = before + BEGIN + calibration() + END + rest.split(END)[1]
+    if check:
+        return int(now != text)
+    path.write_text(now)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
