@@ -201,10 +201,14 @@ def softmax(spec: TargetSpec, rng: Rng) -> dict[str, int]:
     (outer, inner), width, batch = _counts(rng), _dim(rng), int(rng.integers(1, 4))
     src = _batched(rng, batch, _rows(rng, "src", READ, outer, inner, width), "src", outer, inner, width)
     dst = _batched(rng, batch, _rows(rng, "dst", WRITE, outer, inner, width), "dst", outer, inner, width)
-    return {**src, **dst, "rows_o": outer, "rows_i": inner, "batch": batch, "width": width,
-            "visible": int(rng.integers(1, width + 2)), "window": int(rng.choice([0, 1, 31, 32, 33, width, 1 << 23])),
-            "use_slopes": int(rng.integers(0, 2)), "slopes": _unit(READ + _offset(rng, REGION - 4 * batch * inner)),
-            "recip": _unit(WRITE + _offset(rng, REGION - 4 * batch * outer * inner))}
+    fields = {**src, **dst, "rows_o": outer, "rows_i": inner, "batch": batch, "width": width,
+              "visible": int(rng.integers(1, width + 2)), "window": int(rng.choice([0, 1, 31, 32, 33, width, 1 << 23])),
+              "use_slopes": int(rng.integers(0, 2)), "slopes": _unit(READ + _offset(rng, REGION - 4 * batch * inner))}
+    first, last, sums = dst["dst"], dst["dst"] + batch * dst["dst_b"] - 1, 4 * batch * outer * inner
+    recip = _unit(WRITE + _offset(rng, REGION - sums))
+    while first - ceildiv(sums, ADDRESS_UNIT) < recip <= last:  # what overlaps is written in any order
+        recip = _unit(WRITE + _offset(rng, REGION - sums))
+    return {**fields, "recip": recip}
 
 
 def rope(spec: TargetSpec, rng: Rng) -> dict[str, int]:
