@@ -109,18 +109,19 @@ def harness(spec: TargetSpec) -> str:
 
     What the core leaves open is checked in every cycle that it counts.
     """
-    bases = [base for memory in spec.board.memories.values() for base in shell.channel_bases(memory)]
-    channels, width = len(bases), next(iter(spec.board.memories.values())).port_bytes
+    parts = [(base, memory.capacity // memory.channels) for memory in spec.board.memories.values()
+             for base in shell.channel_bases(memory)]
+    channels, width = len(parts), next(iter(spec.board.memories.values())).port_bytes
     signals = {**MASTER_DRIVES, "wdata": 8 * width, "wstrb": width}
     drives = "\n".join(f"  logic [{bits - 1}:0] {name} [{channels}];" for name, bits in signals.items())
     lines, connections = [], [".aclk(clk_i)", ".aresetn(!rst_i)", ".busy(busy_o)"]
-    for c, base in enumerate(bases):
+    for c, (base, size) in enumerate(parts):
         for x in ("aw", "ar"):
             lines += [f"  assign m_{x}_valid_o[{c}] = {x}valid[{c}];", f"  assign m_{x}_len_o[8*{c}+:8] = {x}len[{c}];",
                       f"  assign m_{x}_addr_o[40*{c}+:40] = {x}addr[{c}] - 40'h{base:x};",
                       f"  always @(posedge clk_i) if ({x}valid[{c}] && !rst_i && "
                       f"({x}size[{c}] != {width.bit_length() - 1} || {x}burst[{c}] != 1 || {x}id[{c}] != 0 || "
-                      f"{x}qos[{c}] != 0 || {x}prot[{c}] != 0 || {x}addr[{c}] < 40'h{base:x} || "
+                      f"{x}qos[{c}] != 0 || {x}prot[{c}] != 0 || {x}addr[{c}] - 40'h{base:x} >= {size} || "
                       f"{x}lock[{c}] != 0 || {x}cache[{c}] != 3)) $fatal;"]
             connections.append(f".m{c:02}_axi_{x}ready(m_{x}_ready_i[{c}])")
         lines += [f"  assign m_r_ready_o[{c}] = rready[{c}];", f"  assign m_b_ready_o[{c}] = bready[{c}];",
