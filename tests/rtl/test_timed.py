@@ -132,7 +132,7 @@ def test_a_wide_channel() -> None:
     base = spec.space("weights").base
     for core, timed in pair_of(spec):
         for seed in range(30):
-            case = concurrent_case(spec, seed) if seed % 3 else random_case(spec, seed, 6)
+            case = (random_case(spec, seed, 6), many_rows_case(spec, seed), concurrent_case(spec, seed))[seed % 3]
             words = moved(spec, case, base)
             memory = case.memory.copy()
             memory[PROGRAM:PROGRAM + 4 * len(words)] = np.array(words, dtype=np.uint32).view(np.uint8)
