@@ -19,8 +19,8 @@ typedef struct {
 } dlavm_rtl_channel;
 
 // How memory behaves. An answer comes `latency` cycles after its address. With `stalls`, in so many of 1000
-// cycles a channel takes and gives nothing, at random from `seed`; with 1000 it never does. A beat of channel 0 that holds the byte
-// `fault` is answered with an error; with DLAVM_RTL_NO_FAULT none is.
+// cycles a channel takes and gives nothing, at random from `seed`; with 1000 it never does. A beat of channel
+// 0 that holds the byte `fault` is answered with an error; with DLAVM_RTL_NO_FAULT none is.
 #define DLAVM_RTL_NO_FAULT UINT64_MAX
 typedef struct {
     uint32_t latency, stalls;
@@ -51,9 +51,9 @@ uint64_t dlavm_rtl_run(dlavm_rtl_model* model, uint64_t cycles);
 // Resets the core by its reset input and forgets what memory was asked for; its bytes stay.
 void dlavm_rtl_restart(dlavm_rtl_model* model);
 
-// Writes the waves of every signal to a file (FST) in the cycles begin .. end - 1, counted since the model was
-// opened; ten units of time are a cycle. Once a model. 0, or 1 where the library was built without, or 2 where
-// the file cannot be written.
+// Writes the waves of every signal to a file (FST) in the cycles begin .. end - 1, counted since the model
+// was opened; ten units of time are a cycle. Once a model. 0, or 1 where the library was built without, or 2
+// where the file cannot be written.
 int dlavm_rtl_trace(dlavm_rtl_model* model, const char* path, uint64_t begin, uint64_t end);
 
 dlavm_rtl_traffic dlavm_rtl_traffic_of(const dlavm_rtl_model* model, uint32_t channel);
