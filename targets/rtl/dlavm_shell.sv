@@ -158,22 +158,23 @@ module dlavm_shell #(
   assign m_w_ready_o   = m_axi_wready;
   assign m_b_valid_o   = m_axi_bvalid;
   assign m_b_resp_o    = m_axi_bresp;
-  assign s_aw_valid_o  = s_axi_awvalid;
+  assign s_aw_valid_o  = s_axi_awvalid && !rst_o;
   assign s_aw_addr_o   = s_axi_awaddr;
-  assign s_w_valid_o   = s_axi_wvalid;
+  assign s_w_valid_o   = s_axi_wvalid && !rst_o;
   assign s_w_data_o    = s_axi_wdata;
   assign s_b_ready_o   = s_axi_bready;
-  assign s_ar_valid_o  = s_axi_arvalid;
+  assign s_ar_valid_o  = s_axi_arvalid && !rst_o;
   assign s_ar_addr_o   = s_axi_araddr;
   assign s_r_ready_o   = s_axi_rready;
-  assign s_axi_awready = s_aw_ready_i;
-  assign s_axi_wready  = s_w_ready_i;
+  assign s_axi_awready = s_aw_ready_i && !rst_o;
+  assign s_axi_wready  = s_w_ready_i && !rst_o;
   assign s_axi_bvalid  = s_b_valid_i;
-  assign s_axi_arready = s_ar_ready_i;
+  assign s_axi_arready = s_ar_ready_i && !rst_o;
   assign s_axi_rvalid  = s_r_valid_i;
   assign s_axi_rdata   = s_r_data_i;
 
-  // The core's reset is synchronous: it begins and ends with the clock.
+  // The core's reset is synchronous: it begins and ends with the clock, two cycles later than the bus's. Until then
+  // its registers take nothing (above).
   logic reset_q;
   always_ff @(posedge aclk) begin
     reset_q <= !aresetn;
