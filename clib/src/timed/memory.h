@@ -16,7 +16,7 @@ struct ChannelMemory {
     uint64_t latency = 40;
     // When an answer will come may change with what is asked for in between, either way: a write may open the
     // row that a read wants. Each side tells the other.
-    uint64_t writes = 0;      // beats that arrived
+    uint64_t writes = 0;       // beats that arrived
     bool write_waits = false;  // for room
 };
 
