@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -165,3 +167,11 @@ def test_the_bundled_model(tmp_path_factory: pytest.TempPathFactory, kv: str) ->
             ids = [int(got.next_ids[-1])]
         assert isinstance(core.device, NativeDevice) and isinstance(timed.device, NativeDevice)
         assert counters(core.device) == counters(timed.device)
+
+
+@pytest.mark.slow
+def test_the_table_in_the_documentation() -> None:
+    """doc/timing.md has what `make timing` writes."""
+    script = data_root() / "scripts" / "timing.py"
+    done = subprocess.run([sys.executable, script, "--check"], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
