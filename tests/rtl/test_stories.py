@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -40,3 +42,16 @@ def test_prefill_and_decode(artifact: Artifact) -> None:
         for memory in artifact.target.board.memories.values():
             for at in range(memory.base, memory.base + memory.capacity, 1 << 24):
                 assert sim.mem_read(at, 1 << 24) == rtl.mem_read(at, 1 << 24), f"bytes from 0x{at:x} on"
+
+
+def test_run_tells_what_the_channels_did(artifact: Artifact) -> None:
+    """`run --json`: cycles of every channel add up, weights come over the two of hbm in equal parts."""
+    prompt = ("--prompt-ids", "1,403", "--max-tokens", "2")
+    outcome = run_command("run", artifact.path, "--engine", "rtl", *prompt, "--json")
+    assert outcome.code == 0, outcome.err
+    step = json.loads(outcome.out)["last_step"]
+    first, second, third = step["channels"]
+    for channel in step["channels"]:
+        assert channel["busy"] + channel["stalled"] + channel["idle"] == step["cycles"]
+    assert first["read"] == second["read"] > 2_000_000 and third["read"] == 0
+    assert step["engines"]["load"] == 0 < step["engines"]["store"] < step["engines"]["matrix"] < step["cycles"]
