@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -132,7 +134,7 @@ def test_a_wide_channel() -> None:
     base = spec.space("weights").base
     for core, timed in pair_of(spec):
         for seed in range(30):
-            case = concurrent_case(spec, seed) if seed % 3 else random_case(spec, seed, 6)
+            case = (random_case(spec, seed, 6), many_rows_case(spec, seed), concurrent_case(spec, seed))[seed % 3]
             words = moved(spec, case, base)
             memory = case.memory.copy()
             memory[PROGRAM:PROGRAM + 4 * len(words)] = np.array(words, dtype=np.uint32).view(np.uint8)
@@ -165,3 +167,11 @@ def test_the_bundled_model(tmp_path_factory: pytest.TempPathFactory, kv: str) ->
             ids = [int(got.next_ids[-1])]
         assert isinstance(core.device, NativeDevice) and isinstance(timed.device, NativeDevice)
         assert counters(core.device) == counters(timed.device)
+
+
+@pytest.mark.slow
+def test_the_table_in_the_documentation() -> None:
+    """doc/timing.md has what `make timing` writes."""
+    script = data_root() / "scripts" / "timing.py"
+    done = subprocess.run([sys.executable, script, "--check"], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

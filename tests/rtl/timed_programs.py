@@ -6,6 +6,7 @@ import numpy as np
 
 from dlavm.target import TargetSpec
 from dlavm.target.isa import Instr, encode_program
+from dlavm.target.spec import ADDRESS_UNIT
 from tests.ops.programs import (
     INDEX,
     INDICES,
@@ -37,7 +38,8 @@ def concurrent_case(spec: TargetSpec, seed: int) -> Case:
     """Commands of all engines without fences between them: signals, waits, loops, predicates, scalars."""
     rng = np.random.default_rng(seed)
     signalled: list[int] = []
-    program = [Instr("SCALAR", {"fn": spec.enums["scalar_fn"]["mov"], "rd": 22, "b": 1})]  # s21 stays zero
+    move, base = spec.enums["scalar_fn"]["mov"], spec.space("weights").base // ADDRESS_UNIT
+    program = [Instr("SCALAR", {"fn": move, "rd": rd, "b": b}) for rd, b in ((22, 1), (24, base))]  # s21 stays zero
     for _ in range(int(rng.integers(1, 4))):
         program += _commands(spec, rng, int(rng.integers(1, 5)), signalled)
         body = [*_commands(spec, rng, int(rng.integers(1, 4)), []), Instr("ENDLOOP")]
@@ -62,7 +64,7 @@ def _commands(spec: TargetSpec, rng: Rng, count: int, signalled: list[int]) -> l
             out.append(Instr("FENCE"))
         if rng.random() < 0.2:
             name = str(rng.choice(["add", "div", "mod", "load", "mul", "max"]))
-            fields = {"fn": spec.enums["scalar_fn"][name], "rd": 20, "b": int(rng.integers(1, 64))}
+            fields = {"fn": spec.enums["scalar_fn"][name], "rd": 20, "ra": 24, "b": int(rng.integers(1, 64))}
             out.append(Instr("SCALAR", fields, int(rng.choice([0, 0, 21]))))
     return out
 

@@ -6,8 +6,7 @@ namespace dlavm::timed {
 
 // -- reads --------------------------------------------------------------------------------------------------
 
-// Whether a beat is there. If not, the part is woken when one may be: requests that come in between only
-// make it later.
+// Whether a beat is there. If not, the part is woken when one will be, as far as is known.
 bool ReadChannel::beat_ready(Clock& clock) {
     const uint64_t now = clock.now();
     if (!memory_->board) {
@@ -15,7 +14,9 @@ bool ReadChannel::beat_ready(Clock& clock) {
         return reads_.front().due <= now;
     }
     if (memory_->board->beat_ready(now)) return true;
-    if (wake_ <= now) wake_ = std::max(memory_->board->next_beat(), now + 1);
+    if (wake_ <= now || writes_seen_ != memory_->writes)
+        wake_ = std::max(memory_->board->next_beat(), now + 1);
+    writes_seen_ = memory_->writes;
     clock.at(wake_);
     return false;
 }
@@ -44,6 +45,7 @@ void ReadChannel::step(Clock& clock) {
     const Chunk& chunk = chunks_.front();
     const uint32_t beats = chunk.rows * shape_.pack;
     if (memory_->board) memory_->board->read(now, chunk.row * shape_.pack * shape_.port_bytes, beats);
+    if (memory_->write_waits) clock.poke(Part::kWrites);
     reads_.push(now, {now + memory_->latency, beats});
     chunks_.pop(now);
 }
@@ -70,6 +72,8 @@ void WriteChannel::data(Clock& clock) {
     ++beats_;
     last_beat_ = now;
     if (memory_->board) memory_->board->write_beat(now);
+    ++memory_->writes;
+    clock.poke(Part::kReads);
     if (++part_ == shape_.pack) {
         part_ = 0;
         rows_.add(now, -1);
@@ -81,6 +85,7 @@ void WriteChannel::data(Clock& clock) {
 
 void WriteChannel::address(Clock& clock, bool room) {
     const uint64_t now = clock.now();
+    memory_->write_waits = chunks_.valid(now) && !room;
     if (!chunks_.valid(now)) return;
     if (!room) {
         if (memory_->board) clock.at(std::max(memory_->board->next_write_room(), now + 1));

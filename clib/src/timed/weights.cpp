@@ -196,7 +196,11 @@ void KvUnpack::take(Clock& clock) {
 int32_t KvUnpack::step(Clock& clock) {
     const uint64_t now = clock.now();
     const int32_t pushed = leave(clock);
-    if (paused_ != now && port_->valid(now) && units_->room(now) >= claimed_.at(now) + wanted_) take(clock);
+    if (paused_ == now) {
+        clock.act();
+    } else if (port_->valid(now) && units_->room(now) >= claimed_.at(now) + wanted_) {
+        take(clock);
+    }
     return pushed;
 }
 
