@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dlavm.rtl.build import make_variables, missing_tools, packages, rtl_dir, verilator_env
-from dlavm.rtl.sizes import sizes
 from dlavm.support.errors import DlavmError
 from dlavm.support.paths import data_root
 from dlavm.support.progress import progress
 from dlavm.target.memory_timing import FIELDS
+from dlavm.target.sizes import sizes
 from dlavm.target.spec import Memory, TargetSpec
 
 TOP = "dlavm_top"

@@ -12,10 +12,10 @@ import pytest
 
 from dlavm.rtl import build
 from dlavm.rtl.model import library, top_text
-from dlavm.rtl.sizes import Sizes, sizes
 from dlavm.sim.native import NativeDevice
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec, load_target
+from dlavm.target.sizes import Sizes, sizes
 from tests.ops.programs import USED, random_case
 from tests.ops.test_engines import start
 

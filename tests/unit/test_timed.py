@@ -118,14 +118,17 @@ def test_what_it_refuses(timed: NativeDevice) -> None:
         assert error.value.code == "bad_argument", name
     with pytest.raises(DeviceError, match="expected max_commands 0, got 1"):
         timed.run(1)
-    for lanes in ("", "7", "12", "256", "16 "):
-        with pytest.raises(DeviceError) as error:
-            NativeDevice(NANO, f"timed:{lanes}")
-        assert error.value.code == "bad_argument", lanes
-    with pytest.raises(DeviceError, match="at most 16 vector lanes"):
-        NativeDevice(NANO, "timed:32")
-    with pytest.raises(DeviceError, match="channels of several widths"):
-        open_timed(load_target("v3", "vcu128"))
+    good = "port_bytes=16,halves=2,row_units=2,units=2,lanes=8,client_rows=64,share=1"
+    NativeDevice(NANO, f"timed:{good}").close()
+    for old, new, wrong in (("lanes=8", "lanes=7", "lanes=8..128"), ("lanes=8", "lanes=", "lanes=8..128"),
+                            (",lanes=8", "", "lanes=8..128"), ("lanes=8", "lanes=8 ", "lanes=8..128"),
+                            ("lanes=8", "lanes=256", "lanes=8..128"), ("halves=2", "halves=3", "halves=1..2"),
+                            ("lanes=8", "lanes=32", "do not fit"), ("halves=2", "halves=1", "do not fit"),
+                            (",units=2", ",units=4", "do not fit"), ("row_units=2", "row_units=1", "do not fit"),
+                            ("port_bytes=16", "port_bytes=128", "do not fit")):  # fmt: skip
+        with pytest.raises(DeviceError, match=wrong) as error:
+            NativeDevice(NANO, "timed:" + good.replace(old, new))
+        assert error.value.code == "bad_argument", new
     with pytest.raises(DeviceError, match="a stream and scalars"):
         open_timed(load_target("v1", "nano"))
 

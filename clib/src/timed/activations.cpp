@@ -59,9 +59,11 @@ void ActivationFeed::start(const LinearJob& job) {
     job_ = &job;
     active_ = true;
     second_ = false;
-    batch_ = outer_ = inner_ = row_ = 0;
+    batch_ = outer_ = inner_ = row_ = set_ = 0;
+    parts_left_ = job.n_blocks;
     outer_count_ = job.values ? job.k_blocks : job.tiles;
-    inner_count_ = job.values ? job.n_blocks * (4 / shape_->units) : job.k_blocks;
+    const uint32_t parts = shape_->parts(), value_tiles = parts > 1 ? job.n_blocks * parts : job.tiles;
+    inner_count_ = job.values ? value_tiles : job.k_blocks;
     units_.set(0);
     sets_.set(0);
     ready_.set(0);
@@ -84,6 +86,7 @@ void ActivationFeed::pair_done(Clock& clock, ActivationLoad& load) {
         load.free(now);
     }
     inner_ = inner_last ? 0 : inner_ + 1;
+    parts_left_ = inner_last ? job_->n_blocks : parts_left_ - shape_->sets();
     if (!inner_last) return;
     outer_ = outer_last ? 0 : outer_ + 1;
     if (outer_last) active_ = ++batch_ != job_->c.batch;
@@ -98,20 +101,22 @@ void ActivationFeed::step(Clock& clock, ActivationLoad& load) {
     }
     clock.at(operands_.next());
     if (!active_) return;
-    if (second_) {
-        second_ = false;
-        clock.act();
-        pair_done(clock, load);
-    } else if (units_.at(now) > 0 && sets_.at(now) > 0 && free_.at(now) > 0) {
-        second_ = true;
+    if (!second_ && set_ == 0) {
+        if (units_.at(now) <= 0 || sets_.at(now) <= 0 || free_.at(now) <= 0) return;
         free_.add(now, -1);
-        clock.act();
     }
+    clock.act();
+    const bool set_last = !job_->values || set_ + 1 == shape_->sets() || set_ + 1 == parts_left_;
+    set_ = set_last ? 0 : set_ + 1;
+    if (!set_last) return;
+    second_ = !second_;
+    if (!second_) pair_done(clock, load);
 }
 
 void ActivationFeed::append(std::vector<uint64_t>& out, uint64_t now) const {
     const auto word = [&](int64_t value) { out.push_back(static_cast<uint64_t>(value)); };
     word(second_);
+    word(set_);
     word(units_.next());
     word(sets_.next());
     word(free_.next());
@@ -131,7 +136,10 @@ uint32_t ActivationFeed::like_pairs() const {
 // -- matrix_steps, matrix_control ---------------------------------------------------------------------------
 
 void MatrixArray::start(const LinearJob& job) {
-    steps_ = job.narrow ? 8 : 16;
+    const uint32_t halves = shape_->halves, turns = job.narrow ? 1 : shape_->share;
+    steps_ = (job.narrow ? 4 : 8) * halves * turns;
+    // The rows of the first half begin when that half ends.
+    result_ = latency::kFirstRow + 4 * halves - 1 + latency::kSum - (halves - 1) * turns;
     running_ = false;
     room_.set(kResultBlocks);
     under_way_.set(0);
@@ -154,11 +162,11 @@ bool MatrixArray::step(Clock& clock, ActivationFeed& feed, UnitBuffer& units) {
         took_ = now;
         running_ = false;
         under_way_.add(now, 1);
-        retires_.push(now + latency::kResult);
+        retires_.push(now + result_);
         if (tag.release) releases_.push(now + latency::kRelease);
         if (tag.result) {
             room_.add(now, -1);
-            results_.push(now + latency::kResult);
+            results_.push(now + result_);
         }
         clock.act();
     } else if (running_) {

@@ -70,6 +70,7 @@ class ActivationFeed {
     const LinearJob* job_ = nullptr;
     bool active_ = false, second_ = false;
     uint32_t batch_ = 0, outer_ = 0, inner_ = 0, row_ = 0, outer_count_ = 1, inner_count_ = 1;
+    uint32_t set_ = 0, parts_left_ = 0;  // of the token; values: blocks of 32 columns from this tile on
     Count units_, sets_, free_, ready_;
     Fifo<Tag, kDepth> tags_;
     Pipeline<16> operands_;
@@ -81,6 +82,7 @@ class MatrixArray {
   public:
     static constexpr int32_t kResultBlocks = 4;
 
+    explicit MatrixArray(const Shape& shape) : shape_(&shape) {}
     void start(const LinearJob& job);
     bool idle(uint64_t now) const { return !running_ && under_way_.at(now) == 0; }
     void result_free(uint64_t now) { room_.add(now, 1); }
@@ -96,7 +98,8 @@ class MatrixArray {
     }
 
   private:
-    uint64_t steps_ = 8;  // of a block
+    const Shape* shape_;
+    uint64_t steps_ = 8, result_ = 0;  // of a block; from its last step to its last result
     bool running_ = false;
     uint64_t take_at_ = 0, took_ = kNever;
     Count room_, under_way_;

@@ -30,20 +30,10 @@ uint64_t number(const std::string& name, const std::string& value, uint64_t leas
     return result;
 }
 
-uint32_t lanes_of(const std::string& text) {
-    const uint64_t lanes = number("lanes", text, 8, vector::kVirtual);
-    if ((lanes & (lanes - 1)) != 0)
-        throw Misuse{DLAVM_BAD_ARGUMENT, "open: timed: expected a power of two of vector lanes, got " + text};
-    return static_cast<uint32_t>(lanes);
-}
-
 }  // namespace
 
-Core::Core(const std::string& lanes, const dlavm_config& config)
-    : shape_(shape_of(config, lanes_of(lanes))),
-      sim_(config),
-      figures_(shape_.spaces.size()),
-      host_(kResetCycles) {
+Core::Core(const std::string& sizes, const dlavm_config& config)
+    : shape_(shape_of(config, sizes)), sim_(config), figures_(shape_.spaces.size()), host_(kResetCycles) {
     if (config.header_words != 2)
         throw Misuse{DLAVM_BAD_ARGUMENT, "open: timed: expected a target with a stream and scalars"};
     make_twin();

@@ -18,8 +18,8 @@ namespace dlavm::timed {
 
 class Core final : public abi::Engine, private Source, private Trace {
   public:
-    // `lanes`: of the vector engine, as text. Throws Misuse.
-    Core(const std::string& lanes, const dlavm_config& config);
+    // `sizes`: shape_of. Throws Misuse.
+    Core(const std::string& sizes, const dlavm_config& config);
     Core(const Core&) = delete;
     Core& operator=(const Core&) = delete;
 

@@ -16,7 +16,7 @@ void EpilogueFetch::start(const LinearJob& job) {
 }
 
 uint32_t EpilogueFetch::tile_units() const {
-    return left_ > 8 * shape_->units ? shape_->units : static_cast<uint32_t>((left_ + 7) / 8);
+    return static_cast<uint32_t>((std::min<uint64_t>(left_, shape_->tile()) + 7) / 8);
 }
 
 // False: what is wanted was not taken.
@@ -33,8 +33,8 @@ void EpilogueFetch::step_aux(Clock& clock) {
     walker_.next(job_->c.aux_so, job_->c.aux_si, job_->c.rows_i);
     if (aux && ++row_ != job_->rows) return;
     row_ = 0;
-    left_ -= std::min<uint64_t>(left_, 8 * shape_->units);
-    column_ += shape_->units;
+    left_ -= std::min<uint64_t>(left_, shape_->tile());
+    column_ += shape_->tile() / 8;
     state_ = State::kBias;
     if (++tile_ != job_->tiles) return;
     tile_ = 0;
@@ -68,7 +68,7 @@ void EpilogueFetch::step(Clock& clock) {
 void Epilogue::start(const LinearJob& job) {
     job_ = &job;
     state_ = State::kScales;
-    batch_ = tile_ = row_ = 0;
+    batch_ = tile_ = row_ = piece_ = 0;
     left_ = job.c.n;
     base_ = job.c.dst;
     column_ = 0;
@@ -78,18 +78,31 @@ void Epilogue::go(Clock& clock) {
     const uint64_t now = clock.now();
     if (job_->uses_aux()) port_->take(clock);
     room_.add(now, -1);
-    const uint64_t columns = std::min<uint64_t>(left_, 8 * shape_->units);
-    places_.push(now, {walker_.address(), static_cast<uint32_t>((columns + 7) / 8)});
-    walker_.next(job_->c.dst_so, job_->c.dst_si, job_->c.rows_i);
+    const uint64_t columns = std::min<uint64_t>(left_piece_, 8 * shape_->units);
+    places_.push(now, {walker_.address() + piece_ * shape_->units, static_cast<uint32_t>((columns + 7) / 8)});
     state_ = State::kRun;
-    run_until_ = now + 8;  // lines
+    run_until_ = now + 8;  // columns of a lane
     beats_.push(run_until_ + latency::kEpilogue);
     clock.act();
 }
 
+void Epilogue::piece_done(Clock& clock, MatrixArray& array) {
+    clock.act();
+    const uint64_t columns = 8 * shape_->units;
+    if (left_piece_ > columns && (piece_ + 1) * columns < shape_->tile()) {
+        ++piece_;
+        left_piece_ -= columns;
+        state_ = State::kRow;
+        return;
+    }
+    piece_ = 0;
+    left_piece_ = left_;
+    walker_.next(job_->c.dst_so, job_->c.dst_si, job_->c.rows_i);
+    row_done(clock, array);
+}
+
 void Epilogue::row_done(Clock& clock, MatrixArray& array) {
     const uint64_t now = clock.now();
-    clock.act();
     const bool row_last = row_ + 1 == job_->rows;
     if (row_ % 2 == 1 || row_last) {
         blocks_.add(now, -1);
@@ -99,8 +112,8 @@ void Epilogue::row_done(Clock& clock, MatrixArray& array) {
     state_ = State::kRow;
     if (!row_last) return;
     row_ = 0;
-    left_ -= std::min<uint64_t>(left_, 8 * shape_->units);
-    column_ += shape_->units;
+    left_ -= std::min<uint64_t>(left_, shape_->tile());
+    column_ += shape_->tile() / 8;
     state_ = State::kBias;
     if (++tile_ != job_->tiles) return;
     tile_ = 0;
@@ -110,30 +123,27 @@ void Epilogue::row_done(Clock& clock, MatrixArray& array) {
     state_ = ++batch_ == job_->c.batch ? State::kIdle : State::kScales;
 }
 
+// Takes a beat of an operand that is used; true: it was the last, or there is none.
+bool Epilogue::operand_ends(Clock& clock, bool used) {
+    if (used && !port_->valid(clock.now())) return false;
+    const bool ends = !used || port_->last();
+    if (used) port_->take(clock);
+    clock.act();
+    return ends;
+}
+
 void Epilogue::step_order(Clock& clock, MatrixArray& array) {
     const uint64_t now = clock.now();
     switch (state_) {
         case State::kIdle:
             break;
-        case State::kScales: {
-            bool done = !job_->c.use_row_scale;
-            if (!done && port_->valid(now)) {
-                done = port_->last();
-                port_->take(clock);
-            }
-            if (!done) break;
-            clock.act();
-            state_ = State::kBias;
+        case State::kScales:
+            if (operand_ends(clock, job_->c.use_row_scale)) state_ = State::kBias;
             break;
-        }
         case State::kBias:
             walker_.start(base_ + column_);
-            if (job_->c.use_bias) {
-                if (!port_->valid(now)) break;
-                port_->take(clock);
-            }
-            clock.act();
-            state_ = State::kRow;
+            left_piece_ = left_;
+            if (operand_ends(clock, job_->c.use_bias)) state_ = State::kRow;
             break;
         case State::kRow:
             if (blocks_.at(now) != 0 && room_.at(now) != 0 && (!job_->uses_aux() || port_->valid(now)))
@@ -141,7 +151,7 @@ void Epilogue::step_order(Clock& clock, MatrixArray& array) {
             break;
         case State::kRun:
             if (now == run_until_)
-                row_done(clock, array);
+                piece_done(clock, array);
             else
                 clock.at(run_until_);
             break;

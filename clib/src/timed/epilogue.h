@@ -47,8 +47,10 @@ class Epilogue {
         uint64_t unit = 0;
         uint32_t units = 0;
     };
+    bool operand_ends(Clock& clock, bool used);
     void step_order(Clock& clock, MatrixArray& array);
     void go(Clock& clock);
+    void piece_done(Clock& clock, MatrixArray& array);
     void row_done(Clock& clock, MatrixArray& array);
     void step_out(Clock& clock);
 
@@ -58,7 +60,8 @@ class Epilogue {
     const LinearJob* job_ = nullptr;
     State state_ = State::kIdle;
     uint32_t batch_ = 0, tile_ = 0, row_ = 0;
-    uint64_t left_ = 0, base_ = 0, column_ = 0, run_until_ = 0;
+    uint32_t piece_ = 0;  // beat of the row
+    uint64_t left_ = 0, left_piece_ = 0, base_ = 0, column_ = 0, run_until_ = 0;
     RowWalker walker_;
     Count blocks_, room_{kBeats}, unasked_, unsent_;
     Fifo<Place, kBeats> places_;

@@ -9,8 +9,8 @@ Place place_of(const Shape& shape, uint64_t address, uint32_t units) {
     for (uint32_t s = 0; s < shape.spaces.size(); ++s)
         if (shape.spaces[s].holds(address, uint64_t{units} * kUnitBytes)) space = s;
     const uint64_t unit = (address - shape.spaces[space].base) / kUnitBytes;
-    const auto offset = static_cast<uint32_t>(unit % shape.units);
-    return {space, unit / shape.units, offset, (units + offset + shape.units - 1) / shape.units};
+    const auto offset = static_cast<uint32_t>(unit % shape.row_units);
+    return {space, unit / shape.row_units, offset, (units + offset + shape.row_units - 1) / shape.row_units};
 }
 
 // -- read_port ----------------------------------------------------------------------------------------------
@@ -22,7 +22,8 @@ void ReadPort::ask(Clock& clock, uint64_t address, uint32_t units) {
 }
 
 uint32_t ReadPort::rows() const {
-    return std::min(rows_left_, kChunkRows - static_cast<uint32_t>(row_ % kChunkRows));
+    const uint32_t most = shape_->chunk_rows[space_];
+    return std::min(rows_left_, most - static_cast<uint32_t>(row_ % most));
 }
 
 Chunk ReadPort::grant(Clock& clock) {
@@ -32,7 +33,17 @@ Chunk ReadPort::grant(Clock& clock) {
     return {space_, row_, rows()};
 }
 
-void ReadPort::take_row(Clock& clock) {
+// The next word of the row, with the last that is needed the row.
+void ReadPort::take_word(Clock& clock) {
+    if (!begun_) {
+        word_ = told_.front().word;
+        rest_ = told_.front().units + told_.front().offset;
+        begun_ = true;
+    }
+    const bool row_ends = (word_ + 1) * units_ == shape_->row_units || rest_ <= units_;
+    word_ = row_ends ? 0 : word_ + 1;
+    rest_ -= units_;
+    if (!row_ends) return;
     rows_.add(clock.now(), -1);
     credit_.add(clock.now(), 1);
     if (busy_) clock.poke(Part::kReads);  // a chunk may have room now
@@ -41,11 +52,11 @@ void ReadPort::take_row(Clock& clock) {
 void ReadPort::take(Clock& clock) {
     const uint64_t now = clock.now();
     const uint32_t offset = told_.front().offset, rest = left();
-    if (offset == 0 || rest > shape_->units - offset) take_row(clock);
-    left_ = rest - shape_->units;
+    if (offset == 0 || rest > units_ - offset) take_word(clock);
+    left_ = rest - units_;
     started_ = true;
-    if (rest <= shape_->units) {
-        started_ = false;
+    if (rest <= units_) {
+        started_ = begun_ = false;
         held_from_ = kNever;
         told_.pop(now);
         clock.poke(Part::kPorts);
@@ -65,7 +76,7 @@ void ReadPort::cut(Clock& clock) {
         const Request request = requests_.front();
         requests_.pop(now);
         const Place place = place_of(*shape_, request.address, request.units);
-        told_.push(now, {place.offset, request.units});
+        told_.push(now, {place.offset / units_, place.offset % units_, request.units});
         busy_ = true;
         space_ = place.space;
         row_ = place.row;
@@ -107,17 +118,22 @@ void WritePort::make(Clock& clock) {
     const uint64_t now = clock.now();
     clock.act();
     clock.poke(client_);
+    left_ -= std::min(left_, shape_->units);
+    const bool last = --words_left_ == 0;
+    busy_ = !last;
+    const bool row_ends = last || (word_ + 1) * shape_->units == shape_->row_units;
+    word_ = row_ends ? 0 : word_ + 1;
+    if (!row_ends) return;
     rows_.add(now, 1);
     ++rows_of_chunk_;
-    if (rows_left_ == 1 || row_ % kChunkRows == kChunkRows - 1) {
+    const uint32_t most = shape_->chunk_rows[space_];
+    if (last || row_ % most == most - 1) {
         chunks_.push(now, {space_, row_ + 1 - rows_of_chunk_, rows_of_chunk_});
         outstanding_.add(now, 1);
         rows_of_chunk_ = 0;
         clock.poke(Part::kWrites);
     }
     ++row_;
-    left_ -= std::min(left_, shape_->units);
-    busy_ = --rows_left_ != 0;
 }
 
 void WritePort::step_busy(Clock& clock) {
@@ -131,7 +147,8 @@ void WritePort::step_busy(Clock& clock) {
         space_ = place.space;
         row_ = place.row;
         left_ = request.units;
-        rows_left_ = place.rows;
+        word_ = place.offset / shape_->units;
+        words_left_ = (left_ + place.offset % shape_->units + shape_->units - 1) / shape_->units;
         clock.act();
         clock.poke(client_);
     }
@@ -140,12 +157,16 @@ void WritePort::step_busy(Clock& clock) {
 // -- channels -----------------------------------------------------------------------------------------------
 
 Fabric::Fabric(const Shape& shape, Memories& memories) : watches_(shape.spaces.size()) {
-    for (const Part client : kReader) readers.emplace_back(shape, client);
+    for (uint32_t i = 0; i < kReaders; ++i) {
+        const bool weights = i == kReaders - 1;
+        readers.emplace_back(shape, kReader[i], weights ? shape.row_units : shape.units,
+                             weights ? kReadRows : shape.client_rows);
+    }
     for (const Part client : kWriter) writers.emplace_back(shape, client);
     for (size_t s = 0; s < shape.spaces.size(); ++s) {
         const abi::Space& space = shape.spaces[s];
-        const ChannelShape channel{shape.units * kUnitBytes / (space.channels * space.port_bytes),
-                                   space.port_bytes};
+        const ChannelShape channel{shape.row_units * kUnitBytes / (space.channels * shape.port_bytes),
+                                   shape.port_bytes};
         reads_.emplace_back();
         writes_.emplace_back();
         for (ChannelMemory& memory : memories[s]) {

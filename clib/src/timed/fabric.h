@@ -14,7 +14,7 @@ namespace dlavm::timed {
 struct Place {
     uint32_t space;
     uint64_t row;
-    uint32_t offset, rows;  // units in front of the first; rows that are touched
+    uint32_t offset, rows;  // units in front of the first in its row; rows that are touched
 };
 
 Place place_of(const Shape& shape, uint64_t address, uint32_t units);
@@ -27,7 +27,9 @@ struct Chunk {
 
 class ReadPort {
   public:
-    ReadPort(const Shape& shape, Part client) : shape_(&shape), client_(client), credit_(kReadRows) {}
+    // `units`: of the client's beats.
+    ReadPort(const Shape& shape, Part client, uint32_t units, uint32_t rows)
+        : shape_(&shape), client_(client), units_(units), credit_(static_cast<int32_t>(rows)) {}
 
     // The client. A beat is looked at (valid, last) before it is taken, once a cycle.
     bool ready(uint64_t now) const { return requests_.ready(now); }
@@ -36,9 +38,9 @@ class ReadPort {
         if (!told_.valid(now)) return false;
         const uint32_t offset = told_.front().offset;
         if (offset == 0) return rows_.at(now) != 0;
-        return held_from_ <= now && (left() <= shape_->units - offset || rows_.at(now) != 0);
+        return held_from_ <= now && (left() <= units_ - offset || rows_.at(now) != 0);
     }
-    bool last() const { return left() <= shape_->units; }
+    bool last() const { return left() <= units_; }
     void take(Clock& clock);
 
     // read_channels
@@ -57,7 +59,7 @@ class ReadPort {
         // A request that starts inside a row waits for the next row with the end of this one held.
         if (told_.empty() || told_.front().offset == 0 || held_from_ != kNever) return;
         if (taken_ == now || !told_.valid(now) || rows_.at(now) == 0) return;
-        take_row(clock);
+        take_word(clock);
         held_from_ = now + 1;
         clock.poke(client_);
     }
@@ -68,15 +70,16 @@ class ReadPort {
         uint32_t units;
     };
     struct Told {
-        uint32_t offset, units;
+        uint32_t word, offset, units;  // word of the row, unit of the word
     };
     uint32_t rows() const;
     uint32_t left() const { return started_ ? left_ : told_.front().units; }
-    void take_row(Clock& clock);
+    void take_word(Clock& clock);
     void cut(Clock& clock);
 
     const Shape* shape_;
     Part client_;
+    uint32_t units_;
     Fifo<Request, 4> requests_;
     Fifo<Told, 16> told_;
     // the request that is cut into chunks
@@ -87,8 +90,8 @@ class ReadPort {
     uint64_t granted_ = kNever;  // in which cycle
     Count credit_, rows_;
     // beats
-    bool started_ = false;
-    uint32_t left_ = 0;
+    bool started_ = false, begun_ = false;
+    uint32_t left_ = 0, word_ = 0, rest_ = 0;  // word of the row; units from that word on
     uint64_t held_from_ = kNever, taken_ = kNever;
 };
 
@@ -138,7 +141,7 @@ class WritePort {
     bool busy_ = false;
     uint32_t space_ = 0;
     uint64_t row_ = 0;
-    uint32_t left_ = 0, rows_left_ = 0, rows_of_chunk_ = 0;
+    uint32_t left_ = 0, word_ = 0, words_left_ = 0, rows_of_chunk_ = 0;
     uint64_t put_ = kNever;
     Count rows_, outstanding_;
 };

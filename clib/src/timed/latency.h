@@ -12,11 +12,11 @@ constexpr uint64_t kAdd = 4, kMul = 5, kInt = 3, kLane = 4, kHalf = 2, kActivati
 constexpr uint64_t kQuantizer = 7;            // quantizer.sv
 constexpr uint64_t kActivationQuantizer = 9;  // activation_quantizer.sv
 
-// matrix_control.sv: from a row's issue to its sum; rows of a block.
-constexpr uint64_t kTerm = 2 + kInt + kMul, kSum = kTerm + kAdd, kRows = 8;
-// From the last step of a block (matrix_steps) to the release of its unit, the issue of its first row, its
-// last result.
-constexpr uint64_t kRelease = 1 + kLane, kFirstRow = 1 + kLane, kResult = kFirstRow + kRows - 1 + kSum;
+// matrix_control.sv: from a row's issue to its sum.
+constexpr uint64_t kTerm = 2 + kInt + kMul, kSum = kTerm + kAdd;
+// From the last step of a block (matrix_steps) to the release of its unit; from that of a half to the issue
+// of its first row.
+constexpr uint64_t kRelease = 1 + kLane, kFirstRow = 2 + kLane;
 
 // activation_feed.sv: from the second issue of a pair to the cycle in which its operand enters the queue.
 constexpr uint64_t kOperand = 1 + kActivationQuantizer;

@@ -55,8 +55,8 @@ LinearJob linear_job(const Command& command, const Shape& shape) {
     job.rows = job.c.rows_o * job.c.rows_i;
     job.k_blocks = divide_up(job.c.k, 32);
     job.n_blocks = divide_up(job.c.n, 32);
-    job.tiles = divide_up(job.c.n, 8 * shape.units);
-    job.tile_units = tile_beats(job) * shape.units;
+    job.tiles = divide_up(job.c.n, shape.tile());
+    job.tile_units = tile_beats(job) * (shape.row_units * shape.halves / 2);
     return job;
 }
 

@@ -15,10 +15,12 @@ MatrixEngine::MatrixEngine(const Shape& shape, ReadPort& weights, ReadPort& acti
                            WritePort& out)
     : shape_(&shape),
       fetch_(shape, weights),
-      unpack_(weights, units_),
+      unpack_(shape, weights, units_),
       kv_(shape, weights, units_),
+      blocks_(shape, weights, units_),
       load_(activations),
       feed_(shape),
+      array_(shape),
       operands_(shape, operands),
       epilogue_(shape, operands, out) {}
 
@@ -31,10 +33,12 @@ void MatrixEngine::begin(Clock& clock, const Command& command) {
 void MatrixEngine::start() {
     fetch_.start(job_);
     units_.start(job_.short_slots);
-    if (job_.cache())
-        kv_.start(job_);
-    else
+    if (!job_.cache())
         unpack_.start(job_);
+    else if (wide())
+        blocks_.start(job_);
+    else
+        kv_.start(job_);
     load_.start(job_);
     feed_.start(job_);
     array_.start(job_);
@@ -46,6 +50,11 @@ void MatrixEngine::start() {
 bool MatrixEngine::quiet(uint64_t now) const {
     return fetch_.idle() && load_.idle() && feed_.idle(now) && array_.idle(now) && operands_.idle() &&
            epilogue_.idle(now);
+}
+
+int32_t MatrixEngine::step_units(Clock& clock) {
+    if (!job_.cache()) return unpack_.step(clock);
+    return wide() ? blocks_.step(clock) : kv_.step(clock);
 }
 
 void MatrixEngine::step_run(Clock& clock) {
@@ -63,7 +72,7 @@ void MatrixEngine::step_run(Clock& clock) {
         quiet_ = 0;
     }
     fetch_.step(clock);
-    const int32_t pushed = job_.cache() ? kv_.step(clock) : unpack_.step(clock);
+    const int32_t pushed = step_units(clock);
     if (pushed != 0) feed_.push(now, pushed);
     if (load_.step(clock) != 0) feed_.set_done(now);
     operands_.step(clock);

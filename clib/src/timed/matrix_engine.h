@@ -32,6 +32,8 @@ class MatrixEngine final : public Engine {
     void jump_pairs(Clock& clock);
     enum class State { kIdle, kCheck, kBegin, kRun };
     void start();
+    int32_t step_units(Clock& clock);
+    bool wide() const { return shape_->row_units >= 8; }  // the cache comes in several tokens a beat
     void step_run(Clock& clock);
     bool quiet(uint64_t now) const;
 
@@ -41,6 +43,7 @@ class MatrixEngine final : public Engine {
     UnitBuffer units_;
     WeightUnpack unpack_;
     KvUnpack kv_;
+    KvBlocks blocks_;
     ActivationLoad load_;
     ActivationFeed feed_;
     MatrixArray array_;

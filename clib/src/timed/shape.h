@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "abi/space.h"
@@ -10,19 +11,29 @@ namespace dlavm::timed {
 
 constexpr uint32_t kUnitBytes = 16;
 
-// Of memory_fabric and the queues, where no board changes them.
+// Of memory_fabric and the queues, where no board changes them; the rows of the weights' reader.
 constexpr uint32_t kChunkRows = 16, kReadRows = 64, kQueueDepth = 4;
 
 struct Shape {
     std::vector<abi::Space> spaces;
-    uint32_t units;  // of 16 bytes in a beat row of the widest space
-    uint32_t port_bytes;
-    uint32_t lanes;  // of the vector engine
-    uint32_t activation_elements, accumulators;
-    bool fold = true;  // one channel of a space stands for all: they see the same
+    std::vector<uint32_t> chunk_rows;  // of each space: rows of a burst at most
+    uint32_t units = 0;                // of 16 bytes in a beat of the fabric's clients
+    uint32_t row_units = 0;            // in a row of the fabric, a beat of weights
+    uint32_t halves = 0;               // 1: a row is two beat rows of the weights' space
+    uint32_t port_bytes = 0;           // of AXI
+    uint32_t client_rows = 0;          // that the buffer of a reader holds, but the weights'
+    uint32_t lanes = 0;                // of the vector engine
+    uint32_t share = 0;                // 2: wide formats at half rate
+    bool fold = true;                  // one channel of a space stands for all: they see the same
+
+    uint32_t tile() const { return 4 * halves * row_units; }  // rows of weights
+    // Blocks of 32 of a row tile, row tiles of a block.
+    uint32_t sets() const { return tile() > 32 ? tile() / 32 : 1; }
+    uint32_t parts() const { return tile() < 32 ? 32 / tile() : 1; }
 };
 
-// The parameters for a board. Throws Misuse for one that the RTL does not cover.
-Shape shape_of(const dlavm_config& config, uint32_t lanes);
+// The parameters for a board; `sizes`: "units=2,row_units=2,..", those of dlavm/target/sizes.py. Throws
+// Misuse for what does not fit.
+Shape shape_of(const dlavm_config& config, const std::string& sizes);
 
 }  // namespace dlavm::timed

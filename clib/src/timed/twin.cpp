@@ -1,6 +1,7 @@
 #include "timed/twin.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <stdexcept>
 
 #include "abi/misuse.h"
@@ -12,33 +13,69 @@ namespace {
 // Clients of the memory fabric, as in dlavm_core.
 constexpr uint32_t kFrontRead = 0, kStoreRead = 2, kMatrixRead = 4, kVectorRead = 6, kWeightRead = 7;
 
+constexpr uint32_t kPageBytes = 4096, kBurstBeats = 256;  // mem_pkg
+
+struct Size {
+    const char* name;
+    uint32_t Shape::* field;
+    uint32_t least, most;
+};
+
+// All are powers of two.
+constexpr Size kSizes[] = {
+    {"port_bytes", &Shape::port_bytes, 4, 128},
+    {"halves", &Shape::halves, 1, 2},
+    {"row_units", &Shape::row_units, 1, 256},
+    {"units", &Shape::units, 1, 64},
+    {"lanes", &Shape::lanes, 8, vector::kVirtual},
+    {"client_rows", &Shape::client_rows, kChunkRows, 1024},
+    {"share", &Shape::share, 1, 2},
+};
+
+// "name=value,..": each of kSizes.
+void read_sizes(Shape& shape, const std::string& text) {
+    const std::string items = "," + text + ",";
+    for (const Size& size : kSizes) {
+        const std::string key = std::string(",") + size.name + "=";
+        const size_t at = items.find(key);
+        char* end = nullptr;
+        const char* digits = at == std::string::npos ? "" : items.c_str() + at + key.size();
+        const unsigned long value = std::strtoul(digits, &end, 10);
+        if (*end != ',' || value < size.least || value > size.most || (value & (value - 1)) != 0)
+            throw abi::Misuse{DLAVM_BAD_ARGUMENT,
+                              abi::format("open: timed: expected %s=%u..%u, a power of two, in '%.200s'",
+                                          size.name, size.least, size.most, text.c_str())};
+        shape.*size.field = static_cast<uint32_t>(value);
+    }
+}
+
+// memory_fabric.sv: a chunk's part of a channel is one burst.
+uint32_t chunk_rows(uint32_t part_bytes, uint32_t port_bytes) {
+    uint32_t rows = kChunkRows;
+    while (rows > 1 && (rows * part_bytes > kPageBytes || rows * part_bytes > kBurstBeats * port_bytes))
+        rows /= 2;
+    return rows;
+}
+
 }  // namespace
 
-Shape shape_of(const dlavm_config& config, uint32_t lanes) {
+Shape shape_of(const dlavm_config& config, const std::string& sizes) {
     Shape shape;
+    read_sizes(shape, sizes);
     shape.spaces = abi::spaces_of(config);
-    uint64_t row = 0;
+    const uint32_t row = shape.row_units * kUnitBytes;
+    bool fits = shape.units <= shape.row_units && shape.lanes <= 8 * shape.units &&
+                (shape.units == shape.row_units || shape.row_units >= 8) &&
+                (shape.halves == 2 || shape.row_units >= 8);
     for (const abi::Space& space : shape.spaces) {
-        row = std::max(row, space.beat_row());
-        if (space.port_bytes != shape.spaces[0].port_bytes)
-            throw abi::Misuse{DLAVM_BAD_ARGUMENT, "open: timed: channels of several widths"};
+        fits = fits && row % (space.channels * shape.port_bytes) == 0;
+        shape.chunk_rows.push_back(chunk_rows(row / space.channels, shape.port_bytes));
     }
-    shape.units = static_cast<uint32_t>(row / kUnitBytes);
-    if (shape.units != 1 && shape.units != 2 && shape.units != 4)
+    if (!fits)
         throw abi::Misuse{
             DLAVM_BAD_ARGUMENT,
-            abi::format("open: timed: expected a beat row of 16, 32 or 64 bytes, as the core has "
-                        "them so far, got %llu",
-                        static_cast<unsigned long long>(row))};
-    if (lanes > 8 * shape.units)
-        throw abi::Misuse{
-            DLAVM_BAD_ARGUMENT,
-            abi::format("open: timed: expected at most %u vector lanes for this beat row, got %u",
-                        8 * shape.units, lanes)};
-    shape.port_bytes = shape.spaces[0].port_bytes;
-    shape.lanes = lanes;
-    shape.activation_elements = config.activation_elements;
-    shape.accumulators = config.accumulators;
+            abi::format("open: timed: sizes that do not fit each other or the memories, '%.200s'",
+                        sizes.c_str())};
     return shape;
 }
 

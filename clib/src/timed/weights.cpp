@@ -16,13 +16,15 @@ void WeightFetch::start(const LinearJob& job) {
     exponents_ = false;
     batch_ = tile_ = block_ = part_ = 0;
     tiles_ = job.values ? job.k_blocks : job.tiles;
-    parts_ = job.keys ? 32 / (8 * shape_->units) : 1;
-    base_ = tile_base_ = unit_ = job.c.wgt;
+    parts_ = job.keys ? shape_->parts() : 1;
+    sets_ = job.keys ? shape_->sets() : 1;
+    set_ = 0;
+    left_ = job.n_blocks;
+    base_ = tile_base_ = block_base_ = unit_ = job.c.wgt;
 }
 
 uint32_t WeightFetch::units() const {
-    const uint32_t tile = 8 * shape_->units;
-    if (job_->keys) return job_->bytes ? 2 * tile : 4 * tile;
+    if (job_->keys) return (job_->bytes ? kByteUnit : kHalfUnit) / parts_;
     if (job_->values) return job_->bytes ? kByteUnit : job_->dim_blocks() * kHalfUnit;
     return job_->tile_units;
 }
@@ -30,13 +32,16 @@ uint32_t WeightFetch::units() const {
 void WeightFetch::tile_done(uint64_t part_units) {
     block_ = 0;
     const bool part_last = part_ + 1 == parts_;
-    if (part_last) tile_base_ += job_->c.wgt_tile;
+    if (part_last) tile_base_ += uint64_t{job_->c.wgt_tile} * sets_;
+    left_ -= sets_;
+    block_base_ = tile_base_;
     part_ = part_last ? 0 : part_ + 1;
     unit_ = tile_base_ + part_ * part_units;
     if (++tile_ != tiles_) return;
     tile_ = part_ = 0;
     base_ += job_->c.wgt_b;
-    tile_base_ = unit_ = base_;
+    tile_base_ = block_base_ = unit_ = base_;
+    left_ = job_->n_blocks;
     active_ = ++batch_ != job_->c.batch;
 }
 
@@ -45,14 +50,21 @@ void WeightFetch::step(Clock& clock) {
     const uint32_t block_units = job_->bytes ? kByteUnit : kHalfUnit;
     if (job_->bytes && !exponents_) {
         exponents_ = true;
-        const uint64_t unit = tile_base_ + job_->dim_blocks() * block_units + block_ * kExponentUnits;
+        const uint64_t unit = block_base_ + job_->dim_blocks() * block_units + block_ * kExponentUnits;
         port_->ask(clock, unit * kUnitBytes, kExponentUnits);
         return;
     }
     exponents_ = false;
     const uint32_t count = units();
     port_->ask(clock, unit_ * kUnitBytes, count);
-    unit_ += block_units;
+    if (++set_ != sets_ && set_ != left_) {
+        block_base_ += job_->c.wgt_tile;
+        unit_ += job_->c.wgt_tile;
+        return;
+    }
+    set_ = 0;
+    unit_ = tile_base_ + (unit_ - block_base_) + block_units;
+    block_base_ = tile_base_;
     ++block_;
     if (!(job_->keys || job_->bytes) || block_ == job_->dim_blocks()) tile_done(job_->keys ? count : 0);
 }
@@ -62,7 +74,7 @@ void WeightFetch::step(Clock& clock) {
 void WeightUnpack::start(const LinearJob& job) {
     job_ = &job;
     half_ = false;
-    block_ = beat_ = third_ = 0;
+    block_ = entry_ = third_ = 0;
     begin_tile();
 }
 
@@ -70,17 +82,17 @@ void WeightUnpack::begin_tile() {
     left_ = job_->k_blocks - 1;
     want_zero_ = job_->zero;
     want_scale_ = true;
-    odd_ = false;
+    odd_ = held_ = false;
 }
 
-// A beat of codes. Of 6-bit codes every third slice has high bits, which are no entries.
+// An entry of codes. Of 6-bit codes every third slice has high bits, which are no entries.
 bool WeightUnpack::unit_ends() {
     const bool high = job_->element == Element::kE2m3 && third_ == 0;
-    const uint32_t last = job_->element == Element::kInt8 || job_->element == Element::kE4m3 ? 15 : 7;
-    const bool ends = !high && beat_ == last;
-    if (half_) third_ = third_ == 2 ? 0 : third_ + 1;
+    const bool wide = job_->element == Element::kInt8 || job_->element == Element::kE4m3;
+    const bool ends = !high && entry_ + 1 == (wide ? 8 : 4) * halves_;
+    if (halves_ == 1 || half_) third_ = third_ == 2 ? 0 : third_ + 1;
     half_ = !half_;
-    if (!high) beat_ = ends ? 0 : beat_ + 1;
+    if (!high) entry_ = ends ? 0 : entry_ + 1;
     if (ends) third_ = 0;
     return ends;
 }
@@ -89,15 +101,12 @@ int32_t WeightUnpack::step(Clock& clock) {
     const uint64_t now = clock.now();
     if (!port_->valid(now) || units_->room(now) <= 0) return 0;
     port_->take(clock);
-    if (want_zero_) {
-        want_zero_ = false;
-        return 0;
-    }
-    if (want_scale_) {
-        want_scale_ = false;
-        return 0;
-    }
-    if (!unit_ends()) return 0;
+    // Beat rows of this beat, with one that was held; those in front of the codes.
+    const uint32_t count = 2 / halves_, there = count + held_, ahead = want_zero_ + want_scale_;
+    held_ = count == 2 && (there + ahead) % 2 == 1;
+    want_scale_ = want_scale_ && want_zero_ && there == 1;
+    want_zero_ = false;
+    if (ahead + count > there || !unit_ends()) return 0;
     units_->push(now, 1);
     const bool group_last = ++block_ == job_->group_blocks;
     if (left_ == 0) {
@@ -118,9 +127,9 @@ int32_t WeightUnpack::step(Clock& clock) {
 
 void KvUnpack::start(const LinearJob& job) {
     job_ = &job;
-    tile_ = 8 * shape_->units;
-    parts_ = 32 / tile_;
-    byte_parts_ = shape_->units == 1 ? 2 : 1;
+    tile_ = shape_->tile();
+    parts_ = shape_->parts();
+    byte_parts_ = shape_->row_units == 1 ? 2 : 1;
     wanted_ = job.values ? static_cast<int32_t>(parts_) : 1;
     part_ = token_ = count_ = group_ = 0;
     exponents_ = upper_ = false;
@@ -161,7 +170,7 @@ void KvUnpack::token_in(uint64_t now) {
     const bool bytes = job_->bytes;
     tokens_.push(now + (bytes ? latency::kStoredToken : latency::kToken));
     if (bytes ? byte_parts_ == 1 : parts_ == 1) paused_ = now + 1;
-    upper_ = bytes && shape_->units == 4 && !upper_;
+    upper_ = bytes && shape_->row_units == 4 && !upper_;
     if (++token_ != (job_->values ? 32 : tile_)) return;
     token_ = 0;
     exponents_ = false;
@@ -172,7 +181,7 @@ void KvUnpack::take(Clock& clock) {
     const uint64_t now = clock.now();
     const bool bytes = job_->bytes, exponents = bytes && !exponents_;
     // A beat of 64 bytes has two tokens of an MXINT8 cache, and goes with the second.
-    if (shape_->units != 4 || !bytes || exponents || upper_) port_->take(clock);
+    if (shape_->row_units != 4 || !bytes || exponents || upper_) port_->take(clock);
     clock.act();
     const uint32_t beats = exponents || bytes ? byte_parts_ : parts_;
     const bool last = part_ == beats - 1;
@@ -192,6 +201,88 @@ int32_t KvUnpack::step(Clock& clock) {
     } else if (port_->valid(now) && units_->room(now) >= claimed_.at(now) + wanted_) {
         take(clock);
     }
+    return pushed;
+}
+
+// -- kv_blocks ----------------------------------------------------------------------------------------------
+
+void KvBlocks::start(const LinearJob& job) {
+    job_ = &job;
+    const uint32_t block = job.bytes ? kByteUnit : kHalfUnit;
+    block_beats_ = block > shape_->row_units ? block / shape_->row_units : 1;
+    beat_ = set_ = dim_ = count_ = 0;
+    left_ = job.n_blocks;
+    exponents_ = false;
+    collected_ = out_ = kNever;
+    under_way_.set(0);
+    claimed_.set(0);
+    lasts_ = {};
+    beats_.clear();
+}
+
+// A block is collected while the one before it leaves.
+int32_t KvBlocks::leave(Clock& clock) {
+    const uint64_t now = clock.now();
+    int32_t pushed = 0;
+    if (out_ == now) {
+        out_ = kNever;
+        pushed = lasts_.front() ? 1 : 0;
+        lasts_.pop(now);
+        under_way_.add(now, -1);
+        clock.act();
+    }
+    if (pushed != 0) {
+        units_->push(now, pushed);
+        claimed_.add(now, -pushed);
+    }
+    if (collected_ <= now && out_ == kNever) {
+        collected_ = kNever;
+        out_ = now + 8 * shape_->halves;
+    }
+    clock.at(out_);
+    if (beats_.due(now)) {
+        beats_.pop();
+        clock.act();
+        if (++count_ == block_beats_) {
+            count_ = 0;
+            collected_ = now + 1;
+        }
+    }
+    clock.at(beats_.next());
+    return pushed;
+}
+
+void KvBlocks::block_in(uint64_t now) {
+    const bool dim_last = dim_ + 1 == job_->dim_blocks();
+    const bool set_last = set_ + 1 == shape_->sets() || (job_->values ? dim_last : set_ + 1 == left_);
+    lasts_.push(now, set_last);
+    exponents_ = false;
+    set_ = set_last ? 0 : set_ + 1;
+    if (job_->values || set_last) dim_ = dim_last ? 0 : dim_ + 1;
+    if (set_last && dim_last) left_ = left_ <= shape_->sets() ? job_->n_blocks : left_ - shape_->sets();
+}
+
+void KvBlocks::take(Clock& clock) {
+    const uint64_t now = clock.now();
+    port_->take(clock);
+    if (job_->bytes && !exponents_) {
+        exponents_ = true;
+        return;
+    }
+    if (beat_ == 0) {
+        under_way_.add(now, 1);
+        if (set_ == 0) claimed_.add(now, 1);
+    }
+    beats_.push(now + (job_->bytes ? latency::kStoredToken : latency::kToken));
+    beat_ = beat_ + 1 == block_beats_ ? 0 : beat_ + 1;
+    if (beat_ == 0) block_in(now);
+}
+
+int32_t KvBlocks::step(Clock& clock) {
+    const uint64_t now = clock.now();
+    const int32_t pushed = leave(clock);
+    const bool room = set_ != 0 || units_->room(now) > claimed_.at(now);
+    if (port_->valid(now) && (beat_ != 0 || (under_way_.at(now) != 2 && room))) take(clock);
     return pushed;
 }
 

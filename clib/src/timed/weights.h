@@ -24,7 +24,8 @@ class WeightFetch {
     const LinearJob* job_ = nullptr;
     bool active_ = false, exponents_ = false;
     uint32_t batch_ = 0, tile_ = 0, block_ = 0, part_ = 0, tiles_ = 0, parts_ = 1;
-    uint64_t base_ = 0, tile_base_ = 0, unit_ = 0;
+    uint32_t set_ = 0, sets_ = 1, left_ = 0;  // keys: blocks of the tile, those from it on
+    uint64_t base_ = 0, tile_base_ = 0, block_base_ = 0, unit_ = 0;
 };
 
 // unit_buffer.sv: how many units there are.
@@ -46,7 +47,8 @@ class UnitBuffer {
 // weight_unpack.sv
 class WeightUnpack {
   public:
-    WeightUnpack(ReadPort& port, UnitBuffer& units) : port_(&port), units_(&units) {}
+    WeightUnpack(const Shape& shape, ReadPort& port, UnitBuffer& units)
+        : halves_(shape.halves), port_(&port), units_(&units) {}
     void start(const LinearJob& job);
     int32_t step(Clock& clock);  // units that were completed
 
@@ -54,14 +56,16 @@ class WeightUnpack {
     bool unit_ends();
     void begin_tile();
 
+    uint32_t halves_;
     ReadPort* port_;
     UnitBuffer* units_;
     const LinearJob* job_ = nullptr;
     bool want_zero_ = false, want_scale_ = false, odd_ = false, half_ = false;
-    uint32_t block_ = 0, left_ = 0, beat_ = 0, third_ = 0;
+    bool held_ = false;  // a beat row
+    uint32_t block_ = 0, left_ = 0, entry_ = 0, third_ = 0;
 };
 
-// kv_unpack.sv
+// kv_unpack.sv: row tiles of less than 64 rows in beats of up to 64 bytes.
 class KvUnpack {
   public:
     KvUnpack(const Shape& shape, ReadPort& port, UnitBuffer& units)
@@ -85,6 +89,31 @@ class KvUnpack {
     uint64_t paused_ = kNever;
     Count claimed_;
     Pipeline<16> tokens_, pushes_;
+};
+
+// kv_blocks.sv
+class KvBlocks {
+  public:
+    KvBlocks(const Shape& shape, ReadPort& port, UnitBuffer& units)
+        : shape_(&shape), port_(&port), units_(&units) {}
+    void start(const LinearJob& job);
+    int32_t step(Clock& clock);  // units that were completed
+
+  private:
+    int32_t leave(Clock& clock);
+    void take(Clock& clock);
+    void block_in(uint64_t now);
+
+    const Shape* shape_;
+    ReadPort* port_;
+    UnitBuffer* units_;
+    const LinearJob* job_ = nullptr;
+    uint32_t block_beats_ = 1, beat_ = 0, set_ = 0, dim_ = 0, left_ = 0, count_ = 0;
+    bool exponents_ = false;
+    uint64_t collected_ = kNever, out_ = kNever;  // from when on; when the block that leaves is out
+    Count under_way_, claimed_;
+    Fifo<bool, 4> lasts_;  // of their units, by block
+    Pipeline<16> beats_;
 };
 
 }  // namespace dlavm::timed
