@@ -11,7 +11,6 @@ from pathlib import Path
 from dlavm.rtl.build import packages, rtl_dir
 from dlavm.rtl.model import ADDRESS_BITS, core_parameters
 from dlavm.support.errors import DlavmError
-from dlavm.target.sizes import sizes
 from dlavm.target.spec import Memory, TargetSpec
 
 ID_BITS = 1
