@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pytest
 
 from dlavm.pack.artifact import Artifact
@@ -23,6 +22,8 @@ from dlavm.target.isa import Instr
 from tests.e2e.conftest import run_command
 from tests.ops.programs import MAKERS, WRITE, Case, random_case
 from tests.ops.test_engines import start
+from tests.rtl.cores import execute, placed, write
+from tests.rtl.test_sizes import BOARDS
 from tests.rtl.timed_programs import case_of, concurrent_case, many_rows_case, single_case
 
 NANO = load_target("v3", "nano")
@@ -126,27 +127,22 @@ def test_after_an_error(pair: Pair) -> None:
 
 
 @pytest.mark.slow
-def test_a_wide_channel() -> None:
-    """kv260: rows of 64 bytes, several clocks of memory a cycle, a memory that does not begin at zero."""
-    from tests.rtl.test_core import PROGRAM, moved
-
-    spec = load_target("v3", "kv260")
-    base = spec.space("weights").base
+@pytest.mark.parametrize("name", ["kv260", *BOARDS])
+def test_other_boards(name: str) -> None:
+    """kv260: rows of 64 bytes, several clocks of memory a cycle, a memory that does not begin at zero. BOARDS: each
+    width of the blocks."""
+    spec = BOARDS.get(name) or load_target("v3", name)
     for core, timed in pair_of(spec):
         for seed in range(30):
             case = (random_case(spec, seed, 6), many_rows_case(spec, seed), concurrent_case(spec, seed))[seed % 3]
-            words = moved(spec, case, base)
-            memory = case.memory.copy()
-            memory[PROGRAM:PROGRAM + 4 * len(words)] = np.array(words, dtype=np.uint32).view(np.uint8)
-            results = []
+            case, results = placed(spec, case), []
             for device in (core, timed):
-                device.mem_write(base, memory)
-                device.csr_write(spec.registers["PROGRAM"].offset, (base + PROGRAM) // 16)
-                device.csr_write(spec.registers["PROGRAM_WORDS"].offset, len(words))
-                device.csr_write(spec.registers["CONTROL"].offset, 1)
-                device.run()
+                write(device, spec, case)
+                execute(device, spec, case)
                 results.append(counters(device, spec))
-            assert results[0] == results[1], f"seed {seed}"
+            want, got = results
+            different = {key: (want[key], got[key]) for key in want if want[key] != got[key]}
+            assert not different, f"seed {seed}: core, timed: {different}"
 
 
 @pytest.mark.slow

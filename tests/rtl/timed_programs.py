@@ -7,11 +7,11 @@ import numpy as np
 from dlavm.target import TargetSpec
 from dlavm.target.isa import Instr, encode_program
 from dlavm.target.spec import ADDRESS_UNIT
+from tests.ops import programs
 from tests.ops.programs import (
     INDEX,
     INDICES,
     MAKERS,
-    PROGRAM,
     TABLE,
     USED,
     WRITE,
@@ -29,9 +29,7 @@ def case_of(spec: TargetSpec, program: list[Instr]) -> Case:
     memory = np.zeros(USED, np.uint8)
     memory[:TABLE] = pool()[:TABLE // 2].view(np.uint8)
     memory[INDEX:INDEX + INDICES.nbytes] = INDICES.view(np.uint8)
-    words = encode_program(spec, [*program, Instr("END")])
-    memory[PROGRAM:PROGRAM + 4 * len(words)] = np.array(words, dtype=np.uint32).view(np.uint8)
-    return Case(memory, words)
+    return programs.case_of(spec, memory, program)
 
 
 def concurrent_case(spec: TargetSpec, seed: int) -> Case:

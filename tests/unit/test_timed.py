@@ -18,9 +18,9 @@ from dlavm.sim.native import NativeDevice
 from dlavm.sim.timed import open_timed
 from dlavm.support.paths import data_root
 from dlavm.target import load_target
-from tests.ops.programs import PROGRAM, USED, random_case
+from tests.ops.programs import USED, random_case
 from tests.ops.test_engines import start
-from tests.rtl.test_core import moved
+from tests.rtl.cores import execute, placed, write
 from tests.rtl.timed_programs import concurrent_case, many_rows_case
 
 NANO = load_target("v3", "nano")
@@ -53,22 +53,16 @@ def test_bytes_and_counters_of_the_functional_simulator(timed: NativeDevice) -> 
 def test_the_short_ways_change_nothing(option: str, board: str) -> None:
     """Stepping every part in every cycle, and every channel apart, takes the same cycles."""
     spec = load_target("v3", board)
-    base = spec.space("weights").base
     with open_timed(spec) as timed, open_timed(spec) as plain:
         plain.set_option(option, 0)
         for device in (timed, plain):
             device.set_option("check_hazards", 0)
         for seed in range(24):
-            case = many_rows_case(spec, seed) if seed % 3 == 0 else concurrent_case(spec, seed)
-            words = moved(spec, case, base)
+            case = placed(spec, many_rows_case(spec, seed) if seed % 3 == 0 else concurrent_case(spec, seed))
             for device in (timed, plain):
                 device.set_option("latency", ("board", "0", "3", "90", "200")[seed % 5])
-                device.mem_write(base, case.memory)
-                device.mem_write(base + PROGRAM, np.array(words, "<u4"))
-                device.csr_write(spec.registers["PROGRAM"].offset, (base + PROGRAM) // 16)
-                device.csr_write(spec.registers["PROGRAM_WORDS"].offset, len(words))
-                device.csr_write(spec.registers["CONTROL"].offset, 1)
-                device.run()
+                write(device, spec, case)
+                execute(device, spec, case)
             assert timed.counters() == plain.counters(), f"seed {seed}"
 
 

@@ -63,7 +63,7 @@ typedef struct dlavm_device dlavm_device;
 
 // Opens a device by URL. `config` is copied.
 //   sim:              the functional simulator
-//   timed:SIZES       the same with the cycles of the RTL (doc/timing.md) of these sizes: "units=2,lanes=8,.."
+//   timed:SIZES       the same with the cycles of the RTL of these sizes, "units=2,lanes=8,..": doc/timing.md
 //   rtl:/path/x.so    a Verilated core (dlavm/rtl_model.h), with memory here
 //   xdma:/dev/xdma0   a card behind the public Xilinx XDMA driver: /dev/xdma0_h2c_0, _c2h_0, _user
 //   tcp:host:port     a device on another machine, behind a device server; IPv6 in brackets. The file that
