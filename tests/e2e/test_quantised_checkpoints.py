@@ -130,20 +130,20 @@ def test_what_is_quantised_anew_is_measured(dlavm: Command, tmp_path: Path) -> N
     path = gguf_model(tmp_path / "model.gguf", "Q6_K")
     outcome = dlavm("build", path, "--target", "v3", "--board", "nano", "--ctx", 32, "-o", tmp_path / "out")
     assert (
-        "15 tensors requantised to int4g128 with a relative RMS error of " in outcome.out and "(Q6_K: " in outcome.out
+        "15 tensors requantised to int8g32 with a relative RMS error of " in outcome.out and "(Q6_K: " in outcome.out
     )
     report, artifact = built(path, "v3", tmp_path / "again")
     (row,) = report["quantised"]
     weights, graph = load_model(path).needed_weights(), quantised_session(artifact)
     error = power = 0.0
     for param in graph.graph.params:
-        if param.type.dtype == "int4g128":
+        if param.type.dtype == "int8g32":
             for name, _ in param.tensors:
                 own = weights.get(name).astype(np.float64)
                 power += float((own**2).sum())
             own = np.concatenate([weights.get(name) for name, _ in param.tensors]).astype(np.float64)
             error += float(((graph.weights[param.name] - own) ** 2).sum())
-    assert row["tensors"] == 15 and row["how"] == "requantised" and row["to"] == "int4g128"
+    assert row["tensors"] == 15 and row["how"] == "requantised" and row["to"] == "int8g32"
     assert row["relative_rms"] == pytest.approx((error / power) ** 0.5, rel=1e-6) and 0.01 < row["relative_rms"] < 0.2
     assert dlavm("check", path, "--target", "v3").out.count("note: ") >= 1
 

@@ -94,7 +94,7 @@ def test_engines_elsewhere_are_verified(small: Artifact, dlavm: Command) -> None
 def test_unknown_engines(small: Artifact, dlavm: Command) -> None:
     outcome = dlavm("run", small.path, "--engine", "usb:1", "--prompt-ids", "1")
     assert outcome.code == 2
-    assert "one of sim, reference, rtl, rtl:/path/libdlavm_rtl.so, tcp:HOST:PORT, xdma:/dev/xdma0" in outcome.err
+    assert "one of sim, timed, reference, rtl, rtl:/path/libdlavm_rtl.so, tcp:HOST:PORT, xdma:/dev/xdma0" in outcome.err
     outcome = dlavm("run", small.path, "--engine", "xdma:/nonexistent/card", "--prompt-ids", "1")
     assert outcome.code == 2 and "/nonexistent/card_h2c_0: No such file" in outcome.err
 
@@ -184,7 +184,7 @@ class TestVerb:
         [
             (["--listen", "nowhere"], "expected HOST:PORT"),
             (["--listen", "127.0.0.1:http"], "expected HOST:PORT"),
-            (["--device", "gpu:"], "sim:, rtl:, tcp:, xdma:"),
+            (["--device", "gpu:"], "sim:, timed:, rtl:, tcp:, xdma:"),
             (["--secret-file", "/nonexistent"], "/nonexistent"),
             (["--max-memory", "0"], "'0'"),
         ],

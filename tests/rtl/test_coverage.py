@@ -14,7 +14,7 @@ from dlavm.sim.native import NativeDevice
 from dlavm.target import load_target
 from dlavm.target.isa import Instr, encode_program
 from tests.ops.coverage import Item, all_items, covering_cases, items_of, table
-from tests.rtl.test_core import memory_after
+from tests.rtl.cores import memory_after
 
 NANO = load_target("v3", "nano")
 BLOCK = re.compile(r"(<!-- begin coverage -->\n\n).*?(<!-- end coverage -->)", re.S)
@@ -28,7 +28,7 @@ def ran() -> set[Item]:
     with NativeDevice(NANO) as sim, NativeDevice(NANO, f"rtl:{library(NANO)}") as core:
         core.set_option("max_cycles", 4_000_000)
         for name, case in covering_cases(NANO):
-            different = np.flatnonzero(memory_after(sim, case) != memory_after(core, case))
+            different = np.flatnonzero(memory_after(sim, NANO, case) != memory_after(core, NANO, case))
             assert different.size == 0, f"{name}: {different.size} bytes differ, the first at 0x{different[0]:x}"
             items |= items_of(NANO, case.words)
     return items

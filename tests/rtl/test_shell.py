@@ -28,7 +28,7 @@ SLAVE_DRIVES = {"awready": 1, "arready": 1, "wready": 1, "bid": 1, "bresp": 2, "
 
 
 def hbm_only(channels: int) -> TargetSpec:
-    """A vcu128 with some of its pseudo-channels and no DDR4: what the core can be built for yet."""
+    """A vcu128 with few of its pseudo-channels and no DDR4: read and elaborated in a moment."""
     spec = load_target("v3", "vcu128")
     hbm = spec.board.memories["hbm"]
     memory = replace(hbm, channels=channels, capacity=hbm.capacity * channels // hbm.channels)
@@ -49,7 +49,7 @@ def test_tops_are_clean(spec: TargetSpec, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("spec", "channels", "width"), [(NANO, 3, 16), (load_target("v3", "kv260"), 1, 64),
-                                                         (hbm_only(2), 2, 32)])
+                                                         (hbm_only(2), 2, 64)])
 def test_every_signal_of_every_channel(spec: TargetSpec, channels: int, width: int) -> None:
     found = ports(shell.top_text(spec))
     expected = {"aclk": ("input", 1), "aresetn": ("input", 1), "busy": ("output", 1)}

@@ -558,5 +558,5 @@ class TestClient:
         with Serving() as serving:
             with fails("system", "cannot listen: Address already in use"):
                 DeviceServer(listen=f"127.0.0.1:{serving.port}")
-            with fails("not_found", "sim:, rtl:, tcp:, xdma:"):
+            with fails("not_found", "sim:, timed:, rtl:, tcp:, xdma:"):
                 DeviceServer("gpu:")
