@@ -42,7 +42,8 @@ def add_parser(sub: Subparsers) -> None:
         "The timed simulator runs the program as the accelerator would, with the board's memory, and moves no bytes:\n"
         "ppN is a prompt of N tokens, tg one token, both after `-d` tokens. What a program reads from memory to\n"
         "decide what it does (the experts of a mixture) reads as zero. `memory_share` is the share of the peak of all\n"
-        "bytes that the commands read and write. For targets and boards that the RTL covers.",
+        "bytes that the commands read and write. v3 only. Cycles equal the RTL's on nano; on boards with wider rows\n"
+        "the two have not been compared yet (doc/timing.md).",
         """dlavm cycles models/stories.py --target v3 --board nano
         dlavm cycles models/llama.py:llama2_7b --target v3 --board kv260 --kv mxint8 --ctx 1152 -d 1024 -p 0""",
     )
