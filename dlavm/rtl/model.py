@@ -20,7 +20,7 @@ from dlavm.support.paths import data_root
 from dlavm.support.progress import progress
 from dlavm.target.memory_timing import FIELDS
 from dlavm.target.sizes import sizes
-from dlavm.target.spec import Memory, TargetSpec
+from dlavm.target.spec import TargetSpec
 
 TOP = "dlavm_top"
 LIBRARY = "libdlavm_rtl.so"
@@ -74,10 +74,6 @@ def top_text(spec: TargetSpec) -> str:
 def core_parameters(spec: TargetSpec) -> dict[str, str]:
     """Parameters of dlavm_core, but those of its own buffers. Raises DlavmError as `top_text` does."""
     memories = list(spec.board.memories.values())
-    return _parameters(spec, memories)
-
-
-def _parameters(spec: TargetSpec, memories: Sequence[Memory]) -> dict[str, str]:
     limits, board, size = spec.limits, spec.board, sizes(spec)
 
     def each(bits: int, values: Sequence[int]) -> str:
