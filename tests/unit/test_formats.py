@@ -13,11 +13,11 @@ from dlavm.formats.substitute import holds
 from dlavm.support.errors import DlavmError
 
 NAMES = sorted(FORMATS)
-RNG = np.random.default_rng(5)
 
 
 def weights(n: int = 6, k: int = 200) -> np.ndarray:
-    return RNG.standard_normal((n, k)).astype(np.float32)
+    """The same at every call, whatever ran before."""
+    return np.random.default_rng(5).standard_normal((n, k)).astype(np.float32)
 
 
 def test_the_table_has_every_format() -> None:
