@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dlavm.rtl.build import make_variables, missing_tools, packages, rtl_dir, verilator_env
@@ -109,21 +109,32 @@ def core_parameters(spec: TargetSpec) -> dict[str, str]:
     }
 
 
+def core_signals(channels: int, port_bytes: int) -> Iterator[tuple[bool, str, int]]:
+    """Whether the core drives it, name without its suffix and bits of every signal of its ports,
+    clock, reset and `busy_o` apart."""
+    wide = {"addr": ADDRESS_BITS, "len": 8, "data": 8 * port_bytes, "strb": port_bytes, "resp": 2}
+    for x in ("ar", "aw"):
+        yield from ((True, f"m_{x}_valid", channels), (False, f"m_{x}_ready", channels))
+        yield from ((True, f"m_{x}_{name}", wide[name] * channels) for name in ("addr", "len"))
+    yield from ((True, "m_w_valid", channels), (False, "m_w_ready", channels), (True, "m_w_last", channels))
+    yield from ((True, f"m_w_{name}", wide[name] * channels) for name in ("data", "strb"))
+    for x in ("r", "b"):
+        yield from ((False, f"m_{x}_valid", channels), (True, f"m_{x}_ready", channels))
+        yield False, f"m_{x}_resp", wide["resp"] * channels
+    yield False, "m_r_data", wide["data"] * channels
+    for x in ("aw", "w", "ar"):
+        yield from ((False, f"s_{x}_valid", 1), (True, f"s_{x}_ready", 1))
+    yield from ((False, "s_aw_addr", 12), (False, "s_ar_addr", 12), (False, "s_w_data", 32), (True, "s_r_data", 32))
+    for x in ("r", "b"):
+        yield from ((True, f"s_{x}_valid", 1), (False, f"s_{x}_ready", 1))
+
+
 def _ports(channels: int, port_bytes: int) -> str:
     """The ports of dlavm_core: direction, name and bits of each."""
-    address, data = ADDRESS_BITS * channels, 8 * port_bytes * channels
-    outs = {"ar_valid": channels, "ar_addr": address, "ar_len": 8 * channels, "r_ready": channels, "aw_valid": channels,
-            "aw_addr": address, "aw_len": 8 * channels, "w_valid": channels, "w_data": data,
-            "w_strb": port_bytes * channels, "w_last": channels, "b_ready": channels}
-    ins = {"ar_ready": channels, "r_valid": channels, "r_data": data, "r_resp": 2 * channels, "aw_ready": channels,
-           "w_ready": channels, "b_valid": channels, "b_resp": 2 * channels}
-    slave_ins = {"aw_valid": 1, "aw_addr": 12, "w_valid": 1, "w_data": 32, "b_ready": 1, "ar_valid": 1, "ar_addr": 12,
-                 "r_ready": 1}
-    slave_outs = {"aw_ready": 1, "w_ready": 1, "b_valid": 1, "ar_ready": 1, "r_valid": 1, "r_data": 32}
     lines = ["  input logic [0:0] clk_i", "  input logic [0:0] rst_i", "  output logic [0:0] busy_o"]
-    for direction, suffix, prefix, table in (("output", "o", "m", outs), ("input", "i", "m", ins),
-                                             ("input", "i", "s", slave_ins), ("output", "o", "s", slave_outs)):
-        lines += [f"  {direction} logic [{bits - 1}:0] {prefix}_{name}_{suffix}" for name, bits in table.items()]
+    for is_out, name, bits in core_signals(channels, port_bytes):
+        direction, suffix = ("output", "o") if is_out else ("input", "i")
+        lines.append(f"  {direction} logic [{bits - 1}:0] {name}_{suffix}")
     return ",\n".join(lines)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dlavm.rtl.build import packages, rtl_dir
-from dlavm.rtl.model import ADDRESS_BITS, core_parameters
+from dlavm.rtl.model import ADDRESS_BITS, core_parameters, core_signals
 from dlavm.support.errors import DlavmError
 from dlavm.target.spec import Memory, TargetSpec
 
@@ -47,7 +47,7 @@ def top_text(spec: TargetSpec) -> str:
         ports += [_port(is_out, bits, f"s_axi_{name}") for name, bits in table]
         joined += [f"      .s_axi_{name}" for name, _ in table]
     wires, core = list[str](), ["      .clk_i(aclk)", "      .rst_i(rst)", "      .busy_o(busy)"]
-    for is_out, name, bits in _core_signals(len(bases), width):
+    for is_out, name, bits in core_signals(len(bases), width):
         wires.append(f"  logic [{bits - 1}:0] {name};")
         core.append(f"      .{name}_{'o' if is_out else 'i'}({name})")
         joined.append(f"      .{name}_{'i' if is_out else 'o'}({name})")
@@ -106,25 +106,6 @@ def write_shell(spec: TargetSpec, directory: Path) -> list[Path]:
     except OSError as error:
         raise DlavmError(f"shell: {error.filename}: expected to be written, got {error.strerror!r}") from None
     return list(texts)
-
-
-def _core_signals(channels: int, port_bytes: int) -> Iterator[tuple[bool, str, int]]:
-    """Whether the core drives it, name without its suffix and bits of every signal of its ports."""
-    wide = {"addr": ADDRESS_BITS, "len": 8, "data": 8 * port_bytes, "strb": port_bytes, "resp": 2}
-    for x in ("ar", "aw"):
-        yield from ((True, f"m_{x}_valid", channels), (False, f"m_{x}_ready", channels))
-        yield from ((True, f"m_{x}_{name}", wide[name] * channels) for name in ("addr", "len"))
-    yield from ((True, "m_w_valid", channels), (False, "m_w_ready", channels), (True, "m_w_last", channels))
-    yield from ((True, f"m_w_{name}", wide[name] * channels) for name in ("data", "strb"))
-    for x in ("r", "b"):
-        yield from ((False, f"m_{x}_valid", channels), (True, f"m_{x}_ready", channels))
-        yield False, f"m_{x}_resp", wide["resp"] * channels
-    yield False, "m_r_data", wide["data"] * channels
-    for x in ("aw", "w", "ar"):
-        yield from ((False, f"s_{x}_valid", 1), (True, f"s_{x}_ready", 1))
-    yield from ((False, "s_aw_addr", 12), (False, "s_ar_addr", 12), (False, "s_w_data", 32), (True, "s_r_data", 32))
-    for x in ("r", "b"):
-        yield from ((True, f"s_{x}_valid", 1), (False, f"s_{x}_ready", 1))
 
 
 def _master_signals(port_bytes: int) -> Iterator[tuple[bool, str, int]]:
