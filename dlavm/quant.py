@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -53,21 +53,19 @@ def cache_format(option: str, spec: TargetSpec) -> QuantizeCache:
 
 def _own_format(weights: WeightSource | None, available: Collection[str], name: str) -> str | None:
     """That of a quantised tensor, or what takes its place. One that is missing has none; whoever reads it says so."""
-    own = FORMATS.get(_dtype(weights, name)) or FORMATS.get(_nearest(weights, name))
+    own = FORMATS.get(_dtype(weights, name)) or FORMATS.get(_said(weights.nearest if weights else None, name))
     taken = substitute(own, available) if own else None
     return taken.name if taken else None
 
 
 def _dtype(weights: WeightSource | None, name: str) -> str:
-    try:
-        return weights.dtype(name) if weights else ""
-    except DlavmError:
-        return ""
+    return _said(weights.dtype if weights else None, name)
 
 
-def _nearest(weights: WeightSource | None, name: str) -> str:
+def _said(ask: Callable[[str], str] | None, name: str) -> str:
+    """What a source says of a tensor; nothing of one that it lacks."""
     try:
-        return weights.nearest(name) if weights else ""
+        return ask(name) if ask else ""
     except DlavmError:
         return ""
 
