@@ -6,6 +6,14 @@ namespace dlavm::timing {
 
 Channel::Channel(const dlavm_memory_timing& timing)
     : timing_(timing),
+      clocks_(timing.clocks),
+      cycles_(timing.cycles),
+      beat_(timing.beat_bytes),
+      burst_(timing.burst_bytes),
+      interleaved_(timing.interleave),
+      columns_(timing.page_bytes / timing.burst_bytes),
+      banks_of_group_(timing.banks),
+      outer_groups_(timing.groups / timing.interleave),
       banks_(size_t{timing.groups} * timing.banks),
       groups_(timing.groups),
       window_(timing.window, kLongAgo),
@@ -16,19 +24,18 @@ Channel::Channel(const dlavm_memory_timing& timing)
 
 // The first clock of the memory that is not before the edge.
 int64_t Channel::clock_of(uint64_t cycle) const {
-    return static_cast<int64_t>((cycle * timing_.clocks + timing_.cycles - 1) / timing_.cycles);
+    return static_cast<int64_t>(cycles_.up(cycle * timing_.clocks));
 }
 
 // The first edge that is not before the clock.
 uint64_t Channel::cycle_of(int64_t clock) const {
-    return (static_cast<uint64_t>(clock) * timing_.cycles + timing_.clocks - 1) / timing_.clocks;
+    return clocks_.up(static_cast<uint64_t>(clock) * timing_.cycles);
 }
 
 Channel::Burst Channel::burst(int64_t arrival, uint64_t address, uint32_t beats) const {
     const uint64_t bytes = uint64_t{beats} * timing_.beat_bytes;
-    return {
-        arrival, address, bytes, address / timing_.burst_bytes, (address + bytes - 1) / timing_.burst_bytes,
-        beats,   0};
+    return {arrival, address, bytes, burst_.quotient(address), burst_.quotient(address + bytes - 1),
+            beats,   0};
 }
 
 bool Channel::read_room(uint64_t cycle) {
@@ -46,6 +53,7 @@ void Channel::read(uint64_t cycle, uint64_t address, uint32_t beats) {
     advance(arrival_of(cycle));
     reads_.push_back(burst(arrival_of(cycle), address, beats));
     lengths_.push_back(beats);
+    quiet_ = kLongAgo;
 }
 
 void Channel::write(uint64_t cycle, uint64_t address, uint32_t beats) {
@@ -61,6 +69,7 @@ void Channel::write_beat(uint64_t cycle) {
     writes_.push_back(burst(arrival, first.address, first.beats));
     responses_.push_back(std::max(cycle_of(arrival + timing_.response), cycle + 1));
     incoming_.pop_front();
+    quiet_ = kLongAgo;
 }
 
 bool Channel::beat_ready(uint64_t cycle) {
@@ -108,6 +117,7 @@ uint64_t Channel::next_write_room() const {
 
 // Chooses everything whose time comes before `limit`; what arrives from then on changes nothing of it.
 void Channel::advance(int64_t limit) {
+    if (limit <= quiet_) return;
     while (choose(limit)) {
     }
 }
@@ -117,7 +127,10 @@ bool Channel::choose(int64_t limit) {
     if (!reads_.empty()) arrival = reads_.front().arrival;
     if (!writes_.empty()) arrival = std::min(arrival, writes_.front().arrival);
     const int64_t when = std::max({chosen_, window_[place_], arrival});
-    if (when >= limit || arrival == INT64_MAX) return false;
+    if (when >= limit || arrival == INT64_MAX) {
+        quiet_ = when;
+        return false;
+    }
     chosen_ = when;
     refresh(when);
 
@@ -129,7 +142,7 @@ bool Channel::choose(int64_t limit) {
     Burst& first = queue.front();
     const int64_t at = issue(when, first.access, write);
     window_[place_] = at;
-    place_ = (place_ + 1) % window_.size();
+    if (++place_ == window_.size()) place_ = 0;
 
     const int64_t end = at + (write ? timing_.cwl : timing_.cl) + timing_.burst_clocks;
     if (!write) show(first, end + timing_.response);
@@ -149,7 +162,7 @@ bool Channel::choose_write(int64_t when) const {
 
 // Of a read that has begun none of the older writes overlaps it any more.
 bool Channel::waits_for_write(const Burst& read) const {
-    if (read.access != read.address / timing_.burst_bytes) return false;
+    if (writes_.empty() || read.access != burst_.quotient(read.address)) return false;
     return std::any_of(writes_.begin(), writes_.end(), [&read](const Burst& w) {
         return w.arrival <= read.arrival && w.address < read.address + read.bytes &&
                read.address < w.address + w.bytes;
@@ -158,15 +171,10 @@ bool Channel::waits_for_write(const Burst& read) const {
 
 // Address bits from below: the byte in a burst, groups that are interleaved, column, bank, other groups, row.
 int64_t Channel::issue(int64_t when, uint64_t access, bool write) {
-    const auto digit = [&access](uint64_t base) {
-        const uint64_t value = access % base;
-        access /= base;
-        return static_cast<uint32_t>(value);
-    };
-    const uint32_t low = digit(timing_.interleave);
-    digit(timing_.page_bytes / timing_.burst_bytes);
-    const uint32_t in_group = digit(timing_.banks);
-    const uint32_t group = digit(timing_.groups / timing_.interleave) * timing_.interleave + low;
+    const uint32_t low = interleaved_.digit(access);
+    columns_.digit(access);
+    const uint32_t in_group = banks_of_group_.digit(access);
+    const uint32_t group = outer_groups_.digit(access) * timing_.interleave + low;
     const uint32_t bank = group * timing_.banks + in_group;
     open_row(when, bank, access);
     const int64_t at = column(when, bank, write);
@@ -176,7 +184,7 @@ int64_t Channel::issue(int64_t when, uint64_t access, bool write) {
 
 void Channel::open_row(int64_t when, uint32_t number, uint64_t row) {
     Bank& bank = banks_[number];
-    Group& group = groups_[number / timing_.banks];
+    Group& group = groups_[banks_of_group_.quotient(number)];
     if (bank.open && bank.row == row) return;
     const int64_t free = std::max(close(when, number), when);
     const int64_t at =
@@ -204,7 +212,7 @@ int64_t Channel::close(int64_t when, uint32_t number) {
 
 int64_t Channel::column(int64_t when, uint32_t number, bool write) {
     Bank& bank = banks_[number];
-    Group& group = groups_[number / timing_.banks];
+    Group& group = groups_[banks_of_group_.quotient(number)];
     const int64_t turned = write ? read_end_ + timing_.rtw - timing_.cwl
                                  : std::max(write_end_ + timing_.wtr_s, group.written + timing_.wtr_l);
     const int64_t at = std::max({when, write ? bank.write : bank.read, column_ + timing_.ccd_s,
@@ -222,7 +230,7 @@ int64_t Channel::column(int64_t when, uint32_t number, bool write) {
 // The beats that are complete with the read's next access; the port passes one a cycle.
 void Channel::show(Burst& read, int64_t clock) {
     const uint64_t bytes = (read.access + 1) * timing_.burst_bytes - read.address;
-    const auto complete = static_cast<uint32_t>(std::min<uint64_t>(bytes / timing_.beat_bytes, read.beats));
+    const auto complete = static_cast<uint32_t>(std::min<uint64_t>(beat_.quotient(bytes), read.beats));
     for (; read.shown < complete; ++read.shown) {
         const uint64_t cycle = cycle_of(clock);
         last_ready_ = any_ready_ ? std::max(cycle, last_ready_ + 1) : cycle;

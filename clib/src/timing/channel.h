@@ -24,6 +24,28 @@ namespace dlavm::timing {
 // Null where the timing is sound.
 const char* problem(const dlavm_memory_timing& timing);
 
+// Division by a number that stays: nearly all of them are powers of two.
+class Divisor {
+  public:
+    explicit Divisor(uint64_t value) : value_(value) {
+        if ((value & (value - 1)) == 0)
+            for (shift_ = 0; uint64_t{1} << shift_ != value;) ++shift_;
+    }
+    uint64_t quotient(uint64_t of) const { return shift_ >= 0 ? of >> shift_ : of / value_; }
+    uint64_t up(uint64_t of) const { return quotient(of + value_ - 1); }
+    // The lowest digit of a number in this base, which is taken off.
+    uint32_t digit(uint64_t& of) const {
+        const uint64_t rest = quotient(of);
+        const auto lowest = static_cast<uint32_t>(of - rest * value_);
+        of = rest;
+        return lowest;
+    }
+
+  private:
+    uint64_t value_;
+    int shift_ = -1;
+};
+
 class Channel {
   public:
     explicit Channel(const dlavm_memory_timing& timing);  // a sound one
@@ -90,6 +112,8 @@ class Channel {
     Channel silent() const;
 
     dlavm_memory_timing timing_;
+    Divisor clocks_, cycles_, beat_, burst_, interleaved_, columns_, banks_of_group_, outer_groups_;
+    int64_t quiet_ = kLongAgo;  // nothing can be chosen before, unless more is asked for
     std::deque<Burst> reads_, writes_;
     std::deque<Incoming> incoming_;
     std::deque<uint32_t> lengths_;              // beats that are left of reads, the taken ones apart
