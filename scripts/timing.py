@@ -22,13 +22,18 @@ from dlavm.target import load_target
 
 sys.path.insert(0, str(data_root()))  # the tests' programs
 
-from tests.ops.programs import MAKERS, Case  # noqa: E402
+from tests.ops.programs import MAKERS, Case, random_case  # noqa: E402
 from tests.ops.test_engines import start  # noqa: E402
+from tests.rtl.cores import execute, placed, write  # noqa: E402
 from tests.rtl.timed_programs import concurrent_case, many_rows_case, single_case  # noqa: E402
 
 BEGIN, END = "<!-- begin calibration, written by make timing -->\n", "<!-- end calibration -->\n"
 SEEDS = 20
-PROMPT, STEPS = (1, 403, 407, 261, 300), 3
+PROMPT, STEPS = (1, 203, 207, 261, 300), 3
+MODELS = (("v1: `llama_tiny`", "llama.py:llama_tiny", "v1", "fp16"),
+          ("v2: `llama_tiny`", "llama.py:llama_tiny", "v2", "fp16"),
+          ("stories, cache fp16", "stories.py", "v3", "fp16"),
+          ("stories, cache mxint8", "stories.py", "v3", "mxint8"))  # fmt: skip
 Row = tuple[str, list[tuple[int, int]]]  # what, pairs of cycles: core, timed
 
 
@@ -51,28 +56,43 @@ def programs() -> Iterator[Row]:
             yield name, pairs
 
 
+def other_generations() -> Iterator[Row]:
+    """Random programs, their operands in the spaces of their roles."""
+    for name in ("v1", "v2"):
+        spec = load_target(name, "nano")
+        with NativeDevice(spec, f"rtl:{library(spec)}") as core, open_timed(spec) as timed:
+            pairs = []
+            for seed in range(SEEDS):
+                case = placed(spec, random_case(spec, seed, 8))
+                for device in (core, timed):
+                    write(device, spec, case)
+                    execute(device, spec, case)
+                pairs.append((core.counters().cycles, timed.counters().cycles))
+            yield f"{name}: random programs", pairs
+
+
 def steps() -> Iterator[Row]:
-    """The bundled model on nano: a prompt of five tokens, then tokens one by one."""
+    """A prompt of five tokens, then tokens one by one, on nano: the bundled model, and two layers of odd sizes."""
     with tempfile.TemporaryDirectory() as folder:
-        for kv in ("fp16", "mxint8"):
-            out = Path(folder) / kv
-            model = load_model(str(data_root() / "models" / "stories.py"), None)
-            build(model, load_target("v3", "nano"), Options(ctx=128, kv=kv), out)
+        for what, name, target, kv in MODELS:
+            out = Path(folder) / f"{target}-{kv}"
+            model = load_model(str(data_root() / "models" / name), "random" if ":" in name else None)
+            build(model, load_target(target, "nano"), Options(ctx=128, kv=kv), out)
             artifact, ids, pairs = Artifact.open(out), list(PROMPT), []
             with open_session(artifact, "rtl") as core, open_session(artifact, "timed") as timed:
                 for _ in range(1 + STEPS):
                     results = [session.step(ids, 1) for session in (core, timed)]
                     pairs.append((results[0].counters.cycles, results[1].counters.cycles))
                     ids = [int(results[0].next_ids[-1])]
-            yield f"stories, cache {kv}: prompt of {len(PROMPT)}", pairs[:1]
-            yield f"stories, cache {kv}: {STEPS} tokens", pairs[1:]
+            yield f"{what}: prompt of {len(PROMPT)}", pairs[:1]
+            yield f"{what}: {STEPS} tokens", pairs[1:]
 
 
 def calibration() -> str:
     """The table as it stands in doc/timing.md."""
     lines = ["| program | runs | cycles of the core | of the simulator | mean error | worst |",
              "|---|---:|---:|---:|---:|---:|"]  # fmt: skip
-    for name, pairs in (*programs(), *steps()):
+    for name, pairs in (*programs(), *other_generations(), *steps()):
         core, timed = np.array(pairs).T
         errors = 100 * np.abs(timed / core - 1)
         lines.append(f"| {name} | {len(pairs)} | {core.sum():,} | {timed.sum():,} | {errors.mean():.2f} % "

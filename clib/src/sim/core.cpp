@@ -181,6 +181,9 @@ int Core::launch(uint32_t opcode, std::string& error) {
                         format("opcode 0x%02x is unknown to this target", opcode)};
         }
         ++counters_.commands;
+        last_ = {};
+        last_.info = info;
+        std::memcpy(last_.words, op_, sizeof op_);
         execute(*info, op_);
     } catch (const Fault& fault) {
         return stopped(fault, info == nullptr ? "LAUNCH" : std::string(info->name), error);

@@ -33,9 +33,11 @@ uint64_t number(const std::string& name, const std::string& value, uint64_t leas
 }  // namespace
 
 Core::Core(const std::string& sizes, const dlavm_config& config)
-    : shape_(shape_of(config, sizes)), sim_(config), figures_(shape_.spaces.size()), host_(kResetCycles) {
-    if (config.header_words != 2)
-        throw Misuse{DLAVM_BAD_ARGUMENT, "open: timed: expected a target with a stream and scalars"};
+    : config_(config),
+      shape_(shape_of(config, sizes)),
+      sim_(config),
+      figures_(shape_.spaces.size()),
+      host_(kResetCycles) {
     make_twin();
 }
 
@@ -166,18 +168,42 @@ uint32_t Core::csr_read(uint32_t offset) {
 }
 
 int Core::csr_write(uint32_t offset, uint32_t value, std::string& error) {
+    if (offset == isa::kRegLaunch) return launch(value, error);
     const int code = sim_.csr_write(offset, value, error);
     const uint64_t at = host_;
     access(1);
     if (offset == isa::kRegProgram || offset == isa::kRegProgramWords) show_program(at + 1);
     if (offset != isa::kRegControl) return code;
     if ((value & abi::kReset) != 0) reset();
-    access(1);  // whether the core has taken it
+    access(kWatchReads + 1);  // whether the core has taken it
     counters_ = {};
     started_ = (value & abi::kStart) != 0;
     begun_ = false;
     begin_ = at + kAccessCycles;
+    if (started_ && !abi::has_stream(config_)) {
+        started_ = false;
+        twin_->start_nothing(begin_);
+        while (!twin_->run(kPiece)) {
+        }
+        counters_ = twin_->counters();
+    }
     return code;
+}
+
+// A run of one command, whose counters go on from the last start.
+int Core::launch(uint32_t opcode, std::string& error) {
+    begin_ = host_ + kAccessCycles;
+    launched_ = opcode;
+    code_ = 0;
+    twin_->start(begin_, *this, trace_.is_open() ? this : nullptr);
+    bool ended = false;
+    while (!ended && !stop_) ended = twin_->run(kPiece);
+    counters_ += twin_->counters();
+    access(1 + kWatchReads);
+    host_ = std::max(host_, twin_->end());
+    access(code_ != 0 ? 2 : 1);  // STATUS, and ERROR
+    if (code_ != 0) error = error_;
+    return code_;
 }
 
 void Core::show_program(uint64_t from) {
@@ -196,7 +222,12 @@ void Core::reset() {
 // Executes a command and tells the twin what it was.
 CommandPtr Core::next() {
     uint64_t executed = 0;
-    code_ = sim_.run(1, executed, error_);
+    if (abi::has_stream(config_)) {
+        code_ = sim_.run(1, executed, error_);
+    } else {
+        code_ = sim_.csr_write(isa::kRegLaunch, launched_, error_);
+        executed = 1;
+    }
     executed_ += executed;
     auto command = std::make_shared<Command>();
     if (code_ != 0 || executed == 0) {
@@ -259,6 +290,7 @@ int Core::run(uint64_t max_commands, uint64_t& executed, std::string& error) {
     trace_.close();
     started_ = begun_ = false;
     counters_ = twin_->counters();
+    access(kWatchReads);
     host_ = std::max(host_, twin_->end());
     access(code_ != 0 ? 5 : 3);  // COMMANDS, STATUS; ERROR and ERROR_PC
     if (code_ != 0) error = error_;

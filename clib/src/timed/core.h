@@ -42,6 +42,7 @@ class Core final : public abi::Engine, private Source, private Trace {
     void apply_memory();
     void make_twin();
     void reset();
+    int launch(uint32_t opcode, std::string& error);
     void open_trace();
     void show_program(uint64_t from);
     void access(uint32_t count) const { host_ += kAccessCycles * count; }
@@ -49,7 +50,9 @@ class Core final : public abi::Engine, private Source, private Trace {
     uint64_t channel_counter(uint32_t offset) const;
 
     static constexpr uint64_t kAccessCycles = 2;  // of a register, over AXI4-Lite
+    static constexpr uint32_t kWatchReads = 2;    // of COMMANDS, when somebody begins to wait for a core
 
+    dlavm_config config_;
     Shape shape_;
     sim::Core sim_;
     std::vector<std::optional<dlavm_memory_timing>> figures_;  // of each space
@@ -62,6 +65,7 @@ class Core final : public abi::Engine, private Source, private Trace {
     uint64_t begin_ = 0, executed_ = 0;
     RunCounters counters_;
     int code_ = 0;
+    uint32_t launched_ = 0;  // opcode
     std::string error_, trace_path_;
     std::ofstream trace_;  // of the run, if the option `trace` names a file
 };

@@ -64,7 +64,7 @@ void Fetch::step(Clock& clock, bool taken, uint64_t jump) {
 // -- front end ----------------------------------------------------------------------------------------------
 
 FrontEnd::FrontEnd(const Shape& shape, ReadPort& program, ReadPort& load)
-    : fetch_(shape, program), load_(&load) {}
+    : shape_(&shape), fetch_(shape, program), load_(&load) {}
 
 void FrontEnd::start(Source& source) {
     source_ = &source;
@@ -72,6 +72,19 @@ void FrontEnd::start(Source& source) {
     jump_ = true;
     finished_ = false;
     waits_.fill(0);
+}
+
+void FrontEnd::start_nothing() {
+    drain(Then::kEnd);
+    finished_ = false;
+}
+
+// The command is over, or in its queue.
+void FrontEnd::go_on() {
+    if (launched())
+        drain(Then::kEnd);
+    else
+        state_ = State::kRead;
 }
 
 void FrontEnd::wait(Clock& clock, State state, uint64_t until) {
@@ -82,18 +95,19 @@ void FrontEnd::wait(Clock& clock, State state, uint64_t until) {
 
 // command_reader.sv
 bool FrontEnd::read(Clock& clock) {
-    const bool word = fetch_.word_valid(clock.now());
+    const bool word = launched() || fetch_.word_valid(clock.now());  // registers are there
+    const auto payload = [this] { return command_->payload == 0 ? Reader::kDone : Reader::kPayload; };
     switch (reader_) {
         case Reader::kHeader:
             if (word) reader_ = Reader::kPredicate;
             break;
         case Reader::kPredicate:
-            reader_ = Reader::kMask;
+            words_read_ = 0;
+            reader_ = shape_->header_words > 1 ? Reader::kMask : payload();
             clock.act();
             return false;
         case Reader::kMask:
-            words_read_ = 0;
-            if (word) reader_ = command_->payload == 0 ? Reader::kDone : Reader::kPayload;
+            if (word) reader_ = payload();
             break;
         case Reader::kPayload:
             if (word && ++words_read_ == command_->payload) reader_ = Reader::kDone;
@@ -118,8 +132,7 @@ void FrontEnd::execute(Clock& clock) {
     switch (static_cast<Opcode>(command_->opcode)) {
         case Opcode::kEnd:
         case Opcode::kFence:
-            then_ = command_->opcode == static_cast<uint8_t>(Opcode::kEnd) ? Then::kEnd : Then::kNext;
-            state_ = State::kDrain;
+            drain(command_->opcode == static_cast<uint8_t>(Opcode::kEnd) ? Then::kEnd : Then::kNext);
             break;
         case Opcode::kSignal:
         case Opcode::kWait:
@@ -143,8 +156,10 @@ void FrontEnd::push(Clock& clock, std::array<EngineQueue, kQueues>& queues) {
         EngineQueue& queue = queues[queue_of(static_cast<isa::Engine>(command_->engine))];
         if (!queue.ready(clock.now())) return;
         queue.push(clock, command_);
-        then_ = Then::kNext;
-        state_ = command_->opcode == static_cast<uint8_t>(Opcode::kLoadTable) ? State::kDrain : State::kRead;
+        if (shape_->ordered && command_->opcode == static_cast<uint8_t>(Opcode::kLoadTable))
+            drain(Then::kNext);
+        else
+            go_on();
         return;
     }
     const auto c = decoded<isa::Signal>(*command_);  // WAIT has the same fields
@@ -183,8 +198,7 @@ void FrontEnd::step(Clock& clock, std::array<EngineQueue, kQueues>& queues) {
             clock.act();
             command_ = source_->next();
             if (command_->fault) {  // what is queued comes to its end
-                then_ = Then::kEnd;
-                state_ = State::kDrain;
+                drain(Then::kEnd);
                 break;
             }
             if (jump_) jump = command_->pc;
@@ -197,7 +211,7 @@ void FrontEnd::step(Clock& clock, std::array<EngineQueue, kQueues>& queues) {
             clock.act();
             reader_ = Reader::kIdle;
             if (command_->skip && !command_->jump)
-                state_ = State::kRead;
+                go_on();
             else
                 state_ = State::kExecute;
             break;
@@ -210,11 +224,10 @@ void FrontEnd::step(Clock& clock, std::array<EngineQueue, kQueues>& queues) {
                 break;
             }
             clock.act();
-            then_ = Then::kPush;
             if (nothing_)
-                state_ = State::kRead;
-            else if (command_->opcode == static_cast<uint8_t>(Opcode::kLoadTable))
-                state_ = State::kDrain;
+                go_on();
+            else if (!shape_->ordered || command_->opcode == static_cast<uint8_t>(Opcode::kLoadTable))
+                drain(Then::kPush);
             else
                 state_ = State::kPush;
             break;
@@ -245,7 +258,7 @@ void FrontEnd::step(Clock& clock, std::array<EngineQueue, kQueues>& queues) {
         default:
             break;
     }
-    fetch_.step(clock, taken, jump);
+    if (!launched()) fetch_.step(clock, taken, jump);
 }
 
 }  // namespace dlavm::timed

@@ -34,10 +34,13 @@ class FrontEnd {
 
     FrontEnd(const Shape& shape, ReadPort& program, ReadPort& load);
 
+    bool launched() const { return shape_->header_words == 0; }  // a run is one command
+
     // The registers PROGRAM (here a byte address) and PROGRAM_WORDS. The fetch looks at them all the time:
     // with a longer program it goes on reading ahead before the start.
     void program(uint64_t address, uint32_t words) { fetch_.program(address, words); }
     void start(Source& source);
+    void start_nothing();  // CONTROL.start where there is no stream
     bool finished() const { return finished_; }
     uint64_t finished_at() const { return finished_at_; }
     void step(Clock& clock, std::array<EngineQueue, kQueues>& queues);
@@ -49,11 +52,16 @@ class FrontEnd {
 
     bool read(Clock& clock);  // true: it took a word
     void execute(Clock& clock);
-    void next() { state_ = State::kRead; }
+    void go_on();
+    void drain(Then then) {
+        then_ = then;
+        state_ = State::kDrain;
+    }
     void push(Clock& clock, std::array<EngineQueue, kQueues>& queues);
     void drain(Clock& clock, const std::array<EngineQueue, kQueues>& queues);
     void wait(Clock& clock, State state, uint64_t until);
 
+    const Shape* shape_;
     Fetch fetch_;
     ReadPort* load_;
     Source* source_ = nullptr;

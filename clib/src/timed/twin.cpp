@@ -10,7 +10,8 @@ namespace dlavm::timed {
 
 namespace {
 
-// Clients of the memory fabric, as in dlavm_core.
+// Clients of the memory fabric, as in dlavm_core; those of a generation without a stream or scalars ask for
+// nothing.
 constexpr uint32_t kFrontRead = 0, kStoreRead = 2, kMatrixRead = 4, kVectorRead = 6, kWeightRead = 7;
 
 constexpr uint32_t kPageBytes = 4096, kBurstBeats = 256;  // mem_pkg
@@ -63,6 +64,8 @@ Shape shape_of(const dlavm_config& config, const std::string& sizes) {
     Shape shape;
     read_sizes(shape, sizes);
     shape.spaces = abi::spaces_of(config);
+    shape.header_words = config.header_words;
+    shape.ordered = config.semaphores != 0;
     const uint32_t row = shape.row_units * kUnitBytes;
     bool fits = shape.units <= shape.row_units && shape.lanes <= 8 * shape.units &&
                 (shape.units == shape.row_units || shape.row_units >= 8) &&
@@ -77,6 +80,19 @@ Shape shape_of(const dlavm_config& config, const std::string& sizes) {
             abi::format("open: timed: sizes that do not fit each other or the memories, '%.200s'",
                         sizes.c_str())};
     return shape;
+}
+
+RunCounters& RunCounters::operator+=(const RunCounters& run) {
+    cycles += run.cycles;
+    spaces.resize(run.spaces.size());
+    for (size_t s = 0; s < spaces.size(); ++s) {
+        spaces[s].read_beats += run.spaces[s].read_beats;
+        spaces[s].written_beats += run.spaces[s].written_beats;
+        spaces[s].busy += run.spaces[s].busy;
+        spaces[s].asked += run.spaces[s].asked;
+    }
+    for (size_t e = 0; e < engines.size(); ++e) engines[e] += run.engines[e];
+    return *this;
 }
 
 Twin::Twin(const Shape& shape, Memories& memories, uint64_t now, bool skip)
@@ -100,15 +116,24 @@ void Twin::program(uint64_t from, uint64_t address, uint32_t words) {
     clock_.poke(Part::kFront);
 }
 
-void Twin::start(uint64_t begin, Source& source, Trace* trace) {
+void Twin::begin(uint64_t begin, Trace* trace) {
     idle_until(begin);
     semaphores_.clear();
     for (EngineQueue& queue : queues_) queue.start();
     fabric_.clear_traffic(begin);
     trace_ = trace;
     began_ = begin;
-    front_.start(source);
     clock_.poke(Part::kFront);
+}
+
+void Twin::start(uint64_t begin, Source& source, Trace* trace) {
+    this->begin(begin, trace);
+    front_.start(source);
+}
+
+void Twin::start_nothing(uint64_t begin) {
+    this->begin(begin, nullptr);
+    front_.start_nothing();
 }
 
 void Twin::step() {

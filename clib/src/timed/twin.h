@@ -18,6 +18,8 @@ struct RunCounters {
     uint64_t cycles = 0;
     std::vector<Fabric::Traffic> spaces;  // of a channel of each
     std::array<uint64_t, FrontEnd::kQueues> engines{};
+
+    RunCounters& operator+=(const RunCounters& run);
 };
 
 class Twin {
@@ -31,6 +33,7 @@ class Twin {
     void program(uint64_t from, uint64_t address, uint32_t words);
     // A run whose first cycle is `begin`; earlier ones pass.
     void start(uint64_t begin, Source& source, Trace* trace);
+    void start_nothing(uint64_t begin);  // without a stream
     // Goes on for at most `cycles`; true: the program has ended. Throws std::logic_error if nothing can
     // happen.
     bool run(uint64_t cycles);
@@ -43,6 +46,7 @@ class Twin {
     uint64_t steps() const { return steps_; }  // cycles that were looked at
 
   private:
+    void begin(uint64_t begin, Trace* trace);
     void step();
 
     Shape shape_;
