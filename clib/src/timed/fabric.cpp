@@ -235,6 +235,16 @@ Fabric::Traffic Fabric::traffic(uint32_t space, uint64_t end) const {
             writes_[space].front().beats() - w.before.written_beats, w.busy, w.asked + open};
 }
 
+bool Fabric::moves(uint64_t now) const {
+    return std::any_of(watches_.begin(), watches_.end(), [&](const Watch& w) { return w.last_busy == now; });
+}
+
+bool Fabric::refreshing(uint64_t now) const {
+    return std::any_of(reads_.begin(), reads_.end(), [&](const std::vector<ReadChannel>& channels) {
+        return !channels.front().idle() && channels.front().refreshing(now);
+    });
+}
+
 void Fabric::step_ports(Clock& clock) {
     for (ReadPort& port : readers) port.step(clock);
     for (WritePort& port : writers) port.step(clock);

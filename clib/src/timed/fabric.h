@@ -186,6 +186,10 @@ class Fabric {
     };
     void clear_traffic(uint64_t begin);
     Traffic traffic(uint32_t space, uint64_t end) const;  // of the cycles before `end`
+    // Whether a beat passed in this cycle, and whether a memory that is asked refreshes its banks: of any
+    // space.
+    bool moves(uint64_t now) const;
+    bool refreshing(uint64_t now) const;
 
     std::vector<ReadPort> readers;
     std::vector<WritePort> writers;

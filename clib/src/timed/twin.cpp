@@ -100,12 +100,13 @@ void Twin::program(uint64_t from, uint64_t address, uint32_t words) {
     clock_.poke(Part::kFront);
 }
 
-void Twin::start(uint64_t begin, Source& source, Trace* trace) {
+void Twin::start(uint64_t begin, Source& source, Trace* trace, Observer* observer) {
     idle_until(begin);
     semaphores_.clear();
     for (EngineQueue& queue : queues_) queue.start();
     fabric_.clear_traffic(begin);
     trace_ = trace;
+    observer_ = observer;
     began_ = begin;
     front_.start(source);
     clock_.poke(Part::kFront);
@@ -132,6 +133,7 @@ bool Twin::run(uint64_t cycles) {
         if (clock_.now() >= limit) return false;
         clock_.advance();
         step();
+        if (observer_ != nullptr) observer_->look(*this);
     }
     idle_until(end());
     counters_.cycles = end() - began_;
