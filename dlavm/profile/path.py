@@ -91,7 +91,7 @@ class _Walk:
 
     def before(self, command: Command) -> Command | None:
         """The command that this one had to wait for; None at the beginning."""
-        engine, at = command.engine, command.begin
+        engine, at = command.engine, command.begin + 1  # in its first cycle the queue still hands it over
         waits = self._waits[engine]
         for place in range(bisect_right(self._wait_ends[engine], at) - 1, -1, -1):
             wait = waits[place]

@@ -1,5 +1,7 @@
 #include "timed/recorder.h"
 
+#include <algorithm>
+
 #include "abi/misuse.h"
 
 namespace dlavm::timed {
@@ -40,6 +42,7 @@ Recorder::Recorder(const std::string& path, uint64_t begin, uint64_t least, cons
       begin_(begin),
       least_(least),
       spaces_(shape.spaces.size()),
+      looked_(begin),
       next_sample_(begin + window_) {
     if (!out_) {
         throw abi::Misuse{DLAVM_SYSTEM, "option profile: expected a file that can be written, got " + path};
@@ -60,7 +63,8 @@ void Recorder::charge(Track& track, uint64_t end) {
         if (of_engine(track.wait)) track.sums[static_cast<uint32_t>(track.wait)][index] += count;
     };
     add(how_, 1);
-    add(skipped_, cycles - 1);
+    add(How::kRefreshes, std::min(refreshed_, cycles - 1));
+    add(How::kWaits, cycles - 1 - std::min(refreshed_, cycles - 1));
     track.charged = end;
 }
 
@@ -90,9 +94,11 @@ void Recorder::change(uint32_t number, Wait wait, uint64_t detail, uint64_t pc, 
 void Recorder::look(const Twin& twin) {
     const uint64_t now = twin.now(), next = now + 1;
     const Fabric& fabric = twin.fabric();
-    how_ = fabric.moves(now) ? How::kMoves : fabric.refreshing(now) ? How::kRefreshes : How::kWaits;
-    skipped_ = fabric.refreshing(looked_) ? How::kRefreshes : How::kWaits;
+    how_ = fabric.moves(now) ? How::kMoves : fabric.refreshing(now, asked_) ? How::kRefreshes : How::kWaits;
+    refreshed_ = 0;
+    for (; looked_ < now; ++looked_) refreshed_ += fabric.refreshing(looked_, asked_);
     looked_ = next;
+    asked_ = fabric.asked();
     for (uint32_t q = 0; q < FrontEnd::kQueues; ++q) {
         const EngineQueue& queue = twin.queues()[q];
         const Wait wait = queue.waits(next);

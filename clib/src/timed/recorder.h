@@ -51,9 +51,10 @@ class Recorder final : public Trace, public Observer {
     std::ofstream out_;
     uint64_t begin_, least_;
     size_t spaces_;
-    // Of memory in the cycle that is looked at, and in those since the last one.
-    How how_ = How::kWaits, skipped_ = How::kWaits;
-    uint64_t looked_ = 0;
+    // Of memory in the cycle that is looked at; of the cycles since the last one, those of a refresh.
+    How how_ = How::kWaits;
+    uint64_t looked_, refreshed_ = 0;
+    uint32_t asked_ = 0;  // spaces, since then
     std::array<Track, FrontEnd::kQueues + 1> tracks_;
     std::vector<Sample> samples_;
     uint64_t window_ = 64, next_sample_;
