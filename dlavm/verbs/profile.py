@@ -19,7 +19,6 @@ from dlavm.profile.subject import Subject, check_target, load, of_artifact, of_c
 from dlavm.profile.table import Table, sums, tabulate
 from dlavm.profile.trace import trace
 from dlavm.quant import AUTO, DEFAULT_KV
-from dlavm.report.text import share
 from dlavm.sim.timed import open_timed
 from dlavm.support.progress import progress
 from dlavm.verbs.build import options_of
@@ -140,8 +139,8 @@ def _text(args: argparse.Namespace, subject: Subject, shown: Table) -> str:
         "",
         table((args.by, *HEAD), [*rows, total_cells(shown)], right=range(1, len(HEAD))),
         "",
-        f"nothing runs in {shown.idle:,} cycles ({share(shown.idle, shown.cycles)}), because no command is there in "
-        f"{shown.control:,} ({share(shown.control, shown.cycles)})",
+        f"nothing runs in {shown.idle:,} cycles ({100 * shown.idle / shown.cycles:.2f} %), because no command is there "
+        f"in {shown.control:,} ({100 * shown.control / shown.cycles:.2f} %)",
     ]
     return "\n".join(lines)
 
