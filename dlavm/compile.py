@@ -135,7 +135,7 @@ class Compiled:
 
 
 def _assembly(spec: TargetSpec, code: Code) -> str:
-    return print_program(code.program, spec) if code.program else disassemble(spec, code.words)
+    return print_program(code.program, spec) if code.program else disassemble(spec, code.words, code.places)
 
 
 def compile_model(model: Model, spec: TargetSpec, options: Options, for_sessions: bool = False) -> Compiled:

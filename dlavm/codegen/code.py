@@ -9,6 +9,7 @@ from dlavm.codegen import flat, registers, stream
 from dlavm.support.errors import DlavmError
 from dlavm.sym import Expr
 from dlavm.target import TargetSpec
+from dlavm.target.isa import encode_program, places
 from dlavm.task import Program
 
 
@@ -20,23 +21,28 @@ class Code:
     * patches: a flat stream; before a step the host writes the value of each expression of `patches` over the
       arguments to the words at its offsets.
     * registers: no stream; the host runs `program`, which writes registers.
+
+    `places`: where in the model commands of the stream stand, by word offset.
     """
 
     control: str
     words: list[int] = field(default_factory=list)
     patches: Mapping[Expr, tuple[int, ...]] = field(default_factory=dict)
     program: Program | None = None
+    places: Mapping[int, str] = field(default_factory=dict)
 
 
 Generator = Callable[[Program, TargetSpec, Mapping[str, int]], Code]
 
 
 def _scalars(program: Program, spec: TargetSpec, bases: Mapping[str, int]) -> Code:
-    return Code("scalars", stream.generate(program, spec, bases))
+    made = stream.commands(program, spec, bases)
+    return Code("scalars", encode_program(spec, made), places=places(spec, made))
 
 
 def _patches(program: Program, spec: TargetSpec, bases: Mapping[str, int]) -> Code:
-    return Code("patches", *flat.generate(program, spec, bases))
+    words, patches, where = flat.generate(program, spec, bases)
+    return Code("patches", words, patches, places=where)
 
 
 def _registers(program: Program, spec: TargetSpec, bases: Mapping[str, int]) -> Code:

@@ -18,15 +18,16 @@ ROWS = "rows_o"
 
 def generate(
     program: Program, spec: TargetSpec, bases: Mapping[str, int]
-) -> tuple[list[int], dict[Expr, tuple[int, ...]]]:
-    """The words of the stream, and for each expression over the arguments the offsets of the words that take its value.
+) -> tuple[list[int], dict[Expr, tuple[int, ...]], dict[int, str]]:
+    """The words of the stream, for each expression over the arguments the offsets of the words that take its value, and
+    by word offset the places of commands in the model.
 
     Raises DlavmError for a statement that has no form in a stream, and for a loop with commands that have no rows.
     """
     flat = _Flat(spec, {b.base: wrap(bases[b.name] // 16) for b in program.buffers})
     flat.body(program.body, {}, wrap(1))
     flat.emit(Launch("END", {}), {}, wrap(1))
-    return flat.words, {expr: tuple(offsets) for expr, offsets in flat.patches.items()}
+    return flat.words, {expr: tuple(offsets) for expr, offsets in flat.patches.items()}, flat.places
 
 
 class _Flat:
@@ -34,6 +35,7 @@ class _Flat:
         self._spec, self._addresses = spec, addresses
         self.words: list[int] = []
         self.patches: dict[Expr, list[int]] = {}
+        self.places: dict[int, str] = {}
 
     def body(self, stmts: tuple[Stmt, ...], known: dict[Expr, Expr], happens: Expr) -> None:
         """`known`: values of the variables in sight; `happens`: 1 where the body runs."""
@@ -68,6 +70,8 @@ class _Flat:
             fields = {name: _clamped(value, command.by_name[name].limit) for name, value in fields.items()}
             fields[ROWS] = select(happens, fields[ROWS], 0)
         fixed = {name: value.value for name, value in fields.items() if value.is_const and value.value}
+        if launch.where:
+            self.places[len(self.words)] = launch.where
         start = len(self.words) + self._spec.header_words
         self.words += encode(self._spec, Instr(launch.op, fixed))
         for name, value in fields.items():

@@ -16,17 +16,22 @@ RESERVES = (12, 32)  # registers left to the body of a loop; with all of them no
 
 
 def generate(program: Program, spec: TargetSpec, bases: Mapping[str, int]) -> list[int]:
-    """The words of the stream. `bases`: byte address of every buffer. Raises DlavmError for a statement or target
-    that has no stream form."""
+    """The words of the stream: those of `commands`."""
+    return encode_program(spec, commands(program, spec, bases))
+
+
+def commands(program: Program, spec: TargetSpec, bases: Mapping[str, int]) -> list[Instr]:
+    """The commands of the stream, with their places in the model. `bases`: byte address of every buffer. Raises
+    DlavmError for a statement or target that has no stream form."""
     if not spec.has("stream", "scalars", "loops"):
         raise DlavmError(f"target {spec.name} has no autonomous stream (needs capabilities scalars and loops)")
     *first, last = RESERVES
     for reserve in first:
         try:
-            return encode_program(spec, _Generator(program, spec, bases, reserve).run())
+            return _Generator(program, spec, bases, reserve).run()
         except OutOfRegistersError:
             continue  # keep less across loops
-    return encode_program(spec, _Generator(program, spec, bases, last).run())
+    return _Generator(program, spec, bases, last).run()
 
 
 class _Generator:
@@ -94,7 +99,7 @@ class _Generator:
         weight_format = fields.get("format", 0)
         assert isinstance(weight_format, int) and command.engine
         self._order.before(launch.op, command.engine, weight_format)
-        self._emit(Instr(launch.op, {n: v for n, v in fields.items() if v != 0}))
+        self._emit(Instr(launch.op, {n: v for n, v in fields.items() if v != 0}, where=launch.where))
 
     def _open(self, stmt: For | If, depth: int) -> tuple[Instr, list[Instr], Expr, str | None]:
         """Starts the body of a loop; an If is a loop of zero or one turns."""
@@ -107,14 +112,16 @@ class _Generator:
         if engine:
             self._order.loop_border(engine)
         outer, self._out = self._out, []
-        return Instr("LOOP", {"rd": register, "count": count}), outer, var, engine
+        where = f"for {var.name}" if isinstance(stmt, For) else "if"
+        return Instr("LOOP", {"rd": register, "count": count}, where=where), outer, var, engine
 
     def _close(self, loop: Instr, outer: list[Instr], var: Expr, engine: str | None) -> None:
         if engine:
             self._order.loop_border(engine)
         self._emit(Instr("ENDLOOP"))
         body, self._out = self._out, outer
-        self._emit(Instr("LOOP", {**loop.fields, "body": len(encode_program(self._spec, body))}))
+        length = len(encode_program(self._spec, body))
+        self._emit(Instr("LOOP", {**loop.fields, "body": length}, where=loop.where))
         self._out.extend(body)
         self._scalars.leave()
         self._scalars.unbind(var)

@@ -44,7 +44,7 @@ def render(manifest: Manifest, program: Program, memory: MemoryMap, spec: Target
     steps = {name: measure(program, spec, memory, args) for name, args in step_args(manifest.model).items()}
     found = roofline.points(steps, spec)
     kinds = histogram(spec, words)
-    template = _environment().get_template("report.html.j2")
+    template = environment().get_template("report.html.j2")
     return template.render(
         m=manifest, spec=spec, header=_header(manifest, spec), spaces=spaces(memory, spec),
         activations=activations(memory, loops(program)), steps=[_step_view(name, step) for name, step in steps.items()],
@@ -64,7 +64,8 @@ def step_args(model: ModelInfo) -> dict[str, Mapping[str, int]]:
             "prefill": {"token": model.chunk, "kv_len": 0, "head_rows": 1, "kv_base": 0}}  # fmt: skip
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Of the pages' templates."""
     env = jinja2.Environment(loader=jinja2.PackageLoader("dlavm.report", "templates"), trim_blocks=True,
                              lstrip_blocks=True, autoescape=True, undefined=jinja2.StrictUndefined)  # fmt: skip
     env.filters["drawing"] = Markup

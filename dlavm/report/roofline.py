@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -66,12 +67,18 @@ def draw(found: Sequence[Point], spec: TargetSpec) -> str:
     """The picture: MACs a byte along x, MAC/s along y, both logarithmic; every point on the roof that bounds it."""
     board = machine(spec)
     shown = [p for p in found if p.macs_byte > 0]
-    places = [p.macs_byte for p in shown] + [board.balance]
+    x, y, marks = frame(board, [p.macs_byte for p in shown])
+    return picture(WIDTH, HEIGHT, "roofline of the board with the steps of the program",
+                   [*marks, *_marks(shown, board, x, y)])  # fmt: skip
+
+
+def frame(board: Machine, macs_bytes: Sequence[float], least: float = math.inf) -> tuple[Axis, Axis, list[str]]:
+    """The axes that have room for points at so many MACs a byte and for `least` MAC/s, and the roof with its labels."""
+    places = [*macs_bytes, board.balance]
     x = Axis(min(places) / 4, max(places) * 4, 84, WIDTH - 10, log=True)
-    y = Axis(board.bytes_s * x.lo / 3, board.macs_s * 3, HEIGHT - 44, 12, log=True)
+    y = Axis(min(board.bytes_s * x.lo, least) / 3, board.macs_s * 3, HEIGHT - 44, 12, log=True)
     roof = f"M{x.start:.1f} {y(board.bytes_s * x.lo):.1f}L{x(board.balance):.1f} {y(board.macs_s):.1f}H{x.end:.1f}"
-    marks = [*_grid(x, y), tag("path", d=roof, class_="roof"), *_labels(board, x, y), *_marks(shown, board, x, y)]
-    return picture(WIDTH, HEIGHT, "roofline of the board with the steps of the program", marks)
+    return x, y, [*_grid(x, y), tag("path", d=roof, class_="roof"), *_labels(board, x, y)]
 
 
 def _grid(x: Axis, y: Axis) -> list[str]:

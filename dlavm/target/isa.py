@@ -39,11 +39,14 @@ class SReg:
 
 @dataclass(frozen=True)
 class Instr:
-    """One command: field values by name (absent: 0); skipped where the predicate register holds zero (0: never)."""
+    """One command: field values by name (absent: 0); skipped where the predicate register holds zero (0: never).
+
+    `where` is its place in the model, which no encoding has: a comment of the assembly."""
 
     op: str
     fields: Mapping[str, int | SReg] = field(default_factory=dict)
     pred: int = 0
+    where: str = field(default="", compare=False)
 
 
 def f32_bits(x: float) -> int:
@@ -84,6 +87,16 @@ def encode(spec: TargetSpec, instr: Instr) -> list[int]:
 
 def encode_program(spec: TargetSpec, program: Iterable[Instr]) -> list[int]:
     return [word for instr in program for word in encode(spec, instr)]
+
+
+def places(spec: TargetSpec, program: Iterable[Instr]) -> dict[int, str]:
+    """The `where` of each command that has one, by its word offset in the stream."""
+    at, found = 0, {}
+    for instr in program:
+        if instr.where:
+            found[at] = instr.where
+        at += spec.header_words + _command(spec, instr.op).payload_words
+    return found
 
 
 @dataclass(frozen=True)
@@ -174,8 +187,8 @@ def to_text(spec: TargetSpec, instr: Instr) -> str:
 
 
 def from_text(spec: TargetSpec, line: str) -> Instr:
-    """Inverse of `to_text`. Raises DlavmError naming the word that does not fit."""
-    tokens = line.split()
+    """Inverse of `to_text`; a comment behind `#` is left out. Raises DlavmError naming the word that does not fit."""
+    tokens = line.partition("#")[0].split()
     pred = 0
     if tokens and (m := re.fullmatch(r"@s(\d+)", tokens[0])):
         pred, tokens = int(m[1]), tokens[1:]
@@ -191,8 +204,11 @@ def from_text(spec: TargetSpec, line: str) -> Instr:
     return Instr(command.name, fields, pred)
 
 
-def disassemble(spec: TargetSpec, words: list[int]) -> str:
-    return "".join(f"{at:6d}  {to_text(spec, instr)}\n" for at, instr in decode_program(spec, words))
+def disassemble(spec: TargetSpec, words: list[int], places: Mapping[int, str] | None = None) -> str:
+    """A line a command: its word offset, its assembly, and behind `#` what `places` says of the offset."""
+    comments = {at: f"  # {where}" for at, where in (places or {}).items()}
+    return "".join(f"{at:6d}  {to_text(spec, instr)}{comments.get(at, '')}\n"
+                   for at, instr in decode_program(spec, words))  # fmt: skip
 
 
 def _value_text(f: Field, value: int | SReg) -> str:

@@ -20,6 +20,7 @@ MOST_NESTED = 1024
 BOARD_PARTS = {"matrix": ("lanes",), "vector": ("lanes",), "buffers": ("activation_elements", "accumulators")}
 BOARD_KEYS: Mapping[str, Kind] = {"doc": str, "clock_mhz": NUMBER, "memories": dict,
                                   **dict.fromkeys(BOARD_PARTS, dict)}
+POWER_KEYS: Mapping[str, Kind] = {"watts": NUMBER, "source": str}
 MEMORY_KEYS: Mapping[str, Kind] = {"base": int, "capacity": int, "channels": int, "port_bytes": int,
                                    "port_clock_mhz": NUMBER, "peak_gbs": NUMBER, "timing": dict}
 TARGET_KEYS: Mapping[str, Kind] = {"doc": str, "capabilities": list, "encoding": dict, "limits": dict, "roles": dict,
@@ -46,7 +47,12 @@ REGISTERS = ("ID", "STATUS", "ERROR", "CONTROL")
 
 def check_board(place: str, raw: Any) -> None:
     """A file of targets/boards."""
-    check_keys(place, raw, BOARD_KEYS)
+    check_keys(place, raw, BOARD_KEYS, {"power": dict})
+    if "power" in raw:
+        check_keys(f"{place}: power", raw["power"], POWER_KEYS)
+        _above_zero(f"{place}: power.watts", raw["power"]["watts"])
+        if not raw["power"]["source"].strip():
+            raise DlavmError(f"{place}: power.source: expected where the figure comes from, got nothing")
     for key, parts in BOARD_PARTS.items():
         check_keys(f"{place}: {key}", raw[key], dict.fromkeys(parts, int))
         for part in parts:

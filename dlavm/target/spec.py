@@ -127,6 +127,7 @@ class Board:
     vector_lanes: int
     activation_elements: int
     accumulators: int
+    power_watts: float | None = None  # while it runs a model, where somebody has stated it
 
     def memory(self, name: str) -> Memory:
         """The memory of that name, or the only one of the board. Raises DlavmError where several have other names."""
@@ -198,7 +199,8 @@ def load_board(name: str, root: Path | None = None) -> Board:
     place = f"targets/boards/{name}.yaml: memories"
     memories = {n: _memory(f"{place}.{n}: timing", n, m) for n, m in raw["memories"].items()}
     return Board(name, raw["doc"], raw["clock_mhz"], memories, raw["matrix"]["lanes"], raw["vector"]["lanes"],
-                 raw["buffers"]["activation_elements"], raw["buffers"]["accumulators"])
+                 raw["buffers"]["activation_elements"], raw["buffers"]["accumulators"],
+                 raw.get("power", {}).get("watts"))
 
 
 def _memory(place: str, name: str, raw: Mapping[str, Any]) -> Memory:
@@ -228,7 +230,7 @@ def _load_target(name: str, board_name: str, root: Path) -> TargetSpec:
     registers = {n: isa.register(n) for n in raw["registers"]}
     expanded = {
         "target": raw,
-        "board": _read_board(board_name, root),
+        "board": {key: value for key, value in _read_board(board_name, root).items() if key != "power"},
         "commands": {n: isa.raw_commands[n] for n in commands},
         "groups": isa.groups,
         "enums": isa.raw_enums,

@@ -6,13 +6,20 @@ import argparse
 import csv
 import io
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from dlavm.profile.path import critical_path
+from dlavm.profile.record import Record, read_record
+from dlavm.runtime.engine import RTL
 from dlavm.runtime.session import Session, StepResult, open_session
+from dlavm.sim.native import NativeDevice
 from dlavm.support.errors import DlavmError
 from dlavm.support.progress import progress
+from dlavm.target.spec import Board
 from dlavm.verbs.common import (
     Subparsers,
     add_artifact,
@@ -25,7 +32,9 @@ from dlavm.verbs.common import (
     table,
 )
 
-SHARES = ("memory_share", "matrix_share", "control_share")  # known on timed engines only
+SHARES = ("memory_share", "matrix_share", "control_share")  # known on the timed engine only
+ENERGY = "tok_j"  # a column where the board's file states its power
+SIMULATED = ("timed", RTL)  # engines whose speed is that of the board, by their cycles
 COLUMNS = (
     "test",
     "engine",
@@ -40,7 +49,7 @@ COLUMNS = (
 )
 
 
-PROMPT, GENERATE = 128, 64
+PROMPT, GENERATE, REPEAT = 128, 64, 5
 
 
 def add_parser(sub: Subparsers) -> None:
@@ -51,9 +60,13 @@ def add_parser(sub: Subparsers) -> None:
         "measure prompt and generation speed",
         "ppN runs a prompt of N tokens, tgN generates N tokens one by one, both after `-d` tokens in the cache:\n"
         "medians, least and largest of the repetitions. On `sim` and `reference` the speed is this computer's, not a\n"
-        "board's.",
+        "board's; on `timed` and `rtl` it is the board's, from the cycles of the steps and its clock. On `timed`\n"
+        "there are the share of the memory's peak, and of the last step's cycles those in which the matrix engine has\n"
+        "a command and those in which nothing runs because no command is there. tok_j, tokens a joule, is there where\n"
+        "the board's file states a power.",
         """dlavm bench output/stories
-        dlavm bench output/stories -p 512 -n 128 -d 256 -o csv""",
+        dlavm bench output/stories -p 512 -n 128 -d 256 -o csv
+        dlavm bench output/stories --engine timed -p 16 -n 4""",
     )
     add_artifact(parser)
     parser.add_argument("-p", type=natural, metavar="N", help=f"tokens of the prompt (default {PROMPT}, or what fits)")
@@ -61,7 +74,9 @@ def add_parser(sub: Subparsers) -> None:
     parser.add_argument(
         "-d", type=natural, default=0, metavar="N", help="tokens in the cache before (default %(default)s)"
     )
-    parser.add_argument("--repeat", type=positive, default=5, metavar="N", help="repetitions (default %(default)s)")
+    parser.add_argument(
+        "--repeat", type=positive, metavar="N", help=f"repetitions (default {REPEAT}; 1 on timed and rtl)"
+    )
     parser.add_argument(
         "-o", choices=("md", "json", "csv"), default="md", dest="form", help="form (default %(default)s)"
     )
@@ -71,6 +86,7 @@ def add_parser(sub: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     artifact = open_artifact(args.artifact)
     _check_room(args, artifact.manifest.model.ctx)
+    args.repeat = args.repeat or (1 if args.engine in SIMULATED else REPEAT)
     with open_session(artifact, args.engine, args.threads) as session:
         rows = [row for row in (_prompt_row(args, session), _generation_row(args, session)) if row]
     if args.json or args.form == "json":
@@ -112,32 +128,70 @@ def _row(
 ) -> dict[str, Any]:
     seconds: list[float] = []
     results: list[StepResult] = []
-    with progress(test, args.repeat + 1) as bar:
-        for repetition in range(args.repeat + 1):
+    board, simulated = session.artifact.target.board, args.engine in SIMULATED
+    warm_up = 0 if simulated else 1  # caches and page tables
+    with progress(test, args.repeat + warm_up) as bar:
+        for repetition in range(args.repeat + warm_up):
             session.reset()
             if args.d:
                 session.prefill(_ids(session, args.d), head_rows=0)
             start = time.perf_counter()
-            results = work()
-            if repetition:  # the first one warms caches and page tables
-                seconds.append(time.perf_counter() - start)
+            results, record = _recorded(session, work) if args.engine == "timed" else (work(), None)
+            took = sum(r.counters.cycles for r in results) / (1e6 * board.clock_mhz)
+            if repetition >= warm_up:
+                seconds.append(took if simulated else time.perf_counter() - start)
             bar.advance()
     cycles = sum(r.counters.cycles for r in results)
-    return {
+    rate = tokens / statistics.median(seconds)
+    row = {
         "test": test + (f" @ d{args.d}" if args.d else ""), "engine": args.engine,
-        "tok_s": tokens / statistics.median(seconds),
-        "tok_s_min": tokens / max(seconds), "tok_s_max": tokens / min(seconds),
+        "tok_s": rate, "tok_s_min": tokens / max(seconds), "tok_s_max": tokens / min(seconds),
         "ttft_s": statistics.median(seconds) if test.startswith("pp") else None,
         "bytes_per_token": sum(r.counters.bytes_read for r in results) / tokens,
-        "cycles": cycles or None, "clock_mhz": session.artifact.target.board.clock_mhz, **dict.fromkeys(SHARES),
+        "cycles": cycles or None, "clock_mhz": board.clock_mhz,
+        **(_shares(session, results, record) if record else dict.fromkeys(SHARES)),
     }  # fmt: skip
+    return row | energy(board, rate if simulated else None)
+
+
+def _recorded(session: Session, work: Callable[[], list[StepResult]]) -> tuple[list[StepResult], Record]:
+    """The results, and the record of the last step."""
+    device = session.device
+    assert isinstance(device, NativeDevice)
+    with tempfile.TemporaryDirectory(prefix="dlavm-bench-") as folder:
+        file = Path(folder) / "record"
+        device.set_option("profile", str(file))
+        try:
+            return work(), read_record(file)
+        finally:
+            device.set_option("profile", "")
+
+
+def _shares(session: Session, results: list[StepResult], record: Record) -> dict[str, float]:
+    spec = session.artifact.target
+    cycles = sum(r.counters.cycles for r in results)
+    moved = sum(r.counters.bytes_read + r.counters.bytes_written for r in results)
+    peak = spec.space("weights").peak_gbs * 1e9 / (spec.board.clock_mhz * 1e6)
+    matrix = sum(command.cycles for command in record.commands if command.engine == "matrix")
+    path = critical_path(record, spec.enums["engine"])
+    shares = moved / (cycles * peak), matrix / record.cycles, path.control / record.cycles
+    return dict(zip(SHARES, shares, strict=True))
+
+
+def energy(board: Board, rate: float | None) -> dict[str, float]:
+    """Tokens a joule at `rate` tokens a second, as a column; none where the board's file states no power."""
+    return {ENERGY: rate / board.power_watts} if rate is not None and board.power_watts else {}
+
+
+def _columns(rows: list[dict[str, Any]]) -> list[str]:
+    return [*COLUMNS, *([ENERGY] if any(ENERGY in row for row in rows) else [])]
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """A table with the columns that any row has a value for."""
-    columns = [c for c in COLUMNS if any(row[c] is not None for row in rows)]
+    columns = [c for c in _columns(rows) if any(row.get(c) is not None for row in rows)]
     lines = table(
-        columns, [[_cell(row[c]) for c in columns] for row in rows], right=range(2, len(columns))
+        columns, [[_cell(row.get(c)) for c in columns] for row in rows], right=range(2, len(columns))
     ).splitlines()
     widths = [len(part) for part in lines[1].split("  ")]
     return "\n".join(_markdown_line(line, widths) for line in lines)
@@ -165,7 +219,7 @@ def _cell(value: object) -> str:
 
 def _csv(rows: list[dict[str, Any]]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, _columns(rows), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().rstrip("\n")

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from dlavm.compile import Compiled, compile_model
-from dlavm.describe import ENTRY, stream_name
-from dlavm.sim.device import Counters
+from dlavm.compile import compile_model
+from dlavm.profile.subject import Subject, check_target, load, of_compiled, step, step_values
 from dlavm.sim.native import NativeDevice
 from dlavm.sim.timed import open_timed
 from dlavm.support.errors import DlavmError
-from dlavm.target.spec import ADDRESS_UNIT
 from dlavm.verbs.build import options_of
 from dlavm.verbs.common import (
     Subparsers,
@@ -60,23 +55,22 @@ def add_parser(sub: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     spec = target_of(args)
-    if not spec.has("stream", "scalars"):
-        raise DlavmError(f"cycles: expected a target with a stream and scalars, got {spec.name}")
-    options = options_of(args)
-    compiled = compile_model(model_of(args.model, args.weights or "none"), spec, options)
-    ctx, chunk = options.sizes(model_of(args.model, "none"), spec)
+    check_target(spec, "cycles")
+    options, model = options_of(args), model_of(args.model, args.weights or "none")
+    ctx, chunk = options.sizes(model, spec)
     if args.d + max(args.p, 1) > ctx:
         raise DlavmError(f"cycles: expected depth and tokens within the context of {ctx} positions, "
                          f"got {args.d + max(args.p, 1)}")
+    subject = of_compiled(compile_model(model, spec, options), model.name, ctx, chunk)
     with open_timed(spec, timing_only=True) as device:
         if args.latency:
             device.set_option("latency", args.latency)
-        load(device, compiled)
+        load(device, subject)
         prompt = [(min(chunk, args.p - at), args.d + at) for at in range(0, args.p, chunk)]
-        rows = [_row(device, compiled, f"pp{args.p}", prompt)] if prompt else []
+        rows = [_row(device, subject, f"pp{args.p}", prompt)] if prompt else []
         if args.trace:
             device.set_option("trace", args.trace)
-        rows.append(_row(device, compiled, "tg", [(1, args.d)]))
+        rows.append(_row(device, subject, "tg", [(1, args.d)]))
     for row in rows:
         row["test"] += f" @ d{args.d}" if args.d else ""
     if args.json:
@@ -86,34 +80,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def load(device: NativeDevice, compiled: Compiled) -> None:
-    """Writes the program of a step to its place and points the device at it."""
-    words, registers = compiled.words, compiled.spec.registers
-    address = compiled.memory.bases[stream_name(ENTRY)]
-    device.mem_write(address, np.array(words, "<u4"))
-    device.csr_write(registers["PROGRAM"].offset, address // ADDRESS_UNIT)
-    device.csr_write(registers["PROGRAM_WORDS"].offset, len(words))
-
-
-def step(device: NativeDevice, compiled: Compiled, values: Mapping[str, int]) -> Counters:
-    """Runs a step with these arguments (those that the program has)."""
-    registers = compiled.spec.registers
-    for place, arg in enumerate(compiled.program.args):
-        device.csr_write(registers["ARG"].offset + 4 * place, values[arg.name])
-    device.csr_write(registers["CONTROL"].offset, 1)
-    device.run()
-    return device.counters()
-
-
-def _row(device: NativeDevice, compiled: Compiled, test: str, steps: list[tuple[int, int]]) -> dict[str, Any]:
+def _row(device: NativeDevice, subject: Subject, test: str, steps: list[tuple[int, int]]) -> dict[str, Any]:
     """`steps`: tokens of each, and how many are in the cache before."""
-    board, started = compiled.spec.board, time.process_time()
+    board, started = subject.spec.board, time.process_time()
     last = len(steps) - 1
-    counters = [step(device, compiled, {"token": tokens, "kv_len": depth, "head_rows": int(i == last), "kv_base": 0})
+    counters = [step(device, subject, step_values(tokens, depth, int(i == last)))
                 for i, (tokens, depth) in enumerate(steps)]  # fmt: skip
     cycles, moved = sum(c.cycles for c in counters), sum(c.bytes_read + c.bytes_written for c in counters)
     tokens, seconds = sum(tokens for tokens, _ in steps), cycles / (board.clock_mhz * 1e6)
-    peak = 1e9 * compiled.spec.space("weights").peak_gbs
+    peak = 1e9 * subject.spec.space("weights").peak_gbs
     return {
         "test": test, "cycles": cycles, "ms": 1000 * seconds, "tok_s": tokens / seconds,
         "bytes_per_token": moved / tokens, "memory_share": moved / seconds / peak,

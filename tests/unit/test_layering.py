@@ -42,8 +42,10 @@ ALLOWED: dict[str, set[str]] = {
     "serve": {"runtime", "wire", "support"},
     "check": COMPILER | {"quant", "compile"},
     "view": COMPILER | {"report"},
+    "profile": COMPILER | {"compile", "describe", "report", "sim"},
     "verbs": COMPILER
-    | {"quantize", "quant", "compile", "check", "view", "describe", "sim", "rtl", "runtime", "serve", "wire"},
+    | {"quantize", "quant", "compile", "check", "view", "describe", "profile", "sim", "rtl", "runtime", "serve"}
+    | {"wire"},
     "cli": {"verbs", "support"},
     "__main__": {"cli"},
 }

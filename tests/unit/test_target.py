@@ -55,6 +55,16 @@ def test_hash_ignores_prose_but_not_buffers(tree: Path) -> None:
     assert load_target("v3", "nano", changed).hash != before
 
 
+def test_a_stated_power_is_no_part_of_the_hash(tree: Path) -> None:
+    before = load_target("v3", "nano", tree)
+    assert before.board.power_watts is None
+    other = Path(shutil.copytree(tree, tree.parent / "power"))
+    board = other / "boards" / "nano.yaml"
+    board.write_text(board.read_text() + "power: {watts: 12.5, source: a meter}\n")
+    after = load_target("v3", "nano", other)
+    assert after.board.power_watts == 12.5 and after.hash == before.hash
+
+
 def test_deltas_add_and_remove() -> None:
     v1, v2, v3 = (load_target(t) for t in TARGETS)
     assert "ARGMAX" not in v1.commands and "ARGMAX" in v2.commands

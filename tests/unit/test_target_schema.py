@@ -88,6 +88,17 @@ WRONG = [
 ]
 
 
+WRONG += [
+    (NANO, "clock_mhz: 100\n", f"clock_mhz: 100\npower: {power}\n", message)
+    for power, message in (
+        ("12", "nano.yaml: power"),
+        ("{watts: 12}", "nano.yaml: power: .*source"),
+        ("{watts: 0, source: x}", "nano.yaml: power.watts: expected a number above 0, got 0"),
+        ("{watts: 5, source: ' '}", "nano.yaml: power.source: expected where the figure comes from"),
+    )
+]
+
+
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A writable copy of targets/."""

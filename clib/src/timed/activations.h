@@ -6,6 +6,7 @@
 #include "timed/fabric.h"
 #include "timed/latency.h"
 #include "timed/linear.h"
+#include "timed/wait.h"
 #include "timed/weights.h"
 
 namespace dlavm::timed {
@@ -46,6 +47,9 @@ class ActivationFeed {
     void push(uint64_t now, int32_t units) { units_.add(now, units); }
     void set_done(uint64_t now) { sets_.add(now, 1); }
     bool valid(uint64_t now) const { return ready_.at(now) != 0; }
+    bool active() const { return active_; }
+    bool ahead(uint64_t now) const { return ready_.at(now) > 1; }  // of the operand that is first
+    Wait waits(uint64_t now) const;                                // for the next operand, where it is active
     const Tag& tag() const { return tags_.front(); }
     void take(uint64_t now) {
         ready_.add(now, -1);
@@ -87,6 +91,8 @@ class MatrixArray {
     bool idle(uint64_t now) const { return !running_ && under_way_.at(now) == 0; }
     void result_free(uint64_t now) { room_.add(now, 1); }
     bool step(Clock& clock, ActivationFeed& feed, UnitBuffer& units);  // a block's results are there
+
+    Wait waits(uint64_t now, const ActivationFeed& feed) const;
 
     bool took(uint64_t now) const { return took_ == now; }
     void append(std::vector<uint64_t>& out, uint64_t now) const;

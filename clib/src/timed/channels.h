@@ -25,6 +25,7 @@ class ReadChannel {
 
     uint64_t beats() const { return beats_; }
     uint64_t last_beat() const { return last_beat_; }
+    bool refreshing(uint64_t now) const { return memory_->board && memory_->board->refreshing(now); }
 
   private:
     struct Chunk {

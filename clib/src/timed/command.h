@@ -52,4 +52,13 @@ class Trace {
     virtual void command(const Command& command, const Span& span) = 0;
 };
 
+class Twin;
+
+// Looks at the core behind every cycle that was stepped; in those up to the next one nothing changes.
+class Observer {
+  public:
+    virtual ~Observer() = default;
+    virtual void look(const Twin& twin) = 0;
+};
+
 }  // namespace dlavm::timed

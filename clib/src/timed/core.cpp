@@ -84,6 +84,10 @@ void Core::set_option(const std::string& name, const std::string& value) {
         make_twin();
     } else if (name == "trace") {
         trace_path_ = value;
+    } else if (name == "profile") {
+        profile_path_ = value;
+    } else if (name == "profile_least") {
+        profile_least_ = number(name, value, 1, 1000000000);
     } else if (name == "timing_only") {
         sim_.set_kernels(number(name, value, 0, 1) == 0);
     } else {
@@ -195,7 +199,7 @@ int Core::launch(uint32_t opcode, std::string& error) {
     begin_ = host_ + kAccessCycles;
     launched_ = opcode;
     code_ = 0;
-    twin_->start(begin_, *this, trace_.is_open() ? this : nullptr);
+    twin_->start(begin_, *this, nullptr, nullptr);
     bool ended = false;
     while (!ended && !stop_) ended = twin_->run(kPiece);
     counters_ += twin_->counters();
@@ -249,6 +253,9 @@ CommandPtr Core::next() {
 }
 
 void Core::open_trace() {
+    recorder_.reset();
+    if (!profile_path_.empty())
+        recorder_ = std::make_unique<Recorder>(profile_path_, begin_, profile_least_, shape_);
     if (trace_path_.empty()) return;
     trace_.open(trace_path_, std::ios::trunc);
     if (!trace_)
@@ -258,6 +265,8 @@ void Core::open_trace() {
 
 // Cycles from the run's first on: put into its queue, begun by its engine, found done by its queue.
 void Core::command(const Command& command, const Span& span) {
+    if (recorder_) recorder_->command(command, span);
+    if (!trace_.is_open()) return;
     const char* name = "";
     for (const isa::CommandInfo& info : isa::kCommands)
         if (info.opcode == command.opcode) name = info.name;
@@ -281,13 +290,16 @@ int Core::run(uint64_t max_commands, uint64_t& executed, std::string& error) {
         executed_ = 0;
         code_ = 0;
         open_trace();
-        twin_->start(begin_, *this, trace_.is_open() ? this : nullptr);
+        const bool traced = recorder_ || trace_.is_open();
+        twin_->start(begin_, *this, traced ? this : nullptr, recorder_.get());
     }
     bool ended = false;
     while (!ended && !stop_) ended = twin_->run(kPiece);
     executed = executed_;
     if (!ended) return 0;
     trace_.close();
+    if (recorder_) recorder_->finish(*twin_);
+    recorder_.reset();
     started_ = begun_ = false;
     counters_ = twin_->counters();
     access(kWatchReads);

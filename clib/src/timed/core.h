@@ -12,6 +12,7 @@
 #include "dlavm/memory_timing.h"
 #include "sim/core.h"
 #include "timed/memory.h"
+#include "timed/recorder.h"
 #include "timed/twin.h"
 
 namespace dlavm::timed {
@@ -68,6 +69,9 @@ class Core final : public abi::Engine, private Source, private Trace {
     uint32_t launched_ = 0;  // opcode
     std::string error_, trace_path_;
     std::ofstream trace_;  // of the run, if the option `trace` names a file
+    std::string profile_path_;
+    uint64_t profile_least_ = 32;         // cycles of a wait that is written by itself
+    std::unique_ptr<Recorder> recorder_;  // of the run, if the option `profile` names a file
 };
 
 }  // namespace dlavm::timed

@@ -39,6 +39,7 @@ class Epilogue {
     }
     void result(uint64_t now) { blocks_.add(now, 1); }
     void step(Clock& clock, MatrixArray& array);
+    Wait waits(uint64_t now) const;
 
   private:
     enum class State { kIdle, kScales, kBias, kRow, kRun };

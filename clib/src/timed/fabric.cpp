@@ -235,6 +235,23 @@ Fabric::Traffic Fabric::traffic(uint32_t space, uint64_t end) const {
             writes_[space].front().beats() - w.before.written_beats, w.busy, w.asked + open};
 }
 
+bool Fabric::moves(uint64_t now) const {
+    return std::any_of(watches_.begin(), watches_.end(), [&](const Watch& w) { return w.last_busy == now; });
+}
+
+uint32_t Fabric::asked() const {
+    uint32_t spaces = 0;
+    for (size_t s = 0; s < reads_.size(); ++s)
+        if (!reads_[s].front().idle()) spaces |= 1u << s;
+    return spaces;
+}
+
+bool Fabric::refreshing(uint64_t now, uint32_t spaces) const {
+    for (size_t s = 0; s < reads_.size(); ++s)
+        if ((spaces >> s & 1) != 0 && reads_[s].front().refreshing(now)) return true;
+    return false;
+}
+
 void Fabric::step_ports(Clock& clock) {
     for (ReadPort& port : readers) port.step(clock);
     for (WritePort& port : writers) port.step(clock);

@@ -186,6 +186,11 @@ class Fabric {
     };
     void clear_traffic(uint64_t begin);
     Traffic traffic(uint32_t space, uint64_t end) const;  // of the cycles before `end`
+    bool moves(uint64_t now) const;                       // a beat passed in this cycle, of any space
+    // Sets of spaces, a bit each: whose reads are asked for something; whether one of them refreshes its
+    // banks.
+    uint32_t asked() const;
+    bool refreshing(uint64_t now, uint32_t spaces) const;
 
     std::vector<ReadPort> readers;
     std::vector<WritePort> writers;

@@ -44,6 +44,8 @@ class FrontEnd {
     bool finished() const { return finished_; }
     uint64_t finished_at() const { return finished_at_; }
     void step(Clock& clock, std::array<EngineQueue, kQueues>& queues);
+    Wait waits() const;
+    const CommandPtr& command() const { return command_; }  // that is read, executed or pushed
 
   private:
     enum class State { kOff, kRead, kReading, kExecute, kCheck, kPush, kDrain, kAlu, kLoad, kLoading };

@@ -6,6 +6,7 @@
 #include "timed/clock.h"
 #include "timed/command.h"
 #include "timed/shape.h"
+#include "timed/wait.h"
 
 namespace dlavm::timed {
 
@@ -15,6 +16,7 @@ class Engine {
     virtual ~Engine() = default;
     virtual bool ready() const = 0;
     virtual void begin(Clock& clock, const Command& command) = 0;
+    virtual Wait waits(uint64_t now) const = 0;  // where it has a command
     bool done(uint64_t now) const { return done_ == now; }
 
   protected:
@@ -45,6 +47,8 @@ class EngineQueue {
         push(clock, {kind, sem, ticket, nullptr, {}});
     }
     bool idle(uint64_t now) const { return !entries_.valid(now) && !running_; }
+    Wait waits(uint64_t now) const;
+    uint32_t semaphore() const { return entries_.front().sem; }  // of a WAIT
     uint64_t busy() const { return busy_; }  // cycles in which commands ran, since the start
     void start() { busy_ = 0; }
     // Behind the engine.

@@ -23,6 +23,7 @@ class StoreEngine final : public Engine {
 
     bool ready() const override { return state_ == State::kIdle; }
     void begin(Clock& clock, const Command& command) override;
+    Wait waits(uint64_t now) const override;
     void step(Clock& clock) {
         if (state_ != State::kIdle) step_busy(clock);
     }

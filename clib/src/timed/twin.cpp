@@ -116,23 +116,24 @@ void Twin::program(uint64_t from, uint64_t address, uint32_t words) {
     clock_.poke(Part::kFront);
 }
 
-void Twin::begin(uint64_t begin, Trace* trace) {
+void Twin::begin(uint64_t begin, Trace* trace, Observer* observer) {
     idle_until(begin);
     semaphores_.clear();
     for (EngineQueue& queue : queues_) queue.start();
     fabric_.clear_traffic(begin);
     trace_ = trace;
+    observer_ = observer;
     began_ = begin;
     clock_.poke(Part::kFront);
 }
 
-void Twin::start(uint64_t begin, Source& source, Trace* trace) {
-    this->begin(begin, trace);
+void Twin::start(uint64_t begin, Source& source, Trace* trace, Observer* observer) {
+    this->begin(begin, trace, observer);
     front_.start(source);
 }
 
 void Twin::start_nothing(uint64_t begin) {
-    this->begin(begin, nullptr);
+    this->begin(begin, nullptr, nullptr);
     front_.start_nothing();
 }
 
@@ -157,6 +158,7 @@ bool Twin::run(uint64_t cycles) {
         if (clock_.now() >= limit) return false;
         clock_.advance();
         step();
+        if (observer_ != nullptr) observer_->look(*this);
     }
     idle_until(end());
     counters_.cycles = end() - began_;

@@ -32,7 +32,7 @@ class Twin {
     // The registers PROGRAM (here a byte address) and PROGRAM_WORDS from cycle `from` on; earlier ones pass.
     void program(uint64_t from, uint64_t address, uint32_t words);
     // A run whose first cycle is `begin`; earlier ones pass.
-    void start(uint64_t begin, Source& source, Trace* trace);
+    void start(uint64_t begin, Source& source, Trace* trace, Observer* observer);
     void start_nothing(uint64_t begin);  // without a stream
     // Goes on for at most `cycles`; true: the program has ended. Throws std::logic_error if nothing can
     // happen.
@@ -45,8 +45,14 @@ class Twin {
     bool quiet() const { return fabric_.quiet(clock_.now()); }
     uint64_t steps() const { return steps_; }  // cycles that were looked at
 
+    // For an observer.
+    uint64_t now() const { return clock_.now(); }
+    const Fabric& fabric() const { return fabric_; }
+    const FrontEnd& front() const { return front_; }
+    const std::array<EngineQueue, FrontEnd::kQueues>& queues() const { return queues_; }
+
   private:
-    void begin(uint64_t begin, Trace* trace);
+    void begin(uint64_t begin, Trace* trace, Observer* observer);
     void step();
 
     Shape shape_;
@@ -59,6 +65,7 @@ class Twin {
     FrontEnd front_;
     Semaphores semaphores_;
     Trace* trace_ = nullptr;
+    Observer* observer_ = nullptr;
     uint64_t began_ = 0, steps_ = 0;
     RunCounters counters_;
 };

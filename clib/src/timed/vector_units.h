@@ -4,6 +4,7 @@
 
 #include "timed/fabric.h"
 #include "timed/vector_program.h"
+#include "timed/wait.h"
 
 namespace dlavm::timed {
 
@@ -40,6 +41,7 @@ class VectorUnits {
     bool lanes_idle(Clock& clock) const;
     bool storer_idle(uint64_t now) const { return !writes.valid(now) && !beat_; }
     void step(Clock& clock, bool permute_job);
+    Wait waits(uint64_t now, bool permute_job) const;
 
   private:
     enum class Permute { kIdle, kAsk, kIndices, kElements };

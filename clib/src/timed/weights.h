@@ -72,6 +72,7 @@ class KvUnpack {
         : shape_(&shape), port_(&port), units_(&units) {}
     void start(const LinearJob& job);
     int32_t step(Clock& clock);  // units that were completed
+    bool turning() const { return tokens_.size() != 0 || pushes_.size() != 0; }
 
   private:
     int32_t leave(Clock& clock);
@@ -98,6 +99,7 @@ class KvBlocks {
         : shape_(&shape), port_(&port), units_(&units) {}
     void start(const LinearJob& job);
     int32_t step(Clock& clock);  // units that were completed
+    bool turning() const { return beats_.size() != 0 || collected_ != kNever || out_ != kNever; }
 
   private:
     int32_t leave(Clock& clock);

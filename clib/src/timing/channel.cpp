@@ -256,6 +256,14 @@ void Channel::refresh_all(int64_t due) {
     for (uint32_t b = 0; b < banks_.size(); ++b) start = std::max({start, close(due, b), banks_[b].activate});
     log(start, DLAVM_MEMORY_REFRESH, 0, 0);
     for (Bank& bank : banks_) bank.activate = start + timing_.refresh_clocks;
+    refresh_from_ = start;
+    refresh_until_ = start + timing_.refresh_clocks;
+}
+
+bool Channel::refreshing(uint64_t cycle) const {
+    const int64_t clock = clock_of(cycle) - timing_.response;
+    return clock >= refresh_from_ &&
+           clock < refresh_until_ + timing_.rcd_read + timing_.cl + timing_.burst_clocks;
 }
 
 // Of the banks whose turn in this round is still to come, the one that was left last: a stream that walks the

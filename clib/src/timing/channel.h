@@ -64,6 +64,8 @@ class Channel {
     uint64_t next_beat() const;
     uint64_t next_response() const;
     uint64_t next_write_room() const;
+    // Whether what is answered in `cycle`, or is not, is that of a refresh of all banks.
+    bool refreshing(uint64_t cycle) const;
 
     void record() { recording_ = true; }
     const std::vector<dlavm_memory_command>& recorded() const { return recorded_; }
@@ -133,8 +135,9 @@ class Channel {
     uint64_t served_ = 0;
 
     int64_t next_refresh_;
-    uint64_t owed_ = 0;            // refreshes of a bank
-    std::vector<bool> refreshed_;  // banks of this round
+    int64_t refresh_from_ = kLongAgo, refresh_until_ = kLongAgo;  // the last one of all banks
+    uint64_t owed_ = 0;                                           // refreshes of a bank
+    std::vector<bool> refreshed_;                                 // banks of this round
     uint32_t refreshed_count_ = 0;
 
     bool recording_ = false;
