@@ -7,10 +7,10 @@ import time
 from typing import Any
 
 from dlavm.compile import compile_model
-from dlavm.profile.subject import Subject, check_target, load, of_compiled, step, step_values
-from dlavm.sim.native import NativeDevice
+from dlavm.profile.steps import Steps
 from dlavm.sim.timed import open_timed
 from dlavm.support.errors import DlavmError
+from dlavm.target import TargetSpec
 from dlavm.verbs.build import options_of
 from dlavm.verbs.common import (
     Subparsers,
@@ -37,8 +37,8 @@ def add_parser(sub: Subparsers) -> None:
         "The timed simulator runs the program as the accelerator would, with the board's memory, and moves no bytes:\n"
         "ppN is a prompt of N tokens, tg one token, both after `-d` tokens. What a program reads from memory to\n"
         "decide what it does (the experts of a mixture) reads as zero. `memory_share` is the share of the peak of all\n"
-        "bytes that the commands read and write. v3 only. Cycles equal the RTL's on nano; on boards with wider rows\n"
-        "the two have not been compared yet (doc/timing.md).",
+        "bytes that the commands read and write. v1's are those of the commands, without the host's between them.\n"
+        "How far cycles were compared with the RTL: doc/timing.md.",
         """dlavm cycles models/stories.py --target v3 --board nano
         dlavm cycles models/llama.py:llama2_7b --target v3 --board kv260 --kv mxint8 --ctx 1152 -d 1024 -p 0""",
     )
@@ -55,22 +55,23 @@ def add_parser(sub: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     spec = target_of(args)
-    check_target(spec, "cycles")
+    if args.trace and not spec.has("stream"):
+        raise DlavmError(f"cycles: --trace: expected a target with a stream, got {spec.name}")
     options, model = options_of(args), model_of(args.model, args.weights or "none")
     ctx, chunk = options.sizes(model, spec)
     if args.d + max(args.p, 1) > ctx:
         raise DlavmError(f"cycles: expected depth and tokens within the context of {ctx} positions, "
                          f"got {args.d + max(args.p, 1)}")
-    subject = of_compiled(compile_model(model, spec, options), model.name, ctx, chunk)
+    compiled = compile_model(model, spec, options)
     with open_timed(spec, timing_only=True) as device:
         if args.latency:
             device.set_option("latency", args.latency)
-        load(device, subject)
+        steps = Steps(device, compiled)
         prompt = [(min(chunk, args.p - at), args.d + at) for at in range(0, args.p, chunk)]
-        rows = [_row(device, subject, f"pp{args.p}", prompt)] if prompt else []
+        rows = [_row(steps, spec, f"pp{args.p}", prompt)] if prompt else []
         if args.trace:
             device.set_option("trace", args.trace)
-        rows.append(_row(device, subject, "tg", [(1, args.d)]))
+        rows.append(_row(steps, spec, "tg", [(1, args.d)]))
     for row in rows:
         row["test"] += f" @ d{args.d}" if args.d else ""
     if args.json:
@@ -80,15 +81,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _row(device: NativeDevice, subject: Subject, test: str, steps: list[tuple[int, int]]) -> dict[str, Any]:
-    """`steps`: tokens of each, and how many are in the cache before."""
-    board, started = subject.spec.board, time.process_time()
-    last = len(steps) - 1
-    counters = [step(device, subject, step_values(tokens, depth, int(i == last)))
-                for i, (tokens, depth) in enumerate(steps)]  # fmt: skip
+def _row(steps: Steps, spec: TargetSpec, test: str, pieces: list[tuple[int, int]]) -> dict[str, Any]:
+    """`pieces`: tokens of each step, and how many are in the cache before."""
+    started, last = time.process_time(), len(pieces) - 1
+    counters = [steps.step(tokens, depth, int(i == last)) for i, (tokens, depth) in enumerate(pieces)]
     cycles, moved = sum(c.cycles for c in counters), sum(c.bytes_read + c.bytes_written for c in counters)
-    tokens, seconds = sum(tokens for tokens, _ in steps), cycles / (board.clock_mhz * 1e6)
-    peak = 1e9 * subject.spec.space("weights").peak_gbs
+    tokens, seconds = sum(tokens for tokens, _ in pieces), cycles / (spec.board.clock_mhz * 1e6)
+    peak = 1e9 * spec.space("weights").peak_gbs
     return {
         "test": test, "cycles": cycles, "ms": 1000 * seconds, "tok_s": tokens / seconds,
         "bytes_per_token": moved / tokens, "memory_share": moved / seconds / peak,

@@ -182,5 +182,10 @@ def test_the_verb_cycles(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     assert deeper["test"] == "tg @ d20" and deeper["cycles"] > token["cycles"]
     assert main([*arguments, "-p", "60", "-d", "5"]) == 2
     assert "within the context of 64 positions, got 65" in capsys.readouterr().err
-    assert main(["cycles", str(model), "--target", "v2"]) == 2
-    assert "expected a target with a stream and scalars, got v2" in capsys.readouterr().err
+    for target in ("v1", "v2"):
+        other = [*arguments[:3], target, *arguments[4:]]
+        assert main([*other, "-p", "5"]) == 0
+        later, single = json.loads(capsys.readouterr().out)["rows"]
+        assert later["cycles"] > prompt["cycles"] and single["cycles"] > token["cycles"]  # a fetch of weights a token
+        assert main([*other, "-p", "0", "--trace", str(tmp_path / "t.csv")]) == (2 if target == "v1" else 0)
+        assert ("--trace: expected a target with a stream, got v1" in capsys.readouterr().err) == (target == "v1")
