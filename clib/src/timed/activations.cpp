@@ -75,7 +75,8 @@ void ActivationFeed::pair_done(Clock& clock, ActivationLoad& load) {
     const bool inner_last = inner_ + 1 == inner_count_, outer_last = outer_ + 1 == outer_count_;
     const bool last = job_->values ? outer_last : inner_last;
     const bool unit_done = row_ + 2 >= job_->rows;
-    tags_.push(now, {last && !job_->c.acc_out && (!job_->values || inner_ < job_->tiles), unit_done});
+    const bool result = last && !job_->c.acc_out && (!job_->values || inner_ < job_->tiles);
+    tags_.push(now, {result, unit_done, lonely()});
     operands_.push(now + latency::kOperand);
     row_ += 2;
     if (!unit_done) return;
@@ -109,7 +110,7 @@ void ActivationFeed::step(Clock& clock, ActivationLoad& load) {
     const bool set_last = !job_->values || set_ + 1 == shape_->sets() || set_ + 1 == parts_left_;
     set_ = set_last ? 0 : set_ + 1;
     if (!set_last) return;
-    second_ = !second_;
+    second_ = !second_ && !lonely();
     if (!second_) pair_done(clock, load);
 }
 
@@ -136,10 +137,10 @@ uint32_t ActivationFeed::like_pairs() const {
 // -- matrix_steps, matrix_control ---------------------------------------------------------------------------
 
 void MatrixArray::start(const LinearJob& job) {
-    const uint32_t halves = shape_->halves, turns = job.narrow ? 1 : shape_->share;
-    steps_ = (job.narrow ? 4 : 8) * halves * turns;
-    // The rows of the first half begin when that half ends.
-    result_ = latency::kFirstRow + 4 * halves - 1 + latency::kSum - (halves - 1) * turns;
+    const bool plain = job.element == Element::kInt8 || job.element == Element::kCache;
+    turns_ = job.narrow ? 1 : shape_->share;
+    turns_of_single_ = plain ? 1 : turns_;
+    entries_ = (job.narrow ? 4 : 8) * shape_->halves;
     running_ = false;
     room_.set(kResultBlocks);
     under_way_.set(0);
@@ -162,18 +163,22 @@ bool MatrixArray::step(Clock& clock, ActivationFeed& feed, UnitBuffer& units) {
         took_ = now;
         running_ = false;
         under_way_.add(now, 1);
-        retires_.push(now + result_);
+        // The rows of the first half begin when that half ends.
+        const uint32_t halves = shape_->halves;
+        const uint64_t last_row =
+            now + latency::kFirstRow + 4 * halves - 1 + latency::kSum - (halves - 1) * turns(tag);
+        retires_.push(last_row);
         if (tag.release) releases_.push(now + latency::kRelease);
         if (tag.result) {
             room_.add(now, -1);
-            results_.push(now + result_);
+            results_.push(last_row);
         }
         clock.act();
     } else if (running_) {
         clock.at(take_at_);
     } else if (feed.valid(now) && (!feed.tag().result || room_.at(now) != 0)) {
         running_ = true;
-        take_at_ = now + steps_ - 1;
+        take_at_ = now + entries_ * turns(feed.tag()) - 1;
         clock.at(take_at_);
     }
     if (releases_.due(now)) {
