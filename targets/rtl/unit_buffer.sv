@@ -19,8 +19,8 @@ module unit_buffer #(
     output logic [SLOT_WIDTH-1:0]            write_slot_o,   // the first free one
     output logic [SLOT_WIDTH:0]              room_o,         // free slots
     input  logic [UNITS-1:0]                 write_i,        // by quad
-    input  logic [SLOT_WIDTH-1:0]            write_slot_i,
-    input  logic [ENTRY_WIDTH-1:0]           write_entry_i,
+    input  logic [UNITS-1:0][SLOT_WIDTH-1:0] write_slot_i,
+    input  logic [UNITS-1:0][ENTRY_WIDTH-1:0] write_entry_i,
     input  logic [UNITS-1:0][3:0][3:0][11:0] code_i,         // by quad, row, kk
     input  logic [UNITS-1:0][HALVES-1:0]     write_meta_i,   // by quad, half
     input  logic [SLOT_WIDTH-1:0]            meta_slot_i,
@@ -51,14 +51,15 @@ module unit_buffer #(
     end
   end
 
-  logic [$clog2(DEPTH)-1:0] write_at, read_at;
-  assign write_at = short_i ? {write_slot_i, write_entry_i[ENTRY_WIDTH-2:0]}
-                            : {write_slot_i[SLOT_WIDTH-2:0], write_entry_i};
+  logic [$clog2(DEPTH)-1:0] read_at;
   assign read_at  = short_i ? {read_slot_i, read_entry_i[ENTRY_WIDTH-2:0]}
                             : {read_slot_i[SLOT_WIDTH-2:0], read_entry_i};
 
   for (genvar u = 0; u < int'(UNITS); u++) begin : g_quad
-    logic [3:0][3:0][11:0] codes [DEPTH];
+    logic [3:0][3:0][11:0]    codes [DEPTH];
+    logic [$clog2(DEPTH)-1:0] write_at;
+    assign write_at = short_i ? {write_slot_i[u], write_entry_i[u][ENTRY_WIDTH-2:0]}
+                              : {write_slot_i[u][SLOT_WIDTH-2:0], write_entry_i[u]};
     always_ff @(posedge clk_i) begin
       if (write_i[u]) codes[write_at] <= code_i[u];
       code_o[u] <= codes[read_at];

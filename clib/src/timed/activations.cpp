@@ -10,7 +10,7 @@ void ActivationLoad::start(const LinearJob& job) {
     job_ = &job;
     active_ = begin_ = true;
     batch_ = set_ = row_ = rows_in_ = 0;
-    sets_ = job.values ? job.k_blocks : 1;
+    sets_ = job.pieces ? job.k_blocks : 1;
     k_left_ = job.c.k;
     base_ = batch_base_ = job.c.src;
     used_.set(0);
@@ -24,9 +24,8 @@ void ActivationLoad::ask(Clock& clock) {
         clock.act();
         return;
     }
-    const int32_t sets_of_buffer = job_->values ? 2 : 1;
-    if ((row_ == 0 && used_.at(now) >= sets_of_buffer) || !port_->ready(now)) return;
-    const int64_t limit = job_->values ? std::min<int64_t>(k_left_, 32) : k_left_;
+    if ((row_ == 0 && used_.at(now) >= static_cast<int32_t>(job_->places)) || !port_->ready(now)) return;
+    const int64_t limit = job_->pieces ? std::min<int64_t>(k_left_, 32) : k_left_;
     port_->ask(clock, walker_.address() * kUnitBytes, static_cast<uint32_t>((limit + 7) / 8));
     if (row_ == 0) used_.add(now, 1);
     walker_.next(job_->c.src_so, job_->c.src_si, job_->c.rows_i);
@@ -82,7 +81,7 @@ void ActivationFeed::pair_done(Clock& clock, ActivationLoad& load) {
     if (!unit_done) return;
     row_ = 0;
     units_.add(now, -1);
-    if (inner_last && (job_->values || outer_last)) {
+    if (inner_last && (job_->pieces || outer_last)) {
         sets_.add(now, -1);
         load.free(now);
     }

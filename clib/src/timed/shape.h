@@ -24,6 +24,7 @@ struct Shape {
     uint32_t client_rows = 0;          // that the buffer of a reader holds, but the weights'
     uint32_t lanes = 0;                // of the vector engine
     uint32_t share = 0;                // 2: wide formats at half rate
+    uint64_t activation_elements = 0;  // of the buffer
     bool fold = true;                  // one channel of a space stands for all: they see the same
 
     uint32_t tile() const { return 4 * halves * row_units; }  // rows of weights
