@@ -80,7 +80,8 @@ module matrix_engine #(
   localparam int unsigned GROUPS = (ACCUMULATORS / TILE > ROWS_MOST / 2) ? ACCUMULATORS / TILE : ROWS_MOST / 2;
   localparam int unsigned GROUP_WIDTH = $clog2(GROUPS);
   localparam int unsigned LINES = 4 * HALVES * 2 ** GROUP_WIDTH;
-  localparam int unsigned SLOT_WIDTH = 3;
+  // Of units in the unit buffer. Wide boards fill one in fewer cycles than it takes from its first beat to its last product.
+  localparam int unsigned SLOT_WIDTH = (WEIGHT_UNITS >= 8) ? 4 : 3;
   localparam int unsigned RESULT_BLOCKS = 4;
   localparam int unsigned ACTIVATIONS = 0, OPERANDS = 1;
 
@@ -240,7 +241,7 @@ module matrix_engine #(
     assign begun_slot = first_slot;
   end
 
-  unit_buffer #(.UNITS(WEIGHT_UNITS), .HALVES(HALVES)) u_units (
+  unit_buffer #(.UNITS(WEIGHT_UNITS), .HALVES(HALVES), .SLOTS(2 ** SLOT_WIDTH)) u_units (
       .clk_i, .rst_i(clear), .short_i(short_slots), .write_slot_o(first_slot), .room_o(room),
       .write_i(cache ? kv_write : unpack_write), .write_slot_i(cache ? kv_slot : {WEIGHT_UNITS{first_slot}}),
       .write_entry_i(cache ? kv_entry : {WEIGHT_UNITS{unpack_entry}}), .code_i(cache ? kv_code : unpack_code),

@@ -1,13 +1,13 @@
 // Units (blocks of 32 k of a row tile) between memory and lanes: a ring of slots, each with an entry for every slice
 // and half, and two bytes of scale and one of zero point or exponent a row.
 //
-// A slot has 4 slices where a slice holds 8 k of a row (codes of 4 and 6 bits), else 8. A writer fills the slot
+// A slot has 4 slices where a slice holds 8 k of a row (codes of 4 and 6 bits), else 8; there are half as many then. A writer fills the slot
 // `write_slot_o` and those behind it while `room_o` says that there are enough, then pushes them. Units leave in order:
 // `full_i` of the reader's own count, then `release_i`. Reading an entry takes a cycle, metadata none.
 module unit_buffer #(
     parameter int unsigned UNITS = 2,       // quads
     parameter int unsigned HALVES = 2,
-    localparam int unsigned SLOTS = 8,      // of 4 slices
+    parameter int unsigned SLOTS = 8,       // of 4 slices
     localparam int unsigned ENTRY_WIDTH = $clog2(8 * HALVES),
     localparam int unsigned DEPTH = SLOTS * 4 * HALVES,  // entries of a quad
     localparam int unsigned SLOT_WIDTH = $clog2(SLOTS)
@@ -46,7 +46,7 @@ module unit_buffer #(
       slot_q <= '0;
       used_q <= '0;
     end else begin
-      slot_q <= slot_q + push_i[SLOT_WIDTH-1:0];
+      slot_q <= slot_q + SLOT_WIDTH'(push_i);
       used_q <= used_q + (SLOT_WIDTH + 1)'(push_i) - (SLOT_WIDTH + 1)'(release_i);
     end
   end

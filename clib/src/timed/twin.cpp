@@ -63,6 +63,7 @@ Shape shape_of(const dlavm_config& config, const std::string& sizes) {
     Shape shape;
     read_sizes(shape, sizes);
     shape.spaces = abi::spaces_of(config);
+    shape.activation_elements = config.activation_elements;
     const uint32_t row = shape.row_units * kUnitBytes;
     bool fits = shape.units <= shape.row_units && shape.lanes <= 8 * shape.units &&
                 (shape.units == shape.row_units || shape.row_units >= 8) &&

@@ -33,8 +33,8 @@ class WeightFetch {
 // unit_buffer.sv: how many units there are.
 class UnitBuffer {
   public:
-    void start(bool short_slots) {
-        slots_ = short_slots ? 8 : 4;
+    void start(bool short_slots, bool wide) {
+        slots_ = (short_slots ? 8 : 4) * (wide ? 2 : 1);
         used_.set(0);
     }
     int32_t room(uint64_t now) const { return slots_ - used_.at(now); }
