@@ -10,6 +10,7 @@ from dlavm.memory.liveness import Interval, liveness
 from dlavm.memory.plan import Plan, plan
 from dlavm.memory.validate import validate
 from dlavm.support.errors import DlavmError
+from dlavm.target.sizes import beat_rows
 from dlavm.target.spec import Memory, TargetSpec
 from dlavm.task import Buffer, Program
 
@@ -69,8 +70,9 @@ def assign(
 
     Regions follow each other from the base of their space: weights, tables, program, input, output, activations, kv;
     input and output lie in the space of the activations. Buffers start at multiples of the space's beat row, so that a
-    tensor begins at the same offset in each channel; the weights end where each channel's share is whole pages. The
-    caches come last, so that those of further sequences can follow.
+    tensor begins at the same offset in each channel; regions at what its ports bring in a cycle of the core, so that a
+    block of the cache lies in no more of these than it must; the weights end where each channel's share is whole pages.
+    The caches come last, so that those of further sequences can follow.
 
     Raises DlavmError for a name that occurs twice, and a role that the target has no space for. Whether the board is
     large enough is `check_capacity`'s question.
@@ -96,7 +98,8 @@ def assign(
             offsets, size = _stack(buffers[role], memory)
         bases |= {name: start + offset for name, offset in offsets.items()}
         unit = PAGE * memory.channels if role == "weights" else 1
-        ends[memory.name] = memory.base + _up(start + size - memory.base, lcm(unit, memory.beat_row))
+        row = beat_rows(memory, spec.board) * memory.beat_row
+        ends[memory.name] = memory.base + _up(start + size - memory.base, lcm(unit, row))
         regions.append(Region(memory.name, role, start, ends[memory.name] - start))
     regions.sort(key=lambda r: r.base)
     further = tuple(_bases(other, bases, made, first_activation) for other, made in zip(also, others, strict=True))

@@ -5,7 +5,7 @@
 //   values                 for each block of 32 tokens, for each row tile, for each pair
 //
 // so `outer` counts tiles and `inner` blocks of a tile, or the other way round; only sums over `outer` (values) or
-// `inner` (else) are sums along k. An unpaired token goes with one of zeros.
+// `inner` (else) are sums along k. An unpaired token goes alone.
 //
 // Values have exponents of their own for each 32 columns: P is quantised for each such part of a tile, and an operand
 // has a set of mantissas for each. Otherwise all sets are the same.
@@ -29,6 +29,8 @@ module activation_feed #(
     // a command; steady until the next start
     input  logic                         start_i,
     input  logic                         values_i,
+    input  logic                         pieces_i,        // see activation_load
+    input  logic [1:0]                   places_i,
     input  logic                         eight_i,
     input  logic                         acc_in_i,
     input  logic                         acc_out_i,
@@ -61,6 +63,7 @@ module activation_feed #(
     output logic [SETS-1:0][1:0][31:0][11:0] mantissa_o,
     output logic [SETS-1:0][1:0][7:0]    exp_o,
     output logic [1:0][17:0]             sum_o,
+    output logic                         single_o,   // one token; what stands for the second means nothing
     output logic                         fresh_o,    // see matrix_control
     output logic                         load_o,
     output logic                         keep_o,
@@ -72,15 +75,16 @@ module activation_feed #(
 );
 
   // Order
-  logic                   active_q, second_q, odd_set_q, start_q;
+  logic                   active_q, second_q, start_q;
   logic [11:0]            batch_q;
   logic [23:0]            outer_q, inner_q;
   logic [ENTRY_WIDTH:0]   row_q;         // of the pair's first token
-  logic [ENTRY_WIDTH-1:0] entry_q, next_entry, stride;
+  logic [ENTRY_WIDTH-1:0] entry_q, next_entry, stride, place_q, next_place;  // place: of the set
+  logic [ENTRY_WIDTH-1:0] next_block;    // along k, of the set
   logic [GROUP_WIDTH-1:0] pair_q, base_q;
   logic [SLOT_WIDTH-1:0]  slot_q;
   logic [SLOT_WIDTH:0]    units_q;
-  logic [1:0]             sets_q;
+  logic [3:0]             sets_q;
   logic [2:0]             free_q;        // room for operands
   logic                   issue, pair_begin, pair_done, unit_done, inner_last, outer_last, batch_last, lonely;
   logic [SET_WIDTH-1:0]   set_q;         // of the token
@@ -91,18 +95,20 @@ module activation_feed #(
   assign pair_begin = ~second_q & (set_q == '0);
   assign issue      = active_q & (~pair_begin | (units_q != 0 && sets_q != 0 && free_q != 0));
   assign lonely     = (row_q + 1'b1 >= rows_i);  // the pair has one token
-  assign pair_done  = issue & second_q & set_last;
+  assign pair_done  = issue & (second_q | lonely) & set_last;
   assign unit_done  = pair_done & (row_q + (ENTRY_WIDTH + 1)'(2) >= rows_i);
   assign inner_last = (inner_q + 24'd1 == inner_i);
   assign outer_last = (outer_q + 24'd1 == outer_i);
   assign batch_last = (batch_q + 12'd1 == batch_i);
-  assign set_free_o = unit_done & inner_last & (values_i | outer_last);
-  assign stride     = values_i ? ENTRY_WIDTH'(1) : ENTRY_WIDTH'(inner_i);
+  assign set_free_o = unit_done & inner_last & (pieces_i | outer_last);
+  assign stride     = pieces_i ? ENTRY_WIDTH'(1) : values_i ? ENTRY_WIDTH'(outer_i) : ENTRY_WIDTH'(inner_i);
 
   // where the next unit's first block stands
   always_comb begin
-    if (values_i) next_entry = (odd_set_q ^ inner_last) ? ENTRY_WIDTH'(ENTRIES / 2) : '0;
-    else next_entry = inner_last ? '0 : ENTRY_WIDTH'(inner_q + 24'd1);
+    if (values_i) next_block = pieces_i ? '0 : ENTRY_WIDTH'(inner_last ? outer_q + 24'd1 : outer_q);
+    else next_block = inner_last ? '0 : ENTRY_WIDTH'(inner_q + 24'd1);
+    next_place = set_free_o ? place_q + ENTRY_WIDTH'(ENTRIES >> places_i) : place_q;
+    next_entry = set_free_o ? next_place : place_q + next_block;
   end
 
   always_ff @(posedge clk_i) begin
@@ -110,7 +116,7 @@ module activation_feed #(
     if (start_i) begin
       active_q  <= 1'b1;
       second_q  <= 1'b0;
-      odd_set_q <= 1'b0;
+      place_q   <= '0;
       batch_q   <= '0;
       outer_q   <= '0;
       inner_q   <= '0;
@@ -124,7 +130,7 @@ module activation_feed #(
     end else if (issue) begin
       set_q <= set_last ? '0 : set_q + 1'b1;
       if (set_last) begin
-        second_q <= ~second_q;
+        second_q <= ~second_q & ~lonely;
         entry_q  <= entry_q + stride;
       end
       if (pair_done) begin
@@ -135,12 +141,12 @@ module activation_feed #(
         row_q   <= '0;
         pair_q  <= '0;
         entry_q <= next_entry;
+        place_q <= next_place;
         slot_q  <= slot_q + 1'b1;
         inner_q <= inner_last ? '0 : inner_q + 24'd1;
         parts_left_q <= inner_last ? n_blocks_i : parts_left_q - 24'(SETS);
         if (values_i || inner_last) base_q <= base_q + pair_q + 1'b1;
         if (inner_last) begin
-          odd_set_q <= ~odd_set_q;
           outer_q   <= outer_last ? '0 : outer_q + 24'd1;
           if (values_i) base_q <= '0;
           if (outer_last) begin
@@ -152,7 +158,7 @@ module activation_feed #(
       end
     end
     units_q <= units_q + (SLOT_WIDTH + 1)'(push_i) - (SLOT_WIDTH + 1)'(unit_done);
-    sets_q  <= sets_q + 2'(set_done_i) - 2'(set_free_o);
+    sets_q  <= sets_q + 4'(set_done_i) - 4'(set_free_o);
     free_q  <= free_q - 3'(issue && pair_begin) + 3'(take_i);
     if (rst_i || start_i) begin
       units_q <= '0;
@@ -179,12 +185,12 @@ module activation_feed #(
     end
   end
 
-  // What lies past k, and the token that is none, is zero.
+  // What lies past k is zero.
   logic [5:0]  count_q;
   logic        issued_q;
   always_ff @(posedge clk_i) begin
     issued_q <= ~rst_i & ~start_i & issue;
-    count_q  <= (second_q && lonely) ? 6'd0 : (values_i ? outer_last : inner_last) ? tail_i : 6'd32;
+    count_q  <= (values_i ? outer_last : inner_last) ? tail_i : 6'd32;
   end
   always_comb for (int i = 0; i < 32; i++) block[i] = (6'(i) < count_q) ? raw[i] : '0;
 
@@ -204,6 +210,7 @@ module activation_feed #(
 
   // Operands wait; what they belong to was noted when they were issued.
   typedef struct packed {
+    logic                   single;
     logic                   fresh;
     logic                   load;
     logic                   keep;
@@ -220,6 +227,7 @@ module activation_feed #(
 
   assign first            = values_i ? (outer_q == 0) : (inner_q == 0);
   assign last             = values_i ? outer_last : inner_last;
+  assign tag.single       = lonely;
   assign tag.fresh        = first & ~acc_in_i;
   assign tag.load         = first & acc_in_i;
   assign tag.keep         = last & acc_out_i;
@@ -264,6 +272,6 @@ module activation_feed #(
 
   assign valid_o  = (ready_q != 0);
   assign head_tag = tags[out_q];
-  assign {fresh_o, load_o, keep_o, result_o, release_o, slot_o, group_o, held_group_o} = head_tag;
+  assign {single_o, fresh_o, load_o, keep_o, result_o, release_o, slot_o, group_o, held_group_o} = head_tag;
 
 endmodule

@@ -1,8 +1,8 @@
 // Reads rows of src and puts their blocks of 32 into the activation buffer, row after row: an entry for each block.
 //
-// The rows are loaded in sets: all of K for packed weights and keys, one set a batch; for values (where K counts tokens
-// and may be longer than the buffer) 32 k of all rows, one set for each block of 32 tokens, in the buffer's two halves
-// in turn. A set is loaded while one that the buffer has room for is still in use.
+// The rows are loaded in sets: all of K, one set a batch; or, where values' K (which counts tokens) leaves no room for two
+// of these, 32 k of all rows, one set for each block of 32 tokens. The buffer is cut into equal places for them, which
+// they take in turn; a set is loaded as soon as one is free.
 module activation_load #(
     parameter int unsigned UNITS = 2,     // 16 bytes each, of a beat
     parameter int unsigned ENTRIES = 256, // blocks of 32 that the activation buffer holds
@@ -15,7 +15,8 @@ module activation_load #(
     input  logic                   rst_i,
     // a command; steady until the next start
     input  logic                   start_i,
-    input  logic                   values_i,
+    input  logic                   pieces_i,   // a set is 32 k, else all
+    input  logic [1:0]             places_i,   // of sets in the buffer, log2
     input  logic [31:0]            src_i,      // addresses in units of 16 bytes
     input  logic [31:0]            src_so_i,
     input  logic [31:0]            src_si_i,
@@ -24,7 +25,6 @@ module activation_load #(
     input  logic [23:0]            rows_all_i, // all rows
     input  logic [23:0]            k_i,
     input  logic [23:0]            k_blocks_i,
-    input  logic [23:0]            sets_i,     // sets of a batch
     input  logic [11:0]            batch_i,
     output logic                   idle_o,
     // read client
@@ -49,15 +49,15 @@ module activation_load #(
   logic [11:0] batch_q;
   logic [23:0] set_q, row_q, k_left_q, limit;
   logic [31:0] base_q, batch_base_q;
-  logic [1:0]  used_q;  // sets that were asked for and not freed
+  logic [3:0]  used_q;  // sets that were asked for and not freed
   logic        room, accept, row_last, set_last, batch_last;
-  assign limit       = (values_i && k_left_q > 24'd32) ? 24'd32 : k_left_q;
+  assign limit       = (pieces_i && k_left_q > 24'd32) ? 24'd32 : k_left_q;
   assign req_units_o = 24'((limit + 24'd7) >> 3);
-  assign room        = values_i ? (used_q != 2'd2) : (used_q == 2'd0);
+  assign room        = used_q != (4'd1 << places_i);
   assign req_valid_o = active_q & ~begin_q & (room | (row_q != 0));
   assign accept      = req_valid_o & req_ready_i;
   assign row_last    = (row_q + 24'd1 == rows_all_i);
-  assign set_last    = (set_q + 24'd1 == sets_i);
+  assign set_last    = ~pieces_i | (set_q + 24'd1 == k_blocks_i);
   assign batch_last  = (batch_q + 12'd1 == batch_i);
 
   row_walker u_rows (
@@ -91,17 +91,18 @@ module activation_load #(
         end
       end
     end
-    used_q <= used_q + 2'(accept & (row_q == 0)) - 2'(set_free_i);
+    used_q <= used_q + 4'(accept & (row_q == 0)) - 4'(set_free_i);
     if (rst_i || start_i) used_q <= '0;
     if (rst_i) active_q <= 1'b0;
   end
 
   // Data. A row's last block may lack beats, its last beat blocks; what stands there then is never read.
   logic [PIECE_WIDTH-1:0] piece_q;
-  logic [ENTRY_WIDTH-1:0] entry_q;
-  logic                   odd_q, block_last;
+  logic [ENTRY_WIDTH-1:0] entry_q, place_q, next_place;  // place: of the set
+  logic                   block_last;
   logic [23:0]            rows_in_q, left_q;  // left: blocks of the row behind this beat's
   assign ready_o    = 1'b1;
+  assign next_place = place_q + ENTRY_WIDTH'(ENTRIES >> places_i);
   assign block_last = last_i | (piece_q == PIECE_WIDTH'(PIECES - 1));
   assign write_o    = valid_i;
   assign piece_o    = piece_q;
@@ -118,20 +119,20 @@ module activation_load #(
       end
       if (last_i) begin
         rows_in_q <= rows_in_q + 24'd1;
-        left_q    <= values_i ? 24'd1 : k_blocks_i;
+        left_q    <= pieces_i ? 24'd1 : k_blocks_i;
       end
       if (set_done_o) begin
         rows_in_q <= '0;
-        odd_q     <= ~odd_q;
-        entry_q   <= (values_i && !odd_q) ? ENTRY_WIDTH'(ENTRIES / 2) : '0;
+        place_q   <= next_place;
+        entry_q   <= next_place;
       end
     end
     if (rst_i || start_i) begin
       piece_q   <= '0;
       entry_q   <= '0;
-      odd_q     <= 1'b0;
+      place_q   <= '0;
       rows_in_q <= '0;
-      left_q    <= values_i ? 24'd1 : k_blocks_i;
+      left_q    <= pieces_i ? 24'd1 : k_blocks_i;
     end
   end
 

@@ -1,8 +1,11 @@
 // Blocks of the KV cache ([32 tokens][32 elements]) -> units in the unit buffer, where a row tile has 32 rows or more: a
 // beat brings several tokens, and a unit is made of several blocks. kv_unpack does the same for smaller tiles.
 //
-// Every token's 32 elements are quantised alone, if they are fp16, as many tokens a cycle as a beat has. A block is
-// collected while the one before it is turned round into entries of [4 rows][4 k], written to all quads of its 32 rows.
+// Every token's 32 elements are quantised alone, if they are fp16, as many tokens a cycle as a beat has. A block that is
+// complete is turned round into entries of [4 rows][4 k], one a cycle, written to all quads of its 32 rows. Blocks of
+// different places in a unit (sets) belong to different quads, so that LEAVERS of them leave at once, that of set s
+// through stage s % LEAVERS: as many as fp16 needs to come at a beat a cycle. Nothing stops a block on its way; its
+// last beat is taken when its stage will be free.
 //
 // keys     rows are tokens: a unit has a block of each of the tile's blocks of 32 tokens; exponents go with the rows
 // values   rows are elements: a unit has the tile's blocks of 32 elements of 32 tokens; the tokens' exponents, one for
@@ -16,6 +19,7 @@ module kv_blocks #(
     localparam int unsigned TILE = 4 * HALVES * UNITS,  // rows, at least 32
     localparam int unsigned SETS = TILE / 32,           // blocks of a unit
     localparam int unsigned SET_WIDTH = mem_pkg::index_width(SETS),
+    localparam int unsigned LEAVERS = (SETS > 4) ? SETS / 2 : (SETS > 1) ? 2 : 1,
     localparam int unsigned ENTRY_WIDTH = $clog2(8 * HALVES)
 ) (
     input  logic                             clk_i,
@@ -32,48 +36,61 @@ module kv_blocks #(
     input  logic [UNITS*128-1:0]             beat_i,
     input  logic [SLOT_WIDTH:0]              room_i,        // free slots
     output logic [UNITS-1:0]                 write_o,
-    output logic [ENTRY_WIDTH-1:0]           entry_o,
+    output logic [UNITS-1:0][SLOT_WIDTH-1:0] slot_o,
+    output logic [UNITS-1:0][ENTRY_WIDTH-1:0] entry_o,
     output logic [UNITS-1:0][3:0][3:0][11:0] code_o,
     output logic [UNITS-1:0][HALVES-1:0]     write_meta_o,
+    output logic [SLOT_WIDTH-1:0]            meta_slot_o,   // of the block that begins to be written
     output logic [UNITS-1:0][4*HALVES-1:0][23:0] metadata_o,
-    output logic                             exp_valid_o,   // values: exponents of the block that begins to be written
+    output logic                             exp_valid_o,   // values: its exponents
     output logic [SET_WIDTH-1:0]             exp_set_o,     // its place in the unit
     output logic [31:0][7:0]                 exp_o,
-    output logic                             push_o         // everything above goes to the first free slot
+    output logic                             push_o         // the oldest unit is complete
 );
 
   localparam int unsigned HALF_TOKENS = (UNITS < 128) ? UNITS / 4 : 32;  // tokens of a beat: fp16,
   localparam int unsigned BYTE_TOKENS = (UNITS < 64) ? UNITS / 2 : 32;   // MXINT8
   localparam int unsigned BEATS_WIDTH = 5;
+  localparam int unsigned ENTRIES = 8 * HALVES;
+  localparam int unsigned STAGE_WIDTH = mem_pkg::index_width(LEAVERS);
+  localparam int unsigned FLIGHT_WIDTH = 4;  // blocks between their last beat and their stage: no more than cycles
 
   // -- In: which block this is ------------------------------------------------------------------------------------
 
   logic [BEATS_WIDTH-1:0] beat_q, last_beat;     // of the block
   logic [SET_WIDTH-1:0]   set_q;                 // block of the unit
   logic [23:0]            dim_q, left_q;         // along head_dim; keys: blocks of 32 tokens from this tile on
-  logic                   exponents_q, exponents, take, first, block_begins, block_in, set_last, dim_last;
+  logic                   exponents_q, exponents, take, first, last, unit_begins, block_in, set_last, dim_last;
   logic [31:0][7:0]       exponent_q, exponent2_q;  // by token of the block
-  logic [1:0]             under_way_q;           // blocks
+  logic [SLOT_WIDTH-1:0]  slot_q;                // of the unit
   logic [SLOT_WIDTH:0]    claimed_q;             // slots of units that came in but are not pushed yet
-  logic                   unit_out, block_out;
+  logic [LEAVERS-1:0][ENTRY_WIDTH-1:0] busy_q;   // cycles until a block's last beat may come for this stage
+  logic                   move;                  // a block that is collected goes to its stage
+
+  function automatic logic [STAGE_WIDTH-1:0] stage_of(input logic [SET_WIDTH-1:0] set);
+    stage_of = (LEAVERS > 1) ? STAGE_WIDTH'(set) : '0;
+  endfunction
 
   assign exponents = bytes_i & ~exponents_q;
   assign last_beat = bytes_i ? BEATS_WIDTH'(32 / BYTE_TOKENS - 1) : BEATS_WIDTH'(32 / HALF_TOKENS - 1);
   assign first     = (beat_q == '0);
-  assign ready_o   = enable_i & (~first | ((under_way_q != 2'd2) & ((set_q != '0) | (room_i > claimed_q))));
+  assign last      = ~exponents & (beat_q == last_beat);
+  assign ready_o   = enable_i & (~first | (set_q != '0) | (room_i > claimed_q)) &
+                     (~last | (busy_q[stage_of(set_q)] == '0));
   assign take      = valid_i & ready_o;
-  assign block_begins = take & ~exponents & first;
-  assign block_in  = take & ~exponents & (beat_q == last_beat);
+  assign block_in  = take & last;
+  assign unit_begins = take & ~exponents & first & (set_q == '0);
   assign dim_last  = (dim_q + 24'd1 == dim_blocks_i);
   assign set_last  = (set_q == SET_WIDTH'(SETS - 1)) | (values_i ? dim_last : (24'(set_q) + 24'd1 == left_q));
 
   // What is known of a block when it comes, for when it leaves.
   typedef struct packed {
-    logic [SET_WIDTH-1:0] set;
-    logic                 last;  // of its unit
+    logic [SET_WIDTH-1:0]  set;
+    logic [SLOT_WIDTH-1:0] slot;
+    logic                  last;  // of its unit
   } tag_t;
-  tag_t       tags [2], tag;
-  logic       tag_in_q, tag_out_q;
+  tag_t                    tags [2**FLIGHT_WIDTH], tag;
+  logic [FLIGHT_WIDTH-1:0] tag_in_q, tag_out_q;
   assign tag = tags[tag_out_q];
 
   logic                 full_q, tail_q;
@@ -88,31 +105,34 @@ module kv_blocks #(
       exponent_q  <= beat_i[255:0];
       exponents_q <= 1'b1;
     end
-    if (take && !exponents) beat_q <= (beat_q == last_beat) ? '0 : beat_q + 1'b1;
+    if (take && !exponents) beat_q <= last ? '0 : beat_q + 1'b1;
     exponent2_q <= exponent_q;
+    for (int s = 0; s < int'(LEAVERS); s++) if (busy_q[s] != '0) busy_q[s] <= busy_q[s] - 1'b1;
     if (block_in) begin
-      tags[tag_in_q] <= '{set: set_q, last: set_last};
-      tag_in_q       <= ~tag_in_q;
+      busy_q[stage_of(set_q)] <= ENTRY_WIDTH'(ENTRIES - 1);
+      tags[tag_in_q] <= '{set: set_q, slot: slot_q, last: set_last};
+      tag_in_q       <= tag_in_q + 1'b1;
       exponents_q    <= 1'b0;
       set_q          <= set_last ? '0 : set_q + 1'b1;
+      if (set_last) slot_q <= slot_q + 1'b1;
       // keys: all blocks of a tile, then the next 32 elements; values: block after block
       if (values_i || set_last) dim_q <= dim_last ? '0 : dim_q + 24'd1;
       if (set_last && dim_last) left_q <= (left_q <= 24'(SETS)) ? key_blocks_i : left_q - 24'(SETS);
     end
-    under_way_q <= under_way_q + 2'(block_begins) - 2'(block_out);
-    claimed_q   <= claimed_q + (SLOT_WIDTH + 1)'(block_begins && set_q == '0) - (SLOT_WIDTH + 1)'(unit_out);
-    if (block_out) tag_out_q <= ~tag_out_q;
+    if (move) tag_out_q <= tag_out_q + 1'b1;
+    claimed_q <= claimed_q + (SLOT_WIDTH + 1)'(unit_begins) - (SLOT_WIDTH + 1)'(push_o);
     if (rst_i || clear_i) begin
       full_q      <= 1'b0;
       beat_q      <= '0;
       exponents_q <= 1'b0;
       set_q       <= '0;
+      slot_q      <= '0;
       dim_q       <= '0;
       left_q      <= key_blocks_i;
-      under_way_q <= '0;
       claimed_q   <= '0;
-      tag_in_q    <= 1'b0;
-      tag_out_q   <= 1'b0;
+      busy_q      <= '0;
+      tag_in_q    <= '0;
+      tag_out_q   <= '0;
     end
   end
 
@@ -152,18 +172,14 @@ module kv_blocks #(
 
   // -- A block is collected ---------------------------------------------------------------------------------------
 
-  logic [31:0][31:0][11:0] collect_q, leave_q;  // by token, element
+  logic [31:0][31:0][11:0] collect_q;           // by token, element
   logic [31:0][7:0]        collect_exp_q;
   logic [BEATS_WIDTH-1:0]  count_q;             // beats of it
-  logic                    collected_q, leaving_q;
-  logic                    here, move;
+  logic                    here;
   assign here = bytes_i ? full_q : quantized;
-  // The block after this one does not begin before this one leaves: no more than two are under way.
-  assign move = collected_q & (~leaving_q | block_out);
 
   always_ff @(posedge clk_i) begin
-    if (here && count_q == last_beat) collected_q <= 1'b1;
-    else if (move) collected_q <= 1'b0;
+    move <= here & (count_q == last_beat);
     if (here) count_q <= (count_q == last_beat) ? '0 : count_q + 1'b1;
     for (int token = 0; token < 32; token++) begin
       if (here && bytes_i && 5'(token / int'(BYTE_TOKENS)) == count_q) begin
@@ -176,59 +192,79 @@ module kv_blocks #(
       end
     end
     if (rst_i || clear_i) begin
-      count_q     <= '0;
-      collected_q <= 1'b0;
+      count_q <= '0;
+      move    <= 1'b0;
     end
   end
 
   // -- and leaves -------------------------------------------------------------------------------------------------
 
-  logic [ENTRY_WIDTH-1:0]   step_q;
-  logic [2:0]               entry;
-  logic                     half;
-  logic [7:0][3:0][3:0][11:0] four;  // by rows 4 * j of the block
-  assign entry     = step_q[ENTRY_WIDTH-1-:3];
-  assign half      = (HALVES == 2) & step_q[0];
-  assign block_out = leaving_q & (step_q == '1);
-  assign unit_out  = block_out & tag.last;
-
+  // The block that was moved last: no two begin in the same cycle.
+  logic [SET_WIDTH-1:0]  begun_set_q;
+  logic [SLOT_WIDTH-1:0] begun_slot_q;
+  logic                  begins_q;
   always_ff @(posedge clk_i) begin
+    begins_q <= move & ~rst_i & ~clear_i;
     if (move) begin
-      leave_q   <= collect_q;
-      exp_o     <= collect_exp_q;
-      leaving_q <= 1'b1;
-      step_q    <= '0;
-    end else if (leaving_q) begin
-      step_q    <= step_q + 1'b1;
-      leaving_q <= ~block_out;
+      begun_set_q  <= tag.set;
+      begun_slot_q <= tag.slot;
+      exp_o        <= collect_exp_q;
     end
-    if (rst_i || clear_i) leaving_q <= 1'b0;
   end
+  assign meta_slot_o = begun_slot_q;
+  assign exp_valid_o = begins_q & values_i;
+  assign exp_set_o   = begun_set_q;
 
-  always_comb begin
-    for (int j = 0; j < 8; j++)
-      for (int r = 0; r < 4; r++)
-        for (int kk = 0; kk < 4; kk++)
-          four[j][r][kk] = values_i ? leave_q[{entry, 2'(kk)}][4*j+r] : leave_q[4*j+r][{entry, 2'(kk)}];
+  tag_t [LEAVERS-1:0]                        tag_q;
+  logic [LEAVERS-1:0]                        leaving_q, unit_out;
+  logic [LEAVERS-1:0][ENTRY_WIDTH-1:0]       step_q;
+  logic [LEAVERS-1:0]                        half;
+  logic [LEAVERS-1:0][7:0][3:0][3:0][11:0]   four;  // by rows 4 * j of the block
+  assign push_o = |unit_out;
+  for (genvar s = 0; s < int'(LEAVERS); s++) begin : g_stage
+    logic [31:0][31:0][11:0] leave_q;  // by token, element
+    logic [2:0]              entry;
+    logic                    mine, block_out;
+    assign mine        = move & (stage_of(tag.set) == STAGE_WIDTH'(s));
+    assign entry       = step_q[s][ENTRY_WIDTH-1-:3];
+    assign half[s]     = (HALVES == 2) & step_q[s][0];
+    assign block_out   = leaving_q[s] & (step_q[s] == '1);
+    assign unit_out[s] = block_out & tag_q[s].last;
+    always_ff @(posedge clk_i) begin
+      if (mine) begin
+        leave_q      <= collect_q;
+        tag_q[s]     <= tag;
+        leaving_q[s] <= 1'b1;
+        step_q[s]    <= '0;
+      end else if (leaving_q[s]) begin
+        step_q[s]    <= step_q[s] + 1'b1;
+        leaving_q[s] <= ~block_out;
+      end
+      if (rst_i || clear_i) leaving_q[s] <= 1'b0;
+    end
+    always_comb begin
+      for (int j = 0; j < 8; j++)
+        for (int r = 0; r < 4; r++)
+          for (int kk = 0; kk < 4; kk++)
+            four[s][j][r][kk] = values_i ? leave_q[{entry, 2'(kk)}][4*j+r] : leave_q[4*j+r][{entry, 2'(kk)}];
+    end
   end
 
   for (genvar u = 0; u < int'(UNITS); u++) begin : g_quad
     localparam int unsigned ROW = matrix_pkg::first_row(u, 0, UNITS, HALVES, PORT_BYTES);
     localparam int unsigned OTHER = matrix_pkg::first_row(u, HALVES - 1, UNITS, HALVES, PORT_BYTES);
-    assign write_o[u] = leaving_q & (tag.set == SET_WIDTH'(ROW / 32));
-    assign code_o[u]  = half ? four[OTHER%32/4] : four[ROW%32/4];
+    localparam int unsigned STAGE = ROW / 32 % LEAVERS;
+    assign write_o[u] = leaving_q[STAGE] & (tag_q[STAGE].set == SET_WIDTH'(ROW / 32));
+    assign slot_o[u]  = tag_q[STAGE].slot;
+    assign entry_o[u] = step_q[STAGE];
+    assign code_o[u]  = half[STAGE] ? four[STAGE][OTHER%32/4] : four[STAGE][ROW%32/4];
     for (genvar h = 0; h < int'(HALVES); h++) begin : g_half
       localparam int unsigned FIRST = (h == 0) ? ROW : OTHER;
-      assign write_meta_o[u][h] = write_o[u] & ~values_i & (step_q == '0);
+      assign write_meta_o[u][h] = begins_q & ~values_i & (begun_set_q == SET_WIDTH'(ROW / 32));
       for (genvar r = 0; r < 4; r++) begin : g_row
         assign metadata_o[u][4*h+r] = {exp_o[FIRST%32+r], 16'd0};
       end
     end
   end
-
-  assign entry_o     = step_q;
-  assign exp_valid_o = leaving_q & values_i & (step_q == '0);
-  assign exp_set_o   = tag.set;
-  assign push_o      = unit_out;
 
 endmodule

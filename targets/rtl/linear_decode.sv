@@ -28,7 +28,9 @@ module linear_decode #(
     output logic [5:0]                  k_tail_o,       // elements of the last block, 1..32
     output logic [5:0]                  n_tail_o,
     output logic [23:0]                 tiles_o,        // ceil(n / TILE)
-    output logic [23:0]                 tile_units_o    // packed weights: of a row tile, in 16 bytes
+    output logic [23:0]                 tile_units_o,   // packed weights: of a row tile, in 16 bytes
+    output logic                        pieces_o,       // src is loaded 32 k at a time (activation_load),
+    output logic [1:0]                  places_o        // into 2^places_o places of the activation buffer
 );
 
   import dlavm_isa_pkg::*;
@@ -94,6 +96,15 @@ module linear_decode #(
     outputs_q        <= 57'(rows_q) * 57'(n);
   end
   assign done_o = valid_q[CYCLES-1];
+
+  // As many batches of src as the activation buffer holds. One that would leave no room for a second has to, if its k
+  // may not come in pieces.
+  assign pieces_o = values_o & (elements_q > 57'(ACTIVATION_ELEMENTS / 2));
+  always_comb begin
+    places_o = 2'd0;
+    for (int i = 1; i < 4; i++) if (elements_q <= 57'(ACTIVATION_ELEMENTS >> i)) places_o = 2'(i);
+    if (pieces_o) places_o = 2'd1;
+  end
   assign rows_o = rows_q[23:0];
 
   // A count past its field's width; a number that means nothing.

@@ -27,6 +27,7 @@ module matrix_array #(
     input  logic [SETS-1:0][1:0][31:0][11:0] mantissa_i,
     input  logic [SETS-1:0][1:0][7:0]        exp_i,
     input  logic [1:0][17:0]                 sum_i,
+    input  logic                             single_i,
     input  logic                             fresh_i,
     input  logic                             load_i,
     input  logic                             keep_i,
@@ -54,12 +55,13 @@ module matrix_array #(
 
   localparam int unsigned LINE_WIDTH = $clog2(LINES);
 
-  logic narrow, symmetric, cache;
+  logic narrow, plain, symmetric, cache;
   assign narrow    = element_i inside {ELEMENT_INT4, ELEMENT_E2M1};
+  assign plain     = element_i inside {ELEMENT_INT8, ELEMENT_CACHE};
   assign cache     = (element_i == ELEMENT_CACHE);
   assign symmetric = ~zero_i;
 
-  logic                   valid, first, last, odd, turn, fresh, load, keep, result, release_unit, retire;
+  logic                   valid, first, last, odd, turn, alone, of_one, fresh, load, keep, result, release_unit, retire;
   logic [7:0][26:0]       pair;
   logic [7:0]             below, above;
   logic [SETS-1:0][1:0][3:0][11:0] mantissa;
@@ -69,9 +71,9 @@ module matrix_array #(
   logic [GROUP_WIDTH-1:0] group, held_group;
   matrix_steps #(.HALVES(HALVES), .SHARE(SHARE), .SETS(SETS), .RESULT_BLOCKS(RESULT_BLOCKS), .SLOT_WIDTH(SLOT_WIDTH),
                  .GROUP_WIDTH(GROUP_WIDTH)) u_steps (
-      .clk_i, .rst_i, .narrow_i(narrow), .six_i(element_i == ELEMENT_E2M3), .valid_i, .take_o, .mantissa_i, .exp_i,
-      .sum_i, .fresh_i, .load_i, .keep_i, .result_i, .release_i, .slot_i, .group_i, .held_group_i, .read_slot_o,
-      .read_entry_o, .valid_o(valid), .first_o(first), .last_o(last), .odd_o(odd), .turn_o(turn), .pair_o(pair), .below_o(below),
+      .clk_i, .rst_i, .narrow_i(narrow), .six_i(element_i == ELEMENT_E2M3), .plain_i(plain), .valid_i, .take_o, .mantissa_i, .exp_i,
+      .sum_i, .single_i, .fresh_i, .load_i, .keep_i, .result_i, .release_i, .slot_i, .group_i, .held_group_i, .read_slot_o,
+      .read_entry_o, .valid_o(valid), .first_o(first), .last_o(last), .odd_o(odd), .turn_o(turn), .alone_o(alone), .pair_o(pair), .below_o(below),
       .above_o(above), .mantissa_o(mantissa), .exp_o(exp), .sum_o(sum), .fresh_o(fresh), .load_o(load), .keep_o(keep),
       .result_o(result), .release_o(release_unit), .slot_o(slot), .group_o(group), .held_group_o(held_group),
       .result_free_i, .retire_i(retire), .idle_o);
@@ -81,9 +83,9 @@ module matrix_array #(
   logic                  read_held, fresh_term, bypass, bypass_last, write, write_held;
   logic [LINE_WIDTH-1:0] read_line, write_line;
   matrix_control #(.HALVES(HALVES), .LINES(LINES), .SLOT_WIDTH(SLOT_WIDTH), .SETS(SETS)) u_control (
-      .clk_i, .rst_i, .last_i(last), .fresh_i(fresh), .load_i(load), .keep_i(keep), .result_i(result),
+      .clk_i, .rst_i, .last_i(last), .alone_i(alone), .fresh_i(fresh), .load_i(load), .keep_i(keep), .result_i(result),
       .release_i(release_unit), .slot_i(slot), .group_i(group), .held_group_i(held_group), .exp_i(exp), .sum_i(sum),
-      .slot_o(meta_slot_o), .release_o, .capture_o(capture), .row_o(row), .sum_o(row_sum), .exp_o(row_exp),
+      .slot_o(meta_slot_o), .release_o, .capture_o(capture), .of_one_o(of_one), .row_o(row), .sum_o(row_sum), .exp_o(row_exp),
       .read_held_o(read_held), .read_line_o(read_line), .fresh_o(fresh_term), .bypass_o(bypass),
       .bypass_last_o(bypass_last), .write_o(write), .write_held_o(write_held), .write_line_o(write_line), .result_o,
       .result_row_o, .retire_o(retire));
@@ -92,8 +94,8 @@ module matrix_array #(
     localparam int unsigned SET = matrix_pkg::first_row(u, 0, UNITS, HALVES, PORT_BYTES) / 32;
     matrix_quad #(.HALVES(HALVES), .SHARE(SHARE), .LINES(LINES)) u_quad (
         .clk_i, .element_i, .narrow_i(narrow), .e8m0_i, .symmetric_i(symmetric), .cache_i(cache), .row_exp_i(keys_i),
-        .valid_i(valid), .first_i(first), .odd_i(odd), .turn_i(turn), .code_i(code_i[u]), .pair_i(pair), .below_i(below),
-        .above_i(above), .mantissa_i(mantissa[SET]), .capture_i(capture), .metadata_i(metadata_i[u]), .row_i(row),
+        .valid_i(valid), .first_i(first), .odd_i(odd), .turn_i(turn), .alone_i(alone), .code_i(code_i[u]), .pair_i(pair), .below_i(below),
+        .above_i(above), .mantissa_i(mantissa[SET]), .capture_i(capture), .of_one_i(of_one), .metadata_i(metadata_i[u]), .row_i(row),
         .sum_i(row_sum), .exp_i(row_exp[SET]), .read_held_i(read_held), .read_line_i(read_line), .fresh_i(fresh_term),
         .bypass_i(bypass), .bypass_last_i(bypass_last), .write_i(write), .write_held_i(write_held),
         .write_line_i(write_line), .acc_o(acc_o[u]));

@@ -16,6 +16,7 @@ module matrix_control #(
     input  logic                   rst_i,
     // the last step of a half, beside the quads' valid_i; what follows belongs to the block
     input  logic                   last_i,
+    input  logic                   alone_i,        // of one token where lanes share (matrix_quad)
     input  logic                   fresh_i,        // starts from +0,
     input  logic                   load_i,         // from those held for it, or from this command's
     input  logic                   keep_i,         // leaves them for the next command
@@ -31,6 +32,7 @@ module matrix_control #(
     output logic                   release_o,      // the unit is done with
     // to the quads
     output logic [HALVES-1:0]      capture_o,
+    output logic                   of_one_o,
     output logic [ROW_WIDTH-1:0]   row_o,
     output logic [1:0][17:0]       sum_o,
     output logic [SETS-1:0][1:0][7:0] exp_o,
@@ -61,10 +63,10 @@ module matrix_control #(
   logic [1:0][17:0] sum;
   always_ff @(posedge clk_i) done_q <= rst_i ? '0 : {done_q[LANE-2:0], last_i};
   assign done = done_q[LANE-1];
-  delay_line #(.WIDTH(5 + SLOT_WIDTH + 2 * GROUP_WIDTH + 16 * SETS + 36), .CYCLES(LANE)) u_beside_lane (
+  delay_line #(.WIDTH(6 + SLOT_WIDTH + 2 * GROUP_WIDTH + 16 * SETS + 36), .CYCLES(LANE)) u_beside_lane (
       .clk_i,
-      .value_i({fresh_i, load_i, keep_i, result_i, release_i, slot_i, group_i, held_group_i, exp_i, sum_i}),
-      .value_o({fresh, load, keep, result, release_unit, slot_o, group, held_group, exp, sum}));
+      .value_i({alone_i, fresh_i, load_i, keep_i, result_i, release_i, slot_i, group_i, held_group_i, exp_i, sum_i}),
+      .value_o({of_one_o, fresh, load, keep, result, release_unit, slot_o, group, held_group, exp, sum}));
 
   // the block whose rows are on their way
   logic [HALVES-1:0]    full_q;

@@ -80,7 +80,8 @@ module matrix_engine #(
   localparam int unsigned GROUPS = (ACCUMULATORS / TILE > ROWS_MOST / 2) ? ACCUMULATORS / TILE : ROWS_MOST / 2;
   localparam int unsigned GROUP_WIDTH = $clog2(GROUPS);
   localparam int unsigned LINES = 4 * HALVES * 2 ** GROUP_WIDTH;
-  localparam int unsigned SLOT_WIDTH = 3;
+  // Of units in the unit buffer. Wide boards fill one in fewer cycles than it takes from its first beat to its last product.
+  localparam int unsigned SLOT_WIDTH = (WEIGHT_UNITS >= 8) ? 4 : 3;
   localparam int unsigned RESULT_BLOCKS = 4;
   localparam int unsigned ACTIVATIONS = 0, OPERANDS = 1;
 
@@ -105,7 +106,8 @@ module matrix_engine #(
   error_e      check_error;
 
   format_t     format;
-  logic        keys, values, bytes;
+  logic        keys, values, bytes, pieces;
+  logic [1:0]  places;
   logic [23:0] rows, k_blocks, n_blocks, tiles, tile_units, k, n;
   logic [5:0]  k_tail, n_tail;
   logic [11:0] rows_i, batch;
@@ -126,7 +128,8 @@ module matrix_engine #(
       .clk_i, .rst_i, .check_i(state_q == IDLE && cmd_valid_i), .word_i(cmd_word_i), .acc_rows_i(acc_rows_q),
       .acc_n_i(acc_n_q), .done_o(check_done), .nothing_o(nothing), .error_o(check_error), .format_o(format),
       .keys_o(keys), .values_o(values), .bytes_o(bytes), .rows_o(rows), .k_blocks_o(k_blocks), .n_blocks_o(n_blocks),
-      .k_tail_o(k_tail), .n_tail_o(n_tail), .tiles_o(tiles), .tile_units_o(tile_units));
+      .k_tail_o(k_tail), .n_tail_o(n_tail), .tiles_o(tiles), .tile_units_o(tile_units),
+      .pieces_o(pieces), .places_o(places));
 
   assign cmd_ready_o = (state_q == IDLE);
   assign bus_error   = (state_q == RUN) & (|(rd_valid_i & rd_error_i) | (wt_valid_i & wt_error_i) | wr_error_i);
@@ -180,12 +183,14 @@ module matrix_engine #(
   // -- Weights ----------------------------------------------------------------------------------------------------
 
   logic                             fetch_idle, unpack_ready, kv_ready, short_slots, unit_release, cache;
-  logic [SLOT_WIDTH-1:0]            first_slot, kv_slot, read_slot, meta_slot;
+  logic [SLOT_WIDTH-1:0]            first_slot, begun_slot, read_slot, meta_slot;
+  logic [WEIGHT_UNITS-1:0][SLOT_WIDTH-1:0]       kv_slot;
+  logic [WEIGHT_UNITS-1:0][UNIT_ENTRY_WIDTH-1:0] kv_entry;
   logic [SLOT_WIDTH:0]              room;
   logic [2:0]                       push, kv_push;
   logic                             unpack_push;
   logic [WEIGHT_UNITS-1:0]          unpack_write, kv_write;
-  logic [UNIT_ENTRY_WIDTH-1:0]      unpack_entry, kv_entry, read_entry;
+  logic [UNIT_ENTRY_WIDTH-1:0]      unpack_entry, read_entry;
   logic [WEIGHT_UNITS-1:0][3:0][3:0][11:0]     unpack_code, kv_code, code;
   logic [WEIGHT_UNITS-1:0][HALVES-1:0]         unpack_write_meta, kv_write_meta;
   logic [WEIGHT_UNITS-1:0][4*HALVES-1:0][23:0] unpack_metadata, kv_metadata, metadata;
@@ -217,26 +222,30 @@ module matrix_engine #(
         .clk_i, .rst_i, .clear_i(clear), .enable_i(state_q == RUN && cache), .values_i(values), .bytes_i(bytes),
         .key_blocks_i(n_blocks), .dim_blocks_i(keys ? k_blocks : n_blocks), .dim_tail_i(keys ? k_tail : n_tail),
         .valid_i(wt_valid_i), .ready_o(kv_ready), .beat_i(wt_data_i), .room_i(room), .write_o(kv_write),
-        .entry_o(kv_entry), .code_o(kv_code), .write_meta_o(kv_write_meta), .metadata_o(kv_metadata),
-        .exp_valid_o(exp_now), .exp_set_o(exp_set), .exp_o(token_exp), .push_o(kv_push[0]));
+        .slot_o(kv_slot), .entry_o(kv_entry), .code_o(kv_code), .write_meta_o(kv_write_meta), .meta_slot_o(begun_slot),
+        .metadata_o(kv_metadata), .exp_valid_o(exp_now), .exp_set_o(exp_set), .exp_o(token_exp), .push_o(kv_push[0]));
     assign exp_valid    = {8{exp_now}};
-    assign kv_slot      = first_slot;
     assign kv_push[2:1] = '0;
   end else begin : g_tokens
+    logic [SLOT_WIDTH-1:0]       slot_of_all;
+    logic [UNIT_ENTRY_WIDTH-1:0] entry_of_all;
     kv_unpack #(.UNITS(WEIGHT_UNITS), .PORT_BYTES(PORT_BYTES), .SLOT_WIDTH(SLOT_WIDTH)) u_kv (
         .clk_i, .rst_i, .clear_i(clear), .enable_i(state_q == RUN && cache), .values_i(values), .bytes_i(bytes),
         .tiles_i(tiles), .dim_blocks_i(keys ? k_blocks : n_blocks), .dim_tail_i(keys ? k_tail : n_tail),
         .valid_i(wt_valid_i), .ready_o(kv_ready), .beat_i(wt_data_i), .slot_i(first_slot), .room_i(room),
-        .write_o(kv_write), .slot_o(kv_slot), .entry_o(kv_entry), .code_o(kv_code), .write_meta_o(kv_write_meta),
+        .write_o(kv_write), .slot_o(slot_of_all), .entry_o(entry_of_all), .code_o(kv_code), .write_meta_o(kv_write_meta),
         .metadata_o(kv_metadata), .exp_valid_o(exp_valid), .exp_o(token_exp), .push_o(kv_push));
-    assign exp_set = '0;
+    assign exp_set    = '0;
+    assign kv_slot    = {WEIGHT_UNITS{slot_of_all}};
+    assign kv_entry   = {WEIGHT_UNITS{entry_of_all}};
+    assign begun_slot = first_slot;
   end
 
-  unit_buffer #(.UNITS(WEIGHT_UNITS), .HALVES(HALVES)) u_units (
+  unit_buffer #(.UNITS(WEIGHT_UNITS), .HALVES(HALVES), .SLOTS(2 ** SLOT_WIDTH)) u_units (
       .clk_i, .rst_i(clear), .short_i(short_slots), .write_slot_o(first_slot), .room_o(room),
-      .write_i(cache ? kv_write : unpack_write), .write_slot_i(cache ? kv_slot : first_slot),
-      .write_entry_i(cache ? kv_entry : unpack_entry), .code_i(cache ? kv_code : unpack_code),
-      .write_meta_i(cache ? kv_write_meta : unpack_write_meta), .meta_slot_i(first_slot),
+      .write_i(cache ? kv_write : unpack_write), .write_slot_i(cache ? kv_slot : {WEIGHT_UNITS{first_slot}}),
+      .write_entry_i(cache ? kv_entry : {WEIGHT_UNITS{unpack_entry}}), .code_i(cache ? kv_code : unpack_code),
+      .write_meta_i(cache ? kv_write_meta : unpack_write_meta), .meta_slot_i(cache ? begun_slot : first_slot),
       .metadata_i(cache ? kv_metadata : unpack_metadata), .push_i(push), .read_slot_i(read_slot),
       .read_entry_i(read_entry), .code_o(code), .read_meta_slot_i(meta_slot), .metadata_o(metadata),
       .release_i(unit_release));
@@ -244,7 +253,7 @@ module matrix_engine #(
   // -- Activations ------------------------------------------------------------------------------------------------
 
   logic                   load_idle, feed_idle, set_done, set_free, operand_valid, operand_take;
-  logic                   fresh, load, keep, result, release_last;
+  logic                   single, fresh, load, keep, result, release_last;
   logic                   load_write;
   logic [ENTRY_WIDTH-1:0] load_entry;
   logic [mem_pkg::index_width((UNITS < 4) ? 4 / UNITS : 1)-1:0] load_piece;
@@ -262,10 +271,10 @@ module matrix_engine #(
   assign value_tiles = (PARTS > 1) ? 24'(n_blocks * PARTS) : tiles;
 
   activation_load #(.UNITS(UNITS), .ENTRIES(ENTRIES)) u_load (
-      .clk_i, .rst_i(rst_i | (state_q == HALT)), .start_i(start), .values_i(values),
-      .src_i(cmd_word_i[LINEAR_SRC_WORD]), .src_so_i(cmd_word_i[LINEAR_SRC_SO_WORD]),
+      .clk_i, .rst_i(rst_i | (state_q == HALT)), .start_i(start), .pieces_i(pieces),
+      .places_i(places), .src_i(cmd_word_i[LINEAR_SRC_WORD]), .src_so_i(cmd_word_i[LINEAR_SRC_SO_WORD]),
       .src_si_i(cmd_word_i[LINEAR_SRC_SI_WORD]), .src_b_i(cmd_word_i[LINEAR_SRC_B_WORD]), .rows_i_i(rows_i),
-      .rows_all_i(rows), .k_i(k), .k_blocks_i(k_blocks), .sets_i(values ? k_blocks : 24'd1), .batch_i(batch), .idle_o(load_idle),
+      .rows_all_i(rows), .k_i(k), .k_blocks_i(k_blocks), .batch_i(batch), .idle_o(load_idle),
       .req_valid_o(rd_req_valid_o[ACTIVATIONS]), .req_ready_i(rd_req_ready_i[ACTIVATIONS]),
       .req_unit_o(activation_unit), .req_units_o(rd_req_units_o[ACTIVATIONS]),
       .valid_i(rd_valid_i[ACTIVATIONS] & load_ready), .ready_o(load_ready), .last_i(rd_last_i[ACTIVATIONS]),
@@ -273,16 +282,16 @@ module matrix_engine #(
 
   activation_feed #(.UNITS(UNITS), .ENTRIES(ENTRIES), .GROUP_WIDTH(GROUP_WIDTH), .SLOT_WIDTH(SLOT_WIDTH),
                     .TILE(TILE)) u_feed (
-      .clk_i, .rst_i(rst_i | (state_q == HALT)), .start_i(start), .values_i(values),
+      .clk_i, .rst_i(rst_i | (state_q == HALT)), .start_i(start), .values_i(values), .pieces_i(pieces), .places_i(places),
       .eight_i(word0[LINEAR_ACT_BITS_LSB] == ACT_BITS_B8), .acc_in_i(acc_in), .acc_out_i(acc_out),
       .unit_exponent_i(format.unit_exponent), .batch_i(batch), .rows_i(rows[ENTRY_WIDTH:0]),
       .outer_i(values ? k_blocks : tiles), .inner_i(values ? value_tiles : k_blocks), .result_tiles_i(tiles),
       .n_blocks_i(n_blocks), .tail_i(k_tail), .idle_o(feed_idle), .write_i(load_write), .write_piece_i(load_piece),
       .write_entry_i(load_entry), .write_blocks_i(load_blocks), .write_data_i(rd_data_i[ACTIVATIONS]),
-      .set_done_i(set_done), .set_free_o(set_free), .push_i(push), .exp_valid_i(exp_valid), .exp_slot_i(first_slot),
+      .set_done_i(set_done), .set_free_o(set_free), .push_i(push), .exp_valid_i(exp_valid), .exp_slot_i(begun_slot),
       .exp_set_i(exp_set), .exp_i(token_exp),
-      .valid_o(operand_valid), .take_i(operand_take), .mantissa_o(mantissa), .exp_o(exp), .sum_o(sum), .fresh_o(fresh),
-      .load_o(load), .keep_o(keep), .result_o(result), .release_o(release_last), .slot_o(slot), .group_o(group),
+      .valid_o(operand_valid), .take_i(operand_take), .mantissa_o(mantissa), .exp_o(exp), .sum_o(sum),
+      .single_o(single), .fresh_o(fresh), .load_o(load), .keep_o(keep), .result_o(result), .release_o(release_last), .slot_o(slot), .group_o(group),
       .held_group_o(held_group));
 
   // -- Products ---------------------------------------------------------------------------------------------------
@@ -293,8 +302,8 @@ module matrix_engine #(
   matrix_array #(.UNITS(WEIGHT_UNITS), .PORT_BYTES(PORT_BYTES), .HALVES(HALVES), .SHARE(SHARE), .LINES(LINES),
                  .SLOT_WIDTH(SLOT_WIDTH), .RESULT_BLOCKS(RESULT_BLOCKS)) u_array (
       .clk_i, .rst_i(clear), .element_i(format.element), .e8m0_i(format.e8m0), .zero_i(format.zero), .keys_i(keys),
-      .valid_i(operand_valid), .take_o(operand_take), .mantissa_i(mantissa), .exp_i(exp), .sum_i(sum), .fresh_i(fresh),
-      .load_i(load), .keep_i(keep), .result_i(result), .release_i(release_last), .slot_i(slot), .group_i(group),
+      .valid_i(operand_valid), .take_o(operand_take), .mantissa_i(mantissa), .exp_i(exp), .sum_i(sum), .single_i(single),
+      .fresh_i(fresh), .load_i(load), .keep_i(keep), .result_i(result), .release_i(release_last), .slot_i(slot), .group_i(group),
       .held_group_i(held_group), .read_slot_o(read_slot), .read_entry_o(read_entry), .code_i(code),
       .meta_slot_o(meta_slot), .metadata_i(metadata), .release_o(unit_release), .result_o(result_valid),
       .result_row_o(result_row), .acc_o(acc), .result_free_i(result_free), .idle_o(array_idle));

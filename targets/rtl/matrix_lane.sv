@@ -3,7 +3,8 @@
 // delivers them). Its result is valid fp_pkg::LANE_LATENCY cycles after a block's last step.
 //
 // Where a lane works for its neighbour too in the wide way (SHARE = 2), twice as many rows take turns then; the neighbour
-// has no wide way (WIDE = 0), about half of a lane's logic.
+// has no wide way (WIDE = 0), about half of a lane's logic. With one token alone (`alone_i`) the second token's multipliers
+// take the neighbour's weights, if these need no more than 12 bits: then there is one turn.
 //
 // Eight multipliers of 27 x 12 bits have two ways to work (weight_decode):
 // narrow   8 weights of 4 bits; two tokens share a multiplier: (m1 * 2^15 + m0) * w holds both products. 15 bits have
@@ -22,20 +23,25 @@ module matrix_lane #(
     input  logic                           valid_i,
     input  logic                           first_i,      // a block's first step
     input  logic                           narrow_i,     // steady while steps are under way
+    input  logic                           alone_i,      // wide, shared: both mantissas are those of one token
     input  logic [7:0][4:0]                weight8_i,    // narrow: by k
     input  logic [3:0][18:0]               weight4_i,    // wide: by k
+    input  logic [3:0][11:0]               other4_i,     // the neighbour's, for a token alone
     input  logic [7:0][PAIR_WIDTH-1:0]     pair_i,       // narrow: by k
     input  logic [7:0]                     below_i,      // narrow: by k; m0 < 0,
     input  logic [7:0]                     above_i,      // m0 > 0
     input  logic [1:0][3:0][11:0]          mantissa_i,   // wide: by token, k
-    output logic [1:0][DOT_WIDTH-1:0]      dot_o,        // by token, two's complement
+    output logic [1:0][DOT_WIDTH-1:0]      dot_o,        // by token, or by lane; two's complement
     output logic [1:0][DOT_WIDTH-1:0]      dot_before_o  // of the step before: shared, the neighbour's comes last
 );
 
-  logic [2:0] valid_q, first_q;
+  logic [2:0] valid_q, first_q, alone_q;
+  logic       alone;
+  assign alone = WIDE && (SHARE > 1) && alone_i;
   always_ff @(posedge clk_i) begin
     valid_q <= {valid_q[1:0], valid_i};
     first_q <= {first_q[1:0], first_i};
+    alone_q <= {alone_q[1:0], alone};
   end
 
   // 1, 2: multiply. A wide weight goes to the wide side of the multiplier; numbers 2k and 2k + 1 are the two tokens.
@@ -48,6 +54,7 @@ module matrix_lane #(
     for (int k = 0; k < 8; k++) begin
       negative1_q[k] <= weight8_i[k][4] ? above_i[k] : below_i[k] & (weight8_i[k] != 0);
       a_q[k]         <= (narrow_i || !WIDE) ? pair_i[k] : PAIR_WIDTH'($signed(weight4_i[k/2]));
+      if (alone && !narrow_i && k % 2 == 1) a_q[k] <= PAIR_WIDTH'($signed(other4_i[k/2]));
       b_q[k]         <= (narrow_i || !WIDE) ? 12'($signed(weight8_i[k])) : mantissa_i[k%2][k/2];
       product_q[k]   <= 39'($signed(a_q[k])) * 39'($signed(b_q[k]));
     end
@@ -76,7 +83,7 @@ module matrix_lane #(
   // 4: accumulate; of several rows the one that is due is always the oldest one.
   localparam int unsigned TURNS = WIDE ? ROWS * SHARE : ROWS;
   logic [DOT_WIDTH-1:0] dot_q [2][TURNS], due [2];
-  always_comb for (int t = 0; t < 2; t++) due[t] = narrow_i ? dot_q[t][ROWS-1] : dot_q[t][TURNS-1];
+  always_comb for (int t = 0; t < 2; t++) due[t] = (narrow_i || alone_q[2]) ? dot_q[t][ROWS-1] : dot_q[t][TURNS-1];
   always_ff @(posedge clk_i) begin
     for (int t = 0; t < 2; t++) begin
       sum_q[t] <= (narrow_i || !WIDE) ? DOT_WIDTH'(narrow_sum[t]) : DOT_WIDTH'(wide_sum[t]);

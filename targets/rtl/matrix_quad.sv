@@ -30,13 +30,15 @@ module matrix_quad #(
     input  logic                        first_i,
     input  logic                        odd_i,
     input  logic                        turn_i,        // of wide formats, where lanes share: 0, 1
+    input  logic                        alone_i,       // there, of one token: one turn is enough
     input  logic [3:0][3:0][11:0]       code_i,        // by row, kk
     input  logic [7:0][26:0]            pair_i,        // by k
     input  logic [7:0]                  below_i,       // the pair's lower mantissa is negative,
     input  logic [7:0]                  above_i,       // or positive
     input  logic [1:0][3:0][11:0]       mantissa_i,    // by token, kk
     // a block's end
-    input  logic [HALVES-1:0]           capture_i,     // the lanes hold the dots of this half
+    input  logic [HALVES-1:0]           capture_i,     // the lanes hold the dots of this half,
+    input  logic                        of_one_i,      // which are those of one token
     input  logic [ROWS-1:0][23:0]       metadata_i,    // of the block, with the first half: zero, scale
     // a row a cycle
     input  logic [ROW_WIDTH-1:0]        row_i,
@@ -54,7 +56,9 @@ module matrix_quad #(
 );
 
   // A lane that shares takes its neighbour's codes in every second turn of wide formats, and keeps the results of both.
+  // With one token alone it has the neighbour's dot in the place of the second token's.
   logic [3:0][1:0][34:0] dot_of_lane, dot_before, lane_dot;
+  logic [3:0][3:0][11:0] plain;
   for (genvar l = 0; l < 4; l++) begin : g_lane
     localparam bit WIDE = (SHARE == 1) || (l % 2 == 0);
     logic [7:0][4:0]  weight8;
@@ -65,18 +69,25 @@ module matrix_quad #(
       assign lane_dot[l] = dot_of_lane[l];
     end else if (WIDE) begin : g_shared
       assign code        = (turn_i & ~narrow_i) ? code_i[l+1] : code_i[l];
-      assign lane_dot[l] = narrow_i ? dot_of_lane[l] : dot_before[l];
+      always_comb begin
+        lane_dot[l] = narrow_i ? dot_of_lane[l] : dot_before[l];
+        if (of_one_i) lane_dot[l] = {35'd0, dot_of_lane[l][0]};
+      end
     end else begin : g_neighbour
       assign code        = code_i[l];
-      assign lane_dot[l] = narrow_i ? dot_of_lane[l] : dot_of_lane[l-1];
+      always_comb begin
+        lane_dot[l] = narrow_i ? dot_of_lane[l] : dot_of_lane[l-1];
+        if (of_one_i) lane_dot[l] = {35'd0, dot_of_lane[l-1][1]};
+      end
     end
-    weight_decode u_decode (.element_i, .odd_i, .code_i(code), .narrow_o(weight8), .wide_o(weight4));
+    weight_decode u_decode (
+        .element_i, .odd_i, .code_i(code), .narrow_o(weight8), .wide_o(weight4), .plain_o(plain[l]));
     matrix_lane #(.ROWS(HALVES), .SHARE(SHARE), .WIDE(WIDE)) u_lane (
-        .clk_i, .valid_i, .first_i, .narrow_i, .weight8_i(weight8), .weight4_i(weight4), .pair_i, .below_i, .above_i,
-        .mantissa_i, .dot_o(dot_of_lane[l]), .dot_before_o(dot_before[l]));
+        .clk_i, .valid_i, .first_i, .narrow_i, .alone_i, .weight8_i(weight8), .weight4_i(weight4),
+        .other4_i(plain[l^1]), .pair_i, .below_i, .above_i, .mantissa_i, .dot_o(dot_of_lane[l]), .dot_before_o(dot_before[l]));
   end
   logic unused_turns;
-  assign unused_turns = &{1'b0, turn_i, dot_before};
+  assign unused_turns = &{1'b0, turn_i, dot_before, of_one_i};
 
   // Four rows at once -> one a cycle. The next block's rows cannot arrive before the last of these has gone.
   logic [HALVES-1:0][3:0][1:0][34:0] waiting_q;

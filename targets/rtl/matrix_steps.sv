@@ -1,5 +1,5 @@
 // Plays an operand through the lanes: for each slice of the unit its halves, a step a cycle; two steps for wide formats
-// where lanes share what these need (matrix_quad). The unit buffer answers a cycle after its address, so what goes to the
+// where lanes share what these need (matrix_quad), but for one token alone with plain numbers. The unit buffer answers a cycle after its address, so what goes to the
 // lanes is registered here. Operands follow each other without a gap.
 module matrix_steps #(
     parameter int unsigned HALVES = 2,
@@ -14,12 +14,14 @@ module matrix_steps #(
     input  logic                   rst_i,
     input  logic                   narrow_i,       // 4 slices, else 8
     input  logic                   six_i,          // entries of two slices
+    input  logic                   plain_i,        // INT8, cache (weight_decode)
     // the operand (activation_feed)
     input  logic                   valid_i,
     output logic                   take_o,
     input  logic [SETS-1:0][1:0][31:0][11:0] mantissa_i,
     input  logic [SETS-1:0][1:0][7:0] exp_i,
     input  logic [1:0][17:0]       sum_i,
+    input  logic                   single_i,       // one token; what stands for the second means nothing
     input  logic                   fresh_i,
     input  logic                   load_i,
     input  logic                   keep_i,
@@ -37,6 +39,7 @@ module matrix_steps #(
     output logic                   last_o,
     output logic                   odd_o,
     output logic                   turn_o,
+    output logic                   alone_o,        // both of its mantissas are the one token's
     output logic [7:0][26:0]       pair_o,         // see matrix_lane
     output logic [7:0]             below_o,
     output logic [7:0]             above_o,
@@ -60,7 +63,7 @@ module matrix_steps #(
 
   localparam int unsigned COUNT_WIDTH = $clog2(RESULT_BLOCKS + 1);
 
-  logic                   running_q, half_q, half_last, turn_q, turn_last, go, step, slice_last;
+  logic                   running_q, half_q, half_last, turn_q, turn_last, go, step, slice_last, alone;
   logic [2:0]             slice_q;
   logic [COUNT_WIDTH-1:0] room_q;
   logic [3:0]             under_way_q;
@@ -70,7 +73,8 @@ module matrix_steps #(
   assign step       = running_q | go;
   assign slice_last = narrow_i ? (slice_q[1:0] == 2'd3) : (slice_q == 3'd7);
   assign half_last  = (HALVES == 1) | half_q;
-  assign turn_last  = (SHARE == 1) | narrow_i | turn_q;
+  assign alone      = (SHARE > 1) & single_i & plain_i;
+  assign turn_last  = (SHARE == 1) | narrow_i | alone | turn_q;
   assign take_o     = step & turn_last & half_last & slice_last;
 
   logic [2:0] entry;
@@ -103,7 +107,7 @@ module matrix_steps #(
   always_comb begin
     for (int k = 0; k < 8; k++) begin
       narrow0[k] = mantissa_i[0][0][{slice_q[1:0], 3'(k)}];
-      narrow1[k] = mantissa_i[0][1][{slice_q[1:0], 3'(k)}];
+      narrow1[k] = single_i ? '0 : mantissa_i[0][1][{slice_q[1:0], 3'(k)}];
     end
   end
 
@@ -113,16 +117,21 @@ module matrix_steps #(
     last_o  <= ~rst_i & step & turn_last & slice_last;
     odd_o   <= slice_q[0];
     turn_o  <= turn_q;
+    alone_o <= alone;
     for (int k = 0; k < 8; k++) begin
       pair_o[k]  <= {narrow1[k], 15'd0} + 27'($signed(narrow0[k]));
       below_o[k] <= narrow0[k][11];
       above_o[k] <= ~narrow0[k][11] & (|narrow0[k]);
     end
-    for (int s = 0; s < int'(SETS); s++)
-      for (int t = 0; t < 2; t++)
-        for (int kk = 0; kk < 4; kk++) mantissa_o[s][t][kk] <= mantissa_i[s][t][{slice_q, 2'(kk)}];
-    exp_o        <= exp_i;
-    sum_o        <= sum_i;
+    for (int s = 0; s < int'(SETS); s++) begin
+      for (int kk = 0; kk < 4; kk++) begin
+        mantissa_o[s][0][kk] <= mantissa_i[s][0][{slice_q, 2'(kk)}];
+        mantissa_o[s][1][kk] <= mantissa_i[s][alone?0:1][{slice_q, 2'(kk)}];
+        if (single_i && !alone) mantissa_o[s][1][kk] <= '0;
+      end
+      exp_o[s] <= {single_i ? 8'd0 : exp_i[s][1], exp_i[s][0]};
+    end
+    sum_o        <= {single_i ? 18'd0 : sum_i[1], sum_i[0]};
     fresh_o      <= fresh_i;
     load_o       <= load_i;
     keep_o       <= keep_i;

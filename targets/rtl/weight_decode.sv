@@ -10,7 +10,8 @@ module weight_decode (
     input  logic                        odd_i,
     input  logic [3:0][11:0]            code_i,
     output logic [7:0][4:0]             narrow_o,  // two's complement, at most 12 either way
-    output logic [3:0][18:0]            wide_o     // two's complement
+    output logic [3:0][18:0]            wide_o,    // two's complement
+    output logic [3:0][11:0]            plain_o    // of INT8 and the cache the same in 12 bits
 );
 
   // E2M1 in units of its smallest value.
@@ -50,8 +51,10 @@ module weight_decode (
           six ? code6[5] : code_i[kk][7],
           six ? {2'd0, code6[4:3]} : code_i[kk][6:3],
           six ? code6[2:0] : {code_i[kk][2:1], code_i[kk][0] & ~nan});
-      if (element_i == dlavm_formats_pkg::ELEMENT_CACHE) wide_o[kk] = 19'($signed(code_i[kk]));
-      if (element_i == dlavm_formats_pkg::ELEMENT_INT8) wide_o[kk] = 19'($signed({~code_i[kk][7], code_i[kk][6:0]}));
+      plain_o[kk] = code_i[kk];
+      if (element_i == dlavm_formats_pkg::ELEMENT_INT8) plain_o[kk] = 12'($signed({~code_i[kk][7], code_i[kk][6:0]}));
+      if (element_i inside {dlavm_formats_pkg::ELEMENT_INT8, dlavm_formats_pkg::ELEMENT_CACHE})
+        wide_o[kk] = 19'($signed(plain_o[kk]));
     end
   end
 

@@ -10,7 +10,7 @@ void ActivationLoad::start(const LinearJob& job) {
     job_ = &job;
     active_ = begin_ = true;
     batch_ = set_ = row_ = rows_in_ = 0;
-    sets_ = job.values ? job.k_blocks : 1;
+    sets_ = job.pieces ? job.k_blocks : 1;
     k_left_ = job.c.k;
     base_ = batch_base_ = job.c.src;
     used_.set(0);
@@ -24,9 +24,8 @@ void ActivationLoad::ask(Clock& clock) {
         clock.act();
         return;
     }
-    const int32_t sets_of_buffer = job_->values ? 2 : 1;
-    if ((row_ == 0 && used_.at(now) >= sets_of_buffer) || !port_->ready(now)) return;
-    const int64_t limit = job_->values ? std::min<int64_t>(k_left_, 32) : k_left_;
+    if ((row_ == 0 && used_.at(now) >= static_cast<int32_t>(job_->places)) || !port_->ready(now)) return;
+    const int64_t limit = job_->pieces ? std::min<int64_t>(k_left_, 32) : k_left_;
     port_->ask(clock, walker_.address() * kUnitBytes, static_cast<uint32_t>((limit + 7) / 8));
     if (row_ == 0) used_.add(now, 1);
     walker_.next(job_->c.src_so, job_->c.src_si, job_->c.rows_i);
@@ -75,13 +74,14 @@ void ActivationFeed::pair_done(Clock& clock, ActivationLoad& load) {
     const bool inner_last = inner_ + 1 == inner_count_, outer_last = outer_ + 1 == outer_count_;
     const bool last = job_->values ? outer_last : inner_last;
     const bool unit_done = row_ + 2 >= job_->rows;
-    tags_.push(now, {last && !job_->c.acc_out && (!job_->values || inner_ < job_->tiles), unit_done});
+    const bool result = last && !job_->c.acc_out && (!job_->values || inner_ < job_->tiles);
+    tags_.push(now, {result, unit_done, lonely()});
     operands_.push(now + latency::kOperand);
     row_ += 2;
     if (!unit_done) return;
     row_ = 0;
     units_.add(now, -1);
-    if (inner_last && (job_->values || outer_last)) {
+    if (inner_last && (job_->pieces || outer_last)) {
         sets_.add(now, -1);
         load.free(now);
     }
@@ -109,7 +109,7 @@ void ActivationFeed::step(Clock& clock, ActivationLoad& load) {
     const bool set_last = !job_->values || set_ + 1 == shape_->sets() || set_ + 1 == parts_left_;
     set_ = set_last ? 0 : set_ + 1;
     if (!set_last) return;
-    second_ = !second_;
+    second_ = !second_ && !lonely();
     if (!second_) pair_done(clock, load);
 }
 
@@ -136,10 +136,10 @@ uint32_t ActivationFeed::like_pairs() const {
 // -- matrix_steps, matrix_control ---------------------------------------------------------------------------
 
 void MatrixArray::start(const LinearJob& job) {
-    const uint32_t halves = shape_->halves, turns = job.narrow ? 1 : shape_->share;
-    steps_ = (job.narrow ? 4 : 8) * halves * turns;
-    // The rows of the first half begin when that half ends.
-    result_ = latency::kFirstRow + 4 * halves - 1 + latency::kSum - (halves - 1) * turns;
+    const bool plain = job.element == Element::kInt8 || job.element == Element::kCache;
+    turns_ = job.narrow ? 1 : shape_->share;
+    turns_of_single_ = plain ? 1 : turns_;
+    entries_ = (job.narrow ? 4 : 8) * shape_->halves;
     running_ = false;
     room_.set(kResultBlocks);
     under_way_.set(0);
@@ -162,18 +162,22 @@ bool MatrixArray::step(Clock& clock, ActivationFeed& feed, UnitBuffer& units) {
         took_ = now;
         running_ = false;
         under_way_.add(now, 1);
-        retires_.push(now + result_);
+        // The rows of the first half begin when that half ends.
+        const uint32_t halves = shape_->halves;
+        const uint64_t last_row =
+            now + latency::kFirstRow + 4 * halves - 1 + latency::kSum - (halves - 1) * turns(tag);
+        retires_.push(last_row);
         if (tag.release) releases_.push(now + latency::kRelease);
         if (tag.result) {
             room_.add(now, -1);
-            results_.push(now + result_);
+            results_.push(last_row);
         }
         clock.act();
     } else if (running_) {
         clock.at(take_at_);
     } else if (feed.valid(now) && (!feed.tag().result || room_.at(now) != 0)) {
         running_ = true;
-        take_at_ = now + steps_ - 1;
+        take_at_ = now + entries_ * turns(feed.tag()) - 1;
         clock.at(take_at_);
     }
     if (releases_.due(now)) {

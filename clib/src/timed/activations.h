@@ -38,7 +38,7 @@ class ActivationFeed {
   public:
     static constexpr int32_t kDepth = 4;  // operands under way
     struct Tag {
-        bool result = false, release = false;
+        bool result = false, release = false, single = false;  // one token
     };
 
     explicit ActivationFeed(const Shape& shape) : shape_(&shape) {}
@@ -68,6 +68,7 @@ class ActivationFeed {
     }
 
   private:
+    bool lonely() const { return row_ + 1 >= job_->rows; }  // the pair has one token
     void pair_done(Clock& clock, ActivationLoad& load);
 
     const Shape* shape_;
@@ -105,7 +106,10 @@ class MatrixArray {
 
   private:
     const Shape* shape_;
-    uint64_t steps_ = 8, result_ = 0;  // of a block; from its last step to its last result
+    uint64_t turns(const ActivationFeed::Tag& tag) const { return tag.single ? turns_of_single_ : turns_; }
+
+    uint32_t entries_ = 8;                       // of a unit that meet an operand
+    uint64_t turns_ = 1, turns_of_single_ = 1;  // at each, for two tokens and for one
     bool running_ = false;
     uint64_t take_at_ = 0, took_ = kNever;
     Count room_, under_way_;

@@ -81,7 +81,7 @@ class ReadPort {
     Part client_;
     uint32_t units_;
     Fifo<Request, 4> requests_;
-    Fifo<Told, 16> told_;
+    Fifo<Told, 64> told_;
     // the request that is cut into chunks
     bool busy_ = false;
     uint32_t space_ = 0;
@@ -220,7 +220,7 @@ class Fabric {
     bool issue_ = false;
     uint32_t client_ = 0;
     Chunk chunk_{};
-    Fifo<Order, 16> order_;
+    Fifo<Order, 64> order_;
     uint32_t taken_ = 0, row_client_ = 0;
     uint64_t row_due_ = kNever;
 

@@ -56,6 +56,10 @@ LinearJob linear_job(const Command& command, const Shape& shape) {
     job.k_blocks = divide_up(job.c.k, 32);
     job.n_blocks = divide_up(job.c.n, 32);
     job.tiles = divide_up(job.c.n, shape.tile());
+    const uint64_t elements = uint64_t{job.rows} * job.k_blocks * 32, most = shape.activation_elements;
+    job.pieces = job.values && 2 * elements > most;
+    while (job.places != 8 && 2 * job.places * elements <= most) job.places *= 2;
+    if (job.pieces) job.places = 2;
     job.tile_units = tile_beats(job) * (shape.row_units * shape.halves / 2);
     return job;
 }

@@ -16,6 +16,8 @@ struct LinearJob {
     bool keys = false, values = false, bytes = false;
     bool narrow = false;       // a block takes 8 steps, not 16
     bool short_slots = false;  // of the unit buffer: 8 entries, not 16
+    bool pieces = false;       // src is loaded 32 k at a time,
+    uint32_t places = 1;       // to so many places of the activation buffer
     uint32_t rows = 0, k_blocks = 0, n_blocks = 0, tiles = 0, tile_units = 0;
 
     bool cache() const { return keys || values; }

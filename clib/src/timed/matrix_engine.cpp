@@ -32,7 +32,7 @@ void MatrixEngine::begin(Clock& clock, const Command& command) {
 
 void MatrixEngine::start() {
     fetch_.start(job_);
-    units_.start(job_.short_slots);
+    units_.start(job_.short_slots, wide());
     if (!job_.cache())
         unpack_.start(job_);
     else if (wide())

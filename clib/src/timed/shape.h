@@ -26,6 +26,7 @@ struct Shape {
     uint32_t share = 0;                // 2: wide formats at half rate
     uint32_t header_words = 2;         // 0: the host writes commands into registers
     bool ordered = true;               // by semaphores; else one command after the other
+    uint64_t activation_elements = 0;  // of the buffer
     bool fold = true;                  // one channel of a space stands for all: they see the same
 
     uint32_t tile() const { return 4 * halves * row_units; }  // rows of weights

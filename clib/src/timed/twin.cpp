@@ -66,6 +66,7 @@ Shape shape_of(const dlavm_config& config, const std::string& sizes) {
     shape.spaces = abi::spaces_of(config);
     shape.header_words = config.header_words;
     shape.ordered = config.semaphores != 0;
+    shape.activation_elements = config.activation_elements;
     const uint32_t row = shape.row_units * kUnitBytes;
     bool fits = shape.units <= shape.row_units && shape.lanes <= 8 * shape.units &&
                 (shape.units == shape.row_units || shape.row_units >= 8) &&

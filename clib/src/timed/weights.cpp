@@ -1,5 +1,7 @@
 #include "timed/weights.h"
 
+#include <algorithm>
+
 namespace dlavm::timed {
 
 namespace {
@@ -208,54 +210,24 @@ int32_t KvUnpack::step(Clock& clock) {
 
 void KvBlocks::start(const LinearJob& job) {
     job_ = &job;
-    const uint32_t block = job.bytes ? kByteUnit : kHalfUnit;
+    const uint32_t block = job.bytes ? kByteUnit : kHalfUnit, sets = shape_->sets();
     block_beats_ = block > shape_->row_units ? block / shape_->row_units : 1;
-    beat_ = set_ = dim_ = count_ = 0;
+    leavers_ = std::min(sets, std::max(2u, sets / 2));
+    beat_ = set_ = dim_ = 0;
     left_ = job.n_blocks;
     exponents_ = false;
-    collected_ = out_ = kNever;
-    under_way_.set(0);
+    free_at_.fill(0);
     claimed_.set(0);
-    lasts_ = {};
-    beats_.clear();
+    pushes_.clear();
 }
 
-// A block is collected while the one before it leaves.
-int32_t KvBlocks::leave(Clock& clock) {
-    const uint64_t now = clock.now();
-    int32_t pushed = 0;
-    if (out_ == now) {
-        out_ = kNever;
-        pushed = lasts_.front() ? 1 : 0;
-        lasts_.pop(now);
-        under_way_.add(now, -1);
-        clock.act();
-    }
-    if (pushed != 0) {
-        units_->push(now, pushed);
-        claimed_.add(now, -pushed);
-    }
-    if (collected_ <= now && out_ == kNever) {
-        collected_ = kNever;
-        out_ = now + 8 * shape_->halves;
-    }
-    clock.at(out_);
-    if (beats_.due(now)) {
-        beats_.pop();
-        clock.act();
-        if (++count_ == block_beats_) {
-            count_ = 0;
-            collected_ = now + 1;
-        }
-    }
-    clock.at(beats_.next());
-    return pushed;
-}
-
+// Nothing stops a block that is there: it goes through the quantiser and leaves entry after entry.
 void KvBlocks::block_in(uint64_t now) {
+    const uint64_t entries = 8 * shape_->halves, token = job_->bytes ? latency::kStoredToken : latency::kToken;
     const bool dim_last = dim_ + 1 == job_->dim_blocks();
     const bool set_last = set_ + 1 == shape_->sets() || (job_->values ? dim_last : set_ + 1 == left_);
-    lasts_.push(now, set_last);
+    free_at() = now + entries;
+    if (set_last) pushes_.push(now + token + 1 + entries);
     exponents_ = false;
     set_ = set_last ? 0 : set_ + 1;
     if (job_->values || set_last) dim_ = dim_last ? 0 : dim_ + 1;
@@ -264,25 +236,31 @@ void KvBlocks::block_in(uint64_t now) {
 
 void KvBlocks::take(Clock& clock) {
     const uint64_t now = clock.now();
+    const bool exponents = job_->bytes && !exponents_, first = beat_ == 0, last = beat_ + 1 == block_beats_;
+    if (first && set_ == 0 && units_->room(now) <= claimed_.at(now)) return;
+    if (!exponents && last && free_at() > now) return clock.at(free_at());
     port_->take(clock);
-    if (job_->bytes && !exponents_) {
+    if (exponents) {
         exponents_ = true;
         return;
     }
-    if (beat_ == 0) {
-        under_way_.add(now, 1);
-        if (set_ == 0) claimed_.add(now, 1);
-    }
-    beats_.push(now + (job_->bytes ? latency::kStoredToken : latency::kToken));
-    beat_ = beat_ + 1 == block_beats_ ? 0 : beat_ + 1;
-    if (beat_ == 0) block_in(now);
+    if (first && set_ == 0) claimed_.add(now, 1);
+    beat_ = last ? 0 : beat_ + 1;
+    if (last) block_in(now);
 }
 
 int32_t KvBlocks::step(Clock& clock) {
     const uint64_t now = clock.now();
-    const int32_t pushed = leave(clock);
-    const bool room = set_ != 0 || units_->room(now) > claimed_.at(now);
-    if (port_->valid(now) && (beat_ != 0 || (under_way_.at(now) != 2 && room))) take(clock);
+    int32_t pushed = 0;
+    if (pushes_.due(now)) {
+        pushes_.pop();
+        clock.act();
+        pushed = 1;
+        units_->push(now, pushed);
+        claimed_.add(now, -pushed);
+    }
+    clock.at(pushes_.next());
+    if (port_->valid(now)) take(clock);
     return pushed;
 }
 

@@ -1,6 +1,8 @@
 // The way of the weights: weight_fetch.sv, weight_unpack.sv, kv_unpack.sv, unit_buffer.sv.
 #pragma once
 
+#include <array>
+
 #include "timed/fabric.h"
 #include "timed/latency.h"
 #include "timed/linear.h"
@@ -31,8 +33,8 @@ class WeightFetch {
 // unit_buffer.sv: how many units there are.
 class UnitBuffer {
   public:
-    void start(bool short_slots) {
-        slots_ = short_slots ? 8 : 4;
+    void start(bool short_slots, bool wide) {
+        slots_ = (short_slots ? 8 : 4) * (wide ? 2 : 1);
         used_.set(0);
     }
     int32_t room(uint64_t now) const { return slots_ - used_.at(now); }
@@ -95,14 +97,16 @@ class KvUnpack {
 // kv_blocks.sv
 class KvBlocks {
   public:
+    static constexpr uint32_t kMostLeavers = 16;
+
     KvBlocks(const Shape& shape, ReadPort& port, UnitBuffer& units)
         : shape_(&shape), port_(&port), units_(&units) {}
     void start(const LinearJob& job);
     int32_t step(Clock& clock);  // units that were completed
-    bool turning() const { return beats_.size() != 0 || collected_ != kNever || out_ != kNever; }
+    bool turning() const { return pushes_.size() != 0; }
 
   private:
-    int32_t leave(Clock& clock);
+    uint64_t& free_at() { return free_at_[set_ % leavers_]; }
     void take(Clock& clock);
     void block_in(uint64_t now);
 
@@ -110,12 +114,11 @@ class KvBlocks {
     ReadPort* port_;
     UnitBuffer* units_;
     const LinearJob* job_ = nullptr;
-    uint32_t block_beats_ = 1, beat_ = 0, set_ = 0, dim_ = 0, left_ = 0, count_ = 0;
+    uint32_t block_beats_ = 1, beat_ = 0, set_ = 0, dim_ = 0, left_ = 0, leavers_ = 1;
     bool exponents_ = false;
-    uint64_t collected_ = kNever, out_ = kNever;  // from when on; when the block that leaves is out
-    Count under_way_, claimed_;
-    Fifo<bool, 4> lasts_;  // of their units, by block
-    Pipeline<16> beats_;
+    std::array<uint64_t, kMostLeavers> free_at_{};  // from when on a block's last beat may come for the stage
+    Count claimed_;
+    Pipeline<32> pushes_;  // the ends of units
 };
 
 }  // namespace dlavm::timed

@@ -79,7 +79,7 @@ module rtl_bench #(
       .mantissa_o(activation_o), .exp_o(activation_exp_o), .sum_o(activation_sum_o));
 
   localparam int unsigned LINES = 64;
-  logic             capture, held, fresh, bypass, bypass_last, write, write_held, slot;
+  logic             capture, of_one, held, fresh, bypass, bypass_last, write, write_held, slot;
   logic [1:0]       row;
   logic [5:0]       read_line, write_line;
   logic [1:0][7:0]  exp;
@@ -89,10 +89,10 @@ module rtl_bench #(
   always_ff @(posedge clk_i) if (quad_metadata_valid_i) metadata[quad_slot_i] <= quad_metadata_i;
 
   matrix_control #(.HALVES(1), .LINES(LINES), .SLOT_WIDTH(1)) u_control (
-      .clk_i, .rst_i, .last_i(quad_valid_i & quad_last_i), .fresh_i(quad_tile_first_i), .load_i(1'b0), .keep_i(1'b0),
+      .clk_i, .rst_i, .last_i(quad_valid_i & quad_last_i), .alone_i(1'b0), .fresh_i(quad_tile_first_i), .load_i(1'b0), .keep_i(1'b0),
       .result_i(quad_tile_last_i), .release_i(1'b0), .slot_i(quad_slot_i), .group_i(quad_group_i), .held_group_i('0),
-      .exp_i(quad_exp_i), .sum_i('0), .slot_o(slot), .release_o(unused_release), .capture_o(capture), .row_o(row),
-      .sum_o(sum), .exp_o(exp), .read_held_o(held), .read_line_o(read_line), .fresh_o(fresh), .bypass_o(bypass),
+      .exp_i(quad_exp_i), .sum_i('0), .slot_o(slot), .release_o(unused_release), .capture_o(capture), .of_one_o(of_one),
+      .row_o(row), .sum_o(sum), .exp_o(exp), .read_held_o(held), .read_line_o(read_line), .fresh_o(fresh), .bypass_o(bypass),
       .bypass_last_o(bypass_last), .write_o(write), .write_held_o(write_held), .write_line_o(write_line),
       .result_o(quad_valid_o), .result_row_o(quad_row_o), .retire_o(unused_retire));
 
@@ -100,9 +100,9 @@ module rtl_bench #(
   always_comb for (int r = 0; r < 4; r++) for (int kk = 0; kk < 4; kk++) code[r][kk] = 12'(quad_code_i[r][kk]);
   matrix_quad #(.HALVES(1), .LINES(LINES)) u_quad (
       .clk_i, .element_i(dlavm_formats_pkg::ELEMENT_INT4), .narrow_i(1'b1), .e8m0_i(1'b0), .symmetric_i(1'b1),
-      .cache_i(1'b0), .row_exp_i(1'b0), .valid_i(quad_valid_i), .first_i(quad_first_i), .odd_i(1'b0), .turn_i(1'b0), .code_i(code),
-      .pair_i(quad_pair_i), .below_i(quad_below_i), .above_i(quad_above_i), .mantissa_i('0), .capture_i(capture),
-      .metadata_i(metadata[slot]), .row_i(row), .sum_i(sum), .exp_i(exp), .read_held_i(held), .read_line_i(read_line),
+      .cache_i(1'b0), .row_exp_i(1'b0), .valid_i(quad_valid_i), .first_i(quad_first_i), .odd_i(1'b0), .turn_i(1'b0), .alone_i(1'b0),
+      .code_i(code), .pair_i(quad_pair_i), .below_i(quad_below_i), .above_i(quad_above_i), .mantissa_i('0), .capture_i(capture),
+      .of_one_i(of_one), .metadata_i(metadata[slot]), .row_i(row), .sum_i(sum), .exp_i(exp), .read_held_i(held), .read_line_i(read_line),
       .fresh_i(fresh), .bypass_i(bypass), .bypass_last_i(bypass_last), .write_i(write), .write_held_i(write_held),
       .write_line_i(write_line), .acc_o(quad_acc_o));
 
