@@ -21,6 +21,7 @@ from dlavm.support.paths import data_root
 PACKAGES = (
     *(f"generated/dlavm_{name}_pkg.sv" for name in ("isa", "formats", "tables")),
     *(f"rtl/{name}_pkg.sv" for name in ("fp", "vector", "mem", "kv", "matrix", "operand", "core")),
+    "generated/dlavm_vector_pkg.sv",
 )
 """Below targets/, read before the modules. Those Verilator and yosys find themselves, each in a file of its name."""
 

@@ -27,6 +27,7 @@ from dlavm.target.spec import (
     load_target,
 )
 from dlavm.target.tables import LOG2E_BITS, unit_tables
+from dlavm.target.vector import GROUPS, RANGES, STORES, load_vector
 
 
 def dynamic_mask(command: Command) -> int:
@@ -115,6 +116,10 @@ def render() -> dict[str, str]:
     }
     files = {f"targets/generated/dlavm_{name}": env.get_template(f"{name}.j2").render(context)
              for name in ("isa.h", "formats.h", "tables.h", "isa_pkg.sv", "formats_pkg.sv", "tables_pkg.sv")}
+    vector = load_vector(root)
+    for name in ("vector.h", "vector_pkg.sv"):
+        files[f"targets/generated/dlavm_{name}"] = env.get_template(f"{name}.j2").render(
+            programs=vector.programs, rows=vector.rows, groups=GROUPS, ranges=RANGES, stores=STORES)
     for name in list_targets():
         spec = load_target(name)
         files[f"targets/generated/{name}.expanded.yaml"] = expanded_text(spec, root)

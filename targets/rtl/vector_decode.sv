@@ -1,5 +1,6 @@
 // The fields of a vector command, and whether they are in range (doc/numerics.md, section 11). Combinational.
 module vector_decode #(
+    parameter int unsigned LANES = 8,
     parameter int unsigned WORDS = dlavm_isa_pkg::LINEAR_WORDS
 ) (
     input  logic [7:0]        opcode_i,
@@ -8,6 +9,7 @@ module vector_decode #(
 );
 
   import dlavm_isa_pkg::*;
+  import dlavm_vector_pkg::*;
   import vector_pkg::*;
 
   // A word that a scalar register brought may be past the field's limit.
@@ -32,7 +34,7 @@ module vector_decode #(
   always_comb begin
     fields        = '0;
     fields.batch  = 12'd1;
-    fields.rows_i = 12'd1;
+    fields.rows_i = 20'd1;
     past         = 1'b0;
     case (opcode_i)
       OP_NORM: begin
@@ -113,7 +115,7 @@ module vector_decode #(
         fields.dst_so  = word_i[PERMUTE_DST_SO_WORD];
         fields.dst_si  = word_i[PERMUTE_DST_SI_WORD];
         fields.rows_o  = 20'(word_i[PERMUTE_ROWS_O_WORD]);
-        fields.rows_i  = 12'(word_i[PERMUTE_ROWS_I_WORD]);
+        fields.rows_i  = 20'(word_i[PERMUTE_ROWS_I_WORD]);
         fields.limit   = 20'(word_i[PERMUTE_LIMIT_WORD]);
         fields.vector0 = word_i[PERMUTE_INDEX_WORD];
         fields.dim     = 24'(word_i[PERMUTE_DIM_WORD]);
@@ -131,8 +133,43 @@ module vector_decode #(
       fields.dst_so = word_i[NORM_DST_SO_WORD];
       fields.dst_si = word_i[NORM_DST_SI_WORD];
       fields.rows_o = 20'(word_i[NORM_ROWS_O_WORD]);
-      fields.rows_i = 12'(word_i[NORM_ROWS_I_WORD]);
+      fields.rows_i = 20'(word_i[NORM_ROWS_I_WORD]);
       past = past || over(word_i[NORM_ROWS_O_WORD], NORM_ROWS_O_BITS) || over(word_i[NORM_ROWS_I_WORD], NORM_ROWS_I_BITS);
+    end
+  end
+
+  // How many rows go in turns: as many as have accumulators, or, where none are needed, as fit a strip.
+  localparam int unsigned SUMS = (LANES >= 8 * GROUP) ? $clog2(GROUP) : $clog2(LANES / 8);
+  logic [23:0] span;
+  logic [1:0]  fitting, group;
+  assign span    = (fields.row == R_HALVES) ? fields.dim >> 1 : fields.dim;
+  assign fitting = (span <= 24'(2 * LANES)) ? 2'd3 : (span <= 24'(4 * LANES)) ? 2'd2 : (span <= 24'(8 * LANES)) ? 2'd1 : 2'd0;
+  always_comb begin
+    case (groups(fields.row))
+      MAPS:    group = fitting;
+      REDUCES: group = 2'(SUMS);
+      default: group = 2'd0;
+    endcase
+  end
+
+  // Inner rows go in turns. Where there is one of them the outer rows become inner ones (of a softmax those of one row set,
+  // else its sets), in the same order, unless something that a group shares differs: a table row, the block of a window.
+  job_t in_turns;
+  logic softmax, rotary, sets;
+  assign softmax = fields.row == R_SOFTMAX;
+  assign rotary  = fields.row == R_HALVES || fields.row == R_PAIRS;
+  assign sets    = softmax && fields.rows_o == 20'd1;
+  always_comb begin
+    in_turns       = fields;
+    in_turns.group = group;
+    if (fields.rows_i == 20'd1 && groups(fields.row) != ALONE && !rotary && (sets || fields.window == 0)) begin
+      in_turns.rows_i   = sets ? 20'(fields.batch) : fields.rows_o;
+      in_turns.rows_o   = 20'd1;
+      in_turns.src_si   = sets ? fields.src_b : fields.src_so;
+      in_turns.dst_si   = sets ? fields.dst_b : fields.dst_so;
+      in_turns.other_si = fields.other_so;
+      in_turns.stagger  = softmax && !sets;
+      if (sets) in_turns.batch = 12'd1;
     end
   end
 
@@ -154,7 +191,7 @@ module vector_decode #(
       end
       default: ;
     endcase
-    job_o       = fields;
+    job_o       = in_turns;
     job_o.bad   = past || (bad && !empty);
     job_o.empty = empty && !past;
   end

@@ -54,10 +54,11 @@ module vector_engine #(
 
   localparam int unsigned OUTS = 32;   // chunks on their way to memory
   localparam int unsigned ANSWERS = 8; // words on their way to memory
+  localparam int unsigned WRITES = 4 * GROUP;  // requests: the loads of a strip need not wait for the writes of the one before
 
   job_t decoded, job;
   logic start, idle, bus_error_q, bad_index;
-  vector_decode #(.WORDS(WORDS)) u_decode (.opcode_i(cmd_opcode_i), .word_i(cmd_word_i), .job_o(decoded));
+  vector_decode #(.LANES(LANES), .WORDS(WORDS)) u_decode (.opcode_i(cmd_opcode_i), .word_i(cmd_word_i), .job_o(decoded));
 
   // The sequencer and its queues.
   load_t  load_in, load;
@@ -85,7 +86,7 @@ module vector_engine #(
   fifo #(.WIDTH($bits(work_t)), .DEPTH(4)) u_works (
       .clk_i, .rst_i, .valid_i(work_in_valid), .ready_o(work_in_ready), .data_i(work_in),
       .valid_o(work_valid), .ready_i(work_ready), .data_o(work));
-  fifo #(.WIDTH($bits(write_t)), .DEPTH(8)) u_writes (
+  fifo #(.WIDTH($bits(write_t)), .DEPTH(WRITES)) u_writes (
       .clk_i, .rst_i, .valid_i(write_in_valid), .ready_o(write_in_ready), .data_i(write_in),
       .valid_o(write_valid), .ready_i(write_ready), .data_o(write));
 

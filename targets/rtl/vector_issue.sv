@@ -22,19 +22,21 @@ module vector_issue #(
     output logic                 idle_o          // nothing on its way
 );
 
+  import dlavm_vector_pkg::microcode;
   import vector_pkg::*;
 
   localparam int unsigned SLOTS = VIRTUAL / LANES;  // accumulators of a lane
   localparam int unsigned SLOT_BITS = (SLOTS > 1) ? $clog2(SLOTS) : 1;
-  localparam int unsigned ACC_GAP = (SLOTS >= LATENCY) ? 1 : LATENCY / SLOTS;  // between additions to one slot
+  localparam int unsigned ACC_GAP = (SLOTS >= LATENCY) ? 1 : LATENCY / SLOTS;  // between additions to a row's slots
 
-  logic       begun_q;         // not the first step of the work
+  logic       begun_q;  // not the first step of the work
   logic [6:0] at_q, at;
-  logic [2:0] level_q;
-  logic [3:0] chunk_q, chunks, since_q, gap;  // chunks: less one
-  logic       starting, last_chunk, last_step;
+  logic [2:0] level_q, row_q, rows;                // rows, columns, chunks: less one
+  logic [3:0] column_q, columns, chunks, since_q, gap, acc_gap;
+  logic       starting, first_chunk, last_chunk, last_step, sums;
 
-  assign starting = !begun_q && chunk_q == 0;
+  assign first_chunk = row_q == 0 && column_q == 0;
+  assign starting    = !begun_q && first_chunk;
   assign at       = begun_q ? at_q : work_i.start;
 
   // The step and its chunks. A tree's level adds `distance` virtual lanes further up.
@@ -47,27 +49,32 @@ module vector_issue #(
     slots_up = 4'(distance / 8'(LANES));
     rotate   = (slots_up != 0) ? 4'd0 : 4'd7 - 4'(level_q);
     if (work_i.tree) begin
-      step_now  = step(work_i.tree_max ? MAX : ADD, A_ACC, B_ACC, TO_ACC);
-      chunks    = (slots_up != 0) ? slots_up - 4'd1 : 4'd0;
+      step_now  = '{work_i.tree_max ? MAX : ADD, A_ACC, B_ACC, TO_ACC, PLAIN, 1'b0};
+      columns   = (slots_up != 0) ? slots_up - 4'd1 : 4'd0;
       last_step = level_q == 3'($clog2(VIRTUAL) - 1);
     end else begin
       step_now  = microcode(at);
-      chunks    = 4'((work_i.count - 12'd1) / 12'(LANES));
+      columns   = used;
       last_step = step_now.last;
     end
-    last_chunk = chunk_q == chunks;
+    rows       = 3'((4'd1 << work_i.group) - 4'd1);
+    chunks     = (columns << work_i.group) | 4'(rows);
+    sums       = step_now.a == A_ACC && step_now.to == TO_ACC;
+    last_chunk = row_q == rows && column_q == columns;
   end
 
-  // How long after the last issue. The chunks of a program's step are all issued before the next step's, so that the
-  // strip itself counts; levels of a tree shrink, so that their chunks do not.
+  // How long after the last issue. The chunks of a step, or of a level of a tree, are all issued before the next one's, so
+  // that they count themselves. What goes to accumulators takes the rows in turns, everything else row by row, as it is
+  // written; where the order changes the whole latency has to pass.
   logic [3:0] latency;
   always_comb begin
     latency = (step_now.b == B_OUT) ? 4'(OUT_LATENCY) : 4'(LATENCY);
     if (starting) gap = (work_i.drain || work_i.tree) ? 4'(LATENCY) : 4'd1;
-    else if (chunk_q != 0) gap = 4'd1;
-    else if (work_i.tree) gap = latency;
+    else if (!first_chunk) gap = 4'd1;
+    else if (sums && !work_i.tree && rows != 0 && columns != 0) gap = latency;
     else gap = (latency > chunks) ? latency - chunks : 4'd1;
-    if (step_now.a == A_ACC && step_now.to == TO_ACC && gap < 4'(ACC_GAP)) gap = 4'(ACC_GAP);
+    acc_gap = 4'(ACC_GAP) >> work_i.group;
+    if (sums && gap < acc_gap) gap = acc_gap;
   end
 
   assign valid_o = work_valid_i && since_q >= gap && !(starting && work_i.loads && !strip_ready_i) &&
@@ -81,11 +88,18 @@ module vector_issue #(
       begun_q <= 1'b0;
       at_q    <= '0;
       level_q <= '0;
-      chunk_q <= '0;
+      row_q    <= '0;
+      column_q <= '0;
       since_q <= '1;
     end else if (valid_o) begin
       since_q <= 4'd1;
-      chunk_q <= last_chunk ? 4'd0 : chunk_q + 4'd1;
+      if (sums) begin
+        row_q <= (row_q == rows) ? 3'd0 : row_q + 3'd1;
+        if (row_q == rows) column_q <= last_chunk ? 4'd0 : column_q + 4'd1;
+      end else begin
+        column_q <= (column_q == columns) ? 4'd0 : column_q + 4'd1;
+        if (column_q == columns) row_q <= last_chunk ? 3'd0 : row_q + 3'd1;
+      end
       if (last_chunk) begin
         begun_q <= !last_step;
         at_q    <= at + 7'd1;
@@ -96,22 +110,29 @@ module vector_issue #(
     end
   end
 
-  // A pass starts over at slot 0; a strip has a whole number of rounds over the slots.
-  logic [3:0]  slot, used;
+  // A pass starts over at a row's slot 0; its share of a strip has a whole number of rounds over the slots.
+  logic [3:0]  slot_of_row, slot, used;
   logic [11:0] ahead;
-  assign slot  = (SLOTS > 1) ? 4'(chunk_q[SLOT_BITS-1:0]) : 4'd0;
-  assign ahead = 12'(chunk_q) * 12'(LANES);
+  assign slot_of_row = 4'(32'(row_q) * SLOTS);
+  assign slot  = slot_of_row + ((SLOTS > 1) ? 4'(column_q[SLOT_BITS-1:0]) : 4'd0);
+  assign ahead = 12'(column_q) * 12'(LANES);
   assign used  = 4'((work_i.count - 12'd1) / 12'(LANES));  // slots that a pass wrote to, less one
+
+  // The rows in front of the last one see fewer elements, which may lie behind this strip.
+  logic [2:0]  fewer;
+  assign fewer = (work_i.stagger && rows - row_q > work_i.behind) ? rows - row_q - work_i.behind : 3'd0;
 
   always_comb begin
     issue_o.step     = step_now;
-    issue_o.chunk    = chunk_q;
-    issue_o.slot_a   = work_i.tree ? chunk_q : slot;
-    issue_o.slot_b   = work_i.tree ? chunk_q + slots_up : slot;
-    issue_o.fresh_a  = work_i.tree ? level_q == 0 && chunk_q > used : work_i.first && 8'(chunk_q) < 8'(SLOTS);
-    issue_o.fresh_b  = work_i.tree && level_q == 0 && chunk_q + slots_up > used;
+    issue_o.row      = row_q;
+    issue_o.column   = column_q;
+    issue_o.chunk    = 4'({row_q, 4'd0} >> work_i.group) + column_q;
+    issue_o.slot_a   = work_i.tree ? slot_of_row + column_q : slot;
+    issue_o.slot_b   = work_i.tree ? slot_of_row + column_q + slots_up : slot;
+    issue_o.fresh_a  = work_i.tree ? level_q == 0 && column_q > used : work_i.first && 8'(column_q) < 8'(SLOTS);
+    issue_o.fresh_b  = work_i.tree && level_q == 0 && column_q + slots_up > used;
     issue_o.rotate   = work_i.tree ? rotate[2:0] : 3'd0;
-    issue_o.count    = work_i.count;
+    issue_o.count    = (work_i.count > 12'(fewer)) ? work_i.count - 12'(fewer) : 12'd0;
     issue_o.skip     = work_i.skip;
     issue_o.number   = work_i.number + 24'(ahead);
     issue_o.position = work_i.position + 25'(ahead);

@@ -63,7 +63,7 @@ module vector_lane #(
       default:                   a1 = (step1_i.a == A_ACC && fresh1_i) ? neutral : value_a_i;
     endcase
     case (step1_i.b)
-      B_L0, B_L1, B_L2, B_L3, B_X2, B_X3, B_OUT: b1 = load_b;
+      B_L0, B_L1, B_C1, B_C2, B_C3, B_X2, B_X3, B_OUT: b1 = load_b;
       B_V0, B_V1, B_ACC:                         b1 = fresh_b1_i ? neutral : value_b_i;
       B_FRACTION:                                b1 = fp_pkg::small_integer(finite[4:0]);
       default:                                   b1 = scalar_i;

@@ -39,12 +39,13 @@ module vector_lanes #(
   // The result's lane 0 decides where TOPK goes on.
   logic        found_q;
   logic [23:0] index_q, from_q;
-  logic [3:0][31:0] scalar_q;
+  logic [GROUP-1:0][31:0] s0_q, s1_q;  // of each row
+  logic [31:0] s2_q, s3_q;             // of rows that are worked on alone
 
   logic [LANES-1:0] member, behind;
   for (genvar p = 0; p < int'(LANES); p++) begin : g_place
     logic [11:0] place;
-    assign place     = 12'(issue_i.chunk) * 12'(LANES) + 12'(p);
+    assign place     = 12'(issue_i.column) * 12'(LANES) + 12'(p);
     assign member[p] = place < issue_i.count && place >= 12'(issue_i.skip);
     assign behind[p] = on_q[1].number + 24'(p) >= from_q;
   end
@@ -62,9 +63,9 @@ module vector_lanes #(
   endfunction
   function automatic logic [1:0] stream_b(input b_e b);
     case (b)
-      B_L1:       stream_b = 2'd1;
-      B_L2, B_X2: stream_b = 2'd2;
-      B_L3, B_X3: stream_b = 2'd3;
+      B_L1, B_C1: stream_b = 2'd1;
+      B_C2, B_X2: stream_b = 2'd2;
+      B_C3, B_X3: stream_b = 2'd3;
       default:    stream_b = 2'd0;
     endcase
   endfunction
@@ -82,12 +83,14 @@ module vector_lanes #(
   logic [31:0]            powers [256];
   logic [31:0]            power_q;
 
-  logic                   twice;
   logic [3:0]             chunk_b;
   logic [5:0]             value_a_place, value_b_place, to_place;
-  assign twice   = issue_i.step.b == B_X2 || issue_i.step.b == B_X3;
-  assign chunk_b = twice ? issue_i.chunk >> 1 : issue_i.chunk;
   always_comb begin
+    case (issue_i.step.b)
+      B_C1, B_C2, B_C3: chunk_b = issue_i.column;
+      B_X2, B_X3:       chunk_b = issue_i.column >> 1;
+      default:          chunk_b = issue_i.chunk;
+    endcase
     value_a_place = (issue_i.step.a == A_ACC) ? {2'd2, issue_i.slot_a} : {2'd0, issue_i.chunk};
     case (issue_i.step.b)
       B_ACC:   value_b_place = {2'd2, issue_i.slot_b};
@@ -125,14 +128,14 @@ module vector_lanes #(
   logic [31:0] scalar;
   always_comb begin
     case (on_q[1].step.b)
-      B_S1:     scalar = scalar_q[1];
-      B_S2:     scalar = scalar_q[2];
-      B_S3:     scalar = scalar_q[3];
+      B_S1:     scalar = s1_q[on_q[1].row];
+      B_S2:     scalar = s2_q;
+      B_S3:     scalar = s3_q;
       B_IMM0:   scalar = immediate_i[0];
       B_IMM1:   scalar = immediate_i[1];
       B_LOG2E:  scalar = dlavm_tables_pkg::Log2e;
       B_POWER:  scalar = power_q;
-      default:  scalar = scalar_q[0];
+      default:  scalar = s0_q[on_q[1].row];
     endcase
   end
 
@@ -142,7 +145,7 @@ module vector_lanes #(
     for (int p = 0; p < int'(LANES); p++) begin
       lane_load_a[p] = (on_q[1].step.a == A_SWAP0) ? load_a_q[p^1] : load_a_q[p];
       if (on_q[1].step.b == B_X2 || on_q[1].step.b == B_X3)
-        lane_load_b[p] = on_q[1].chunk[0] ? load_b_q[int'(LANES)/2+p/2] : load_b_q[p/2];
+        lane_load_b[p] = on_q[1].column[0] ? load_b_q[int'(LANES)/2+p/2] : load_b_q[p/2];
       else lane_load_b[p] = load_b_q[p];
       lane_value_b[p] = value_b_q[p];
       for (int k = 0; (1 << k) < int'(LANES); k++)
@@ -176,7 +179,7 @@ module vector_lanes #(
   logic             same, hit;
   logic [LANES-1:0] hits;
   logic [23:0]      hit_index;
-  assign same = scalar_q[0] == scalar_q[3] || (scalar_q[0][30:0] == 0 && scalar_q[3][30:0] == 0);
+  assign same = s0_q[0] == s3_q || (s0_q[0][30:0] == 0 && s3_q[30:0] == 0);
   assign hits = equal & inside_q[3] & (behind_q[3] | {LANES{!same}});
   assign hit  = valid_q[3] && on_q[3].step.unit == FIND && hits != 0;
   always_comb begin
@@ -196,14 +199,14 @@ module vector_lanes #(
     if (special_init) from_q <= '0;
     else if (special_latch) from_q <= index_q + 24'd1;
 
-    if (write && on_q[7].step.to == TO_S0) scalar_q[0] <= result[0];
+    if (write && on_q[7].step.to == TO_S0) s0_q[on_q[7].row] <= result[0];
     if (write && on_q[7].step.to == TO_S1 && !(on_q[7].step.special == FIRST_RANK && on_q[7].rank != 0))
-      scalar_q[1] <= result[0];
-    if (valid_q[1] && on_q[1].step.special == SLOPE) scalar_q[1] <= {load_a_q[1], load_a_q[0]};
-    if (write && on_q[7].step.to == TO_S2) scalar_q[2] <= result[0];
-    if (special_init) scalar_q[2] <= '0;
-    if (special_init) scalar_q[3] <= {1'b0, fp_pkg::MAX_FINITE};
-    else if (special_latch) scalar_q[3] <= scalar_q[0];
+      s1_q[on_q[7].row] <= result[0];
+    if (valid_q[1] && on_q[1].step.special == SLOPE) s1_q[0] <= {load_a_q[1], load_a_q[0]};
+    if (write && on_q[7].step.to == TO_S2) s2_q <= result[0];
+    if (special_init) s2_q <= '0;
+    if (special_init) s3_q <= {1'b0, fp_pkg::MAX_FINITE};
+    else if (special_latch) s3_q <= s0_q[0];
   end
 
   assign word_valid_o = valid_q[7] && on_q[7].step.to == TO_WORD;

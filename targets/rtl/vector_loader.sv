@@ -35,13 +35,14 @@ module vector_loader #(
     logic [2:0]  offset;  // halves in front of the first element
     logic [11:0] count;
     logic [1:0]  stream;
+    logic [3:0]  chunk;
     logic        last;
   } flight_t;
 
   flight_t     sent, head;
   logic        flight_ready, head_valid, head_done;
   logic [12:0] halves;
-  assign sent           = '{load_i.address[2:0], load_i.count, load_i.stream, load_i.last};
+  assign sent           = '{load_i.address[2:0], load_i.count, load_i.stream, load_i.chunk, load_i.last};
   assign halves         = 13'(load_i.count) + 13'(load_i.address[2:0]);
   assign rd_req_valid_o = load_valid_i && flight_ready;
   assign load_ready_o   = rd_req_ready_i && flight_ready;
@@ -71,7 +72,7 @@ module vector_loader #(
   assign rd_ready_o = take && (last_word || word_q == WORD_BITS'(WORDS - 1));
 
   assign write_o   = (take && (aligned || count_q != 0)) || (head_valid && flush);
-  assign place_o   = {head.stream, aligned ? count_q[3:0] : count_q[3:0] - 4'd1};
+  assign place_o   = {head.stream, head.chunk + (aligned ? count_q[3:0] : count_q[3:0] - 4'd1)};
   assign head_done = (take && last_word && (aligned || chunks != words)) || (head_valid && flush);
   assign strip_o   = head_done && head.last;
   always_comb begin

@@ -1,5 +1,5 @@
-// Walks a command: rows, the phases of its row program, the strips of a phase; and hands loads, work and writes of every strip
-// to their queues. It runs ahead as far as these go; nothing that it does depends on data, but for the check of PERMUTE's
+// Walks a command: groups of rows, the phases of their row program, the strips of a phase; and hands loads, work and writes of
+// every strip to their queues. It runs ahead as far as these go; nothing that it does depends on data, but for the check of PERMUTE's
 // indices.
 module vector_sequencer #(
     parameter int unsigned LANES = 8
@@ -37,6 +37,7 @@ module vector_sequencer #(
     output logic [35:0]           permute_src_o
 );
 
+  import dlavm_vector_pkg::*;
   import vector_pkg::*;
   import dlavm_isa_pkg::ERROR_NONE, dlavm_isa_pkg::ERROR_FIELD_RANGE, dlavm_isa_pkg::ERROR_GATHER_INDEX,
          dlavm_isa_pkg::ERROR_BUS;
@@ -49,6 +50,8 @@ module vector_sequencer #(
   logic [6:0]       phase_q;
   phase_t           phase_now;
   logic [7:0]       rank_q;
+  logic [1:0]       group;  // log2 of its rows
+  logic [2:0]       last_of_group;
   logic [2:0][35:0] row;
   logic [23:0]      slope, seen, first, block;
   logic             last_row, next_row;
@@ -58,10 +61,11 @@ module vector_sequencer #(
   assign start_o     = cmd_ready_o && cmd_valid_i;
   assign next_row    = state_q == NEXT;
   assign block       = {first[23:5], 5'd0};
+  assign last_of_group = 3'((4'd1 << group) - 4'd1);
 
   vector_rows u_rows (
-      .clk_i, .job_i(start_o ? cmd_i : job_q), .load_i(start_o), .next_i(next_row), .address_o(row), .slope_o(slope),
-      .seen_o(seen), .first_o(first), .last_o(last_row));
+      .clk_i, .job_i(start_o ? cmd_i : job_q), .load_i(start_o), .next_i(next_row), .group_o(group), .address_o(row),
+      .slope_o(slope), .seen_o(seen), .first_o(first), .last_o(last_row));
 
   // The range of the phase.
   logic [23:0] from, to;
@@ -77,16 +81,18 @@ module vector_sequencer #(
     endcase
   end
 
-  // The strip: what of it has still to be handed over.
-  logic [23:0] at_q, end_q, rest;
+  // The strip: what of it has still to be handed over, stream by stream, of every stream row by row.
+  logic [23:0] at_q, end_q, rest, share;
   logic [11:0] count, used_q;
   logic [3:0]  loads_q, loads_left;
   logic [1:0]  writes_q, writes_left, writes_new;
-  logic        work_q, work_left, first_q, pass, taken, strip_done, phase_done;
+  logic        work_q, work_left, first_q, pass, taken, strip_done, phase_done, stream_done, write_done;
   logic [1:0]  stream;
+  logic [2:0]  load_row_q, write_row_q;
   assign pass  = phase_now.kind == PASS;
   assign rest  = end_q - at_q;
-  assign count = (rest < STRIP_ELEMENTS) ? rest[11:0] : STRIP_ELEMENTS[11:0];
+  assign share = STRIP_ELEMENTS >> group;  // of a row
+  assign count = (rest < share) ? rest[11:0] : share[11:0];
   always_comb begin
     stream = 2'd3;
     for (int k = 2; k >= 0; k--) if (loads_q[k]) stream = 2'(k);
@@ -102,13 +108,16 @@ module vector_sequencer #(
   assign work_valid_o    = state_q == STRIPS && work_q && !job_q.permute;
   assign permute_valid_o = (state_q == STRIPS && work_q && job_q.permute) || state_q == CHECK;
   assign taken           = job_q.permute ? permute_ready_i : work_ready_i;
-  assign loads_left      = load_ready_i ? loads_q & (loads_q - 4'd1) : loads_q;
-  assign writes_left     = write_ready_i ? writes_q & (writes_q - 2'd1) : writes_q;
+  assign stream_done     = load_row_q == last_of_group || phase_now.common[stream];
+  assign write_done      = write_row_q == last_of_group;
+  assign loads_left      = (load_ready_i && stream_done) ? loads_q & (loads_q - 4'd1) : loads_q;
+  assign writes_left     = (write_ready_i && write_done) ? writes_q & (writes_q - 2'd1) : writes_q;
   assign work_left       = work_q && !taken;
   assign strip_done      = loads_left == 0 && writes_left == 0 && !work_left;
-  assign phase_done      = strip_done && rest <= STRIP_ELEMENTS;
+  assign phase_done      = strip_done && rest <= share;
 
   // Where the streams of the strip lie, in halves. Of interleaved pairs the table has one element for two.
+  logic [35:0] src_q, other_q, dst_q;  // of the row whose turn it is
   logic [38:0] half, strip_at, table_at;
   logic        norm, pairs, rotary;
   assign norm     = job_q.row < R_SOFTMAX;
@@ -116,31 +125,36 @@ module vector_sequencer #(
   assign rotary   = pairs || job_q.row == R_HALVES;
   assign half     = 39'(job_q.rot >> 1);
   assign strip_at = 39'(at_q);
-  assign table_at = {row[2], 3'd0} + (pairs ? strip_at >> 1 : strip_at);
+  assign table_at = {other_q, 3'd0} + (pairs ? strip_at >> 1 : strip_at);
   always_comb begin
     load_o.stream = stream;
-    load_o.last   = loads_q == 4'd1 << stream;
+    load_o.chunk  = 4'({load_row_q, 4'd0} >> group);
+    load_o.last   = stream_done && loads_q == 4'd1 << stream;
     load_o.count  = (pairs && stream[1]) ? count >> 1 : count;
     case (stream)
-      2'd0:    load_o.address = {row[0], 3'd0} + strip_at;
+      2'd0:    load_o.address = {src_q, 3'd0} + strip_at;
       2'd1:
-        if (rotary) load_o.address = {row[0], 3'd0} + strip_at + half;
-        else load_o.address = {norm ? 36'(job_q.vector0) : row[2], 3'd0} + strip_at;
+        if (rotary) load_o.address = {src_q, 3'd0} + strip_at + half;
+        else load_o.address = {norm ? 36'(job_q.vector0) : other_q, 3'd0} + strip_at;
       2'd2:    load_o.address = rotary ? table_at : {36'(job_q.vector1), 3'd0} + strip_at;
       default: load_o.address = rotary ? table_at + half : {36'(job_q.vector0), 3'd0} + {14'd0, slope, 1'b0};
     endcase
   end
 
+  logic [23:0] after;
+  logic [2:0]  behind;
+  assign after  = rest - 24'(count);
+  assign behind = (after < 24'(GROUP - 1)) ? after[2:0] : 3'(GROUP - 1);
   assign work_o = '{
       start: phase_now.program_, tree: phase_now.kind == TREE_ADD || phase_now.kind == TREE_MAX,
       tree_max: phase_now.kind == TREE_MAX, loads: phase_now.loads != 0, drain: first_q && (phase_now.drain || !pass),
-      first: first_q && pass, count: (pass || phase_now.kind == ONCE) ? count : used_q,
+      first: first_q && pass, group: group, stagger: job_q.stagger, behind: behind, count: (pass || phase_now.kind == ONCE) ? count : used_q,
       skip: (first_q && phase_now.range == SEEN) ? first[4:0] : 5'd0, number: at_q,
       position: 25'(at_q) + 25'd1 - 25'(seen), rank: rank_q};
 
   // Writes: elements at the strip's place, words one after the other.
   logic [38:0] first_word_q, second_word_q, element_at;
-  assign element_at = {row[1], 3'd0} + strip_at;
+  assign element_at = {dst_q, 3'd0} + strip_at;
   always_comb begin
     write_o.word  = phase_now.store == FIRST || phase_now.store == SECOND;
     write_o.count = write_o.word ? 12'd2 : count;
@@ -192,6 +206,9 @@ module vector_sequencer #(
           loads_q  <= phase_now.loads;
           writes_q <= writes_new;
           work_q   <= 1'b1;
+          load_row_q  <= '0;
+          write_row_q <= '0;
+          {other_q, dst_q, src_q} <= row;
           at_q     <= pass ? from : 24'd0;
           end_q    <= pass ? to : 24'd2;  // the two halves of a slope
           case (phase_now.kind)
@@ -208,6 +225,15 @@ module vector_sequencer #(
           loads_q  <= loads_left;
           writes_q <= writes_left;
           work_q   <= work_left;
+          if (load_valid_o && load_ready_i) begin
+            load_row_q <= stream_done ? 3'd0 : load_row_q + 3'd1;
+            src_q      <= stream_done ? row[0] : src_q + 36'(job_q.src_si);
+            other_q    <= stream_done ? row[2] : other_q + 36'(job_q.other_si);
+          end
+          if (write_valid_o && write_ready_i) begin
+            write_row_q <= write_done ? 3'd0 : write_row_q + 3'd1;
+            dst_q       <= write_done ? row[1] : dst_q + 36'(job_q.dst_si);
+          end
           if (phase_now.store == FIRST && writes_q != 0 && write_ready_i) first_word_q <= first_word_q + 39'd2;
           if (phase_now.store == SECOND && writes_q != 0 && write_ready_i) second_word_q <= second_word_q + 39'd2;
           if (strip_done) begin
@@ -216,7 +242,7 @@ module vector_sequencer #(
             loads_q  <= phase_now.loads;
             writes_q <= writes_new;
             work_q   <= 1'b1;
-            at_q     <= at_q + STRIP_ELEMENTS;
+            at_q     <= at_q + share;
             if (phase_done) begin
               phase_q <= phase_q + 7'd1;
               state_q <= BEGIN;

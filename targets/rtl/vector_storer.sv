@@ -35,14 +35,14 @@ module vector_storer #(
   localparam int unsigned WORDS = UNITS * 8 / LANES;  // words of LANES halves in a beat
   localparam int unsigned WORD_BITS = (WORDS > 1) ? $clog2(WORDS) : 1;
 
-  // The request first, its words then. A request waits until the last beat of the one before has gone.
+  // The request first, its words then.
   logic        asked_q;
   logic [2:0]  offset;
   logic [12:0] halves;
   logic        beat_q;  // a beat waits to be taken
   assign offset         = write_i.address[2:0];
   assign halves         = 13'(write_i.count) + 13'(offset);
-  assign wr_req_valid_o = write_valid_i && !asked_q && !beat_q;
+  assign wr_req_valid_o = write_valid_i && !asked_q;
   assign wr_req_addr_o  = {write_i.address[38:3], 4'd0};
   assign wr_req_units_o = (24'(halves) + 24'd7) >> 3;
 

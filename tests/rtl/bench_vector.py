@@ -310,6 +310,42 @@ async def reset_in_the_middle(dut: Any) -> None:
         assert await bench.check(op, apart(make(SPEC, bench.rng))) == ""
 
 
+def softmax(rng: np.random.Generator, batch: int, outer: int, inner: int, width: int, **changed: int) -> Fields:
+    """A softmax over rows that lie one behind the other, whose last rows see all of the width."""
+    row = -(-width // 8)
+    steps = {"_si": row, "_so": inner * row, "_b": outer * inner * row}
+    shape = {f"{name}{part}": step for name in ("src", "dst") for part, step in steps.items()}
+    counts = {"batch": batch, "rows_o": outer, "rows_i": inner, "width": width, "visible": max(1, width + 1 - outer)}
+    fixed = {"src": 64, "dst": programs.WRITE // 16, "recip": programs.CACHE // 16, "use_slopes": 0, "window": 0}
+    return of("SOFTMAX", rng, **{**shape, **counts, **fixed, **changed})
+
+
+@cocotb.test()
+async def rows_in_turns(dut: Any) -> None:
+    """Groups of all sizes: more rows than a group has, and what is left of them; rows of less than a chunk, of a share
+    of a strip, of many strips. Rows of a softmax that see one position more each, the same ones, a window, none."""
+    bench = Bench(dut, 10)
+    await bench.begin(1)
+    for width, stall in ((5, 0.0), (129, 0.3), (261, 0.0), (300, 0.5), (1100, 0.0)):
+        bench.memory.stall = stall
+        for batch, outer, inner, changed in (
+            (2, 15, 1, {}), (1, 11, 1, {"visible": 3}), (1, 9, 1, {"visible": width + 1}), (2, 5, 1, {"window": 33}),
+            (13, 1, 1, {}), (7, 1, 1, {"window": 40}), (2, 2, 15, {}), (1, 3, 7, {"window": 2}),
+            (2, 2, 3, {"use_slopes": 1, "slopes": 16}),
+        ):
+            assert await bench.check("SOFTMAX", softmax(bench.rng, batch, outer, inner, width, **changed)) == ""
+    for dim, stall in ((8, 0.4), (72, 0.0), (128, 0.2), (264, 0.0), (1096, 0.3)):
+        bench.memory.stall = stall
+        for outer, inner in ((15, 1), (1, 15), (2, 5)):
+            for op, changed in (
+                ("NORM", {"norm": 0, "use_beta": 0}), ("NORM", {"norm": 0, "use_beta": 1}),
+                ("NORM", {"norm": 1, "use_beta": 0}), ("NORM", {"norm": 1, "use_beta": 1}), ("ACT", {"act_slot": 0}),
+                *(("ROPE", {"form": form, "rot": rot}) for form in (0, 1) for rot in (dim, dim // 4 * 2)),
+                *(("ELTWISE", {"fn": fn}) for fn in range(3)),
+            ):
+                assert await bench.check(op, dense(op, bench.rng, outer, inner, dim, **changed)) == ""
+
+
 SPEEDS: dict[str, tuple[str, Fields]] = {
     "NORM rms": ("NORM", {"norm": 0, "use_beta": 0}),
     "NORM layer, beta": ("NORM", {"norm": 1, "use_beta": 1}),
@@ -336,7 +372,7 @@ def dense(op: str, rng: np.random.Generator, outer: int, inner: int, dim: int, *
     shape |= {name + part: size for name in ("src", "dst", "b") for part, size in (("_si", dim // 8), ("_so", step))}
     shape |= {name: 64 for name in ("table", "gamma", "beta")} | {"b": 4096, "index": programs.INDEX // 16}
     shape |= {"dst": programs.WRITE // 16, "ids": programs.WRITE // 16, "weights": programs.CACHE // 16}
-    return of(op, rng, **{name: value for name, value in shape.items() if name in names}, **changed)
+    return of(op, rng, **{**{name: value for name, value in shape.items() if name in names}, **changed})
 
 
 @cocotb.test()

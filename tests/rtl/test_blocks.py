@@ -38,9 +38,10 @@ def test_bench(bench: Path, name: str) -> None:
     assert build.run_bench(TOP, f"tests.rtl.bench_{name}", bench) > 0
 
 
-@pytest.mark.parametrize("lanes", [8, pytest.param(16, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("lanes", [8, *(pytest.param(lanes, marks=pytest.mark.slow) for lanes in (16, 64))])
 def test_vector_engine(tmp_path_factory: pytest.TempPathFactory, lanes: int) -> None:
-    directory = built("vector_bench", tmp_path_factory, {"LANES": lanes})
+    """Of reductions, groups of 1, 2 and 8 rows."""
+    directory = built("vector_bench", tmp_path_factory, {"LANES": lanes, "UNITS": max(2, lanes // 8)})
     assert build.run_bench("vector_bench", "tests.rtl.bench_vector", directory) > 0
 
 

@@ -87,16 +87,16 @@ bool VectorUnits::lanes_idle(Clock& clock) const {
 }
 
 // Cycles that have to pass since the last issue.
-uint64_t VectorUnits::gap(const VectorWork& work, const vector::Step& step, uint32_t chunks) const {
-    const uint32_t slots = vector::kVirtual / shape_->lanes;
-    const uint32_t acc_gap = slots >= vector::kLatency ? 1 : vector::kLatency / slots;
+uint64_t VectorUnits::gap(const VectorWork& work, const vector::Step& step, uint32_t columns) const {
+    const uint32_t slots = vector::kVirtual / shape_->lanes, chunks = (columns << work.group) - 1;
+    const uint32_t acc_gap = (slots >= vector::kLatency ? 1 : vector::kLatency / slots) >> work.group;
     const uint32_t latency = step.reads_sent ? vector::kOutLatency : vector::kLatency;
     uint32_t gap = 1;
     if (!begun_ && chunk_ == 0)
         gap = work.drain || work.tree ? vector::kLatency : 1;
     else if (chunk_ != 0)
         gap = 1;
-    else if (work.tree)
+    else if (step.accumulates && !work.tree && work.group != 0 && columns != 1)
         gap = latency;
     else
         gap = latency > chunks ? latency - chunks : 1;
@@ -110,22 +110,21 @@ void VectorUnits::step_issue(Clock& clock, bool strip_ready) {
     const VectorWork& work = works.front();
     const uint32_t lanes = shape_->lanes;
     vector::Step step = kTree;
-    uint32_t chunks = 0;  // less one
+    uint32_t columns = 0;  // chunks of a row
     if (work.tree) {
-        const uint32_t slots_up = (vector::kVirtual / 2 >> level_) / lanes;
-        chunks = slots_up != 0 ? slots_up - 1 : 0;
+        columns = std::max(1u, (vector::kVirtual / 2 >> level_) / lanes);
         step.last = level_ == 6;
     } else {
-        step = vector::microcode(begun_ ? step_at_ : work.start);
-        chunks = (work.count - 1) / lanes % 16;
+        step = vector::kSteps[begun_ ? step_at_ : work.start];
+        columns = (work.count - 1) / lanes % 16 + 1;
     }
     const auto due = static_cast<uint64_t>(
-        std::max<int64_t>(last_issue_ + static_cast<int64_t>(gap(work, step, chunks)), 0));
+        std::max<int64_t>(last_issue_ + static_cast<int64_t>(gap(work, step, columns)), 0));
     if (now < due) return clock.at(due);
     if (!begun_ && chunk_ == 0 && work.loads && !strip_ready) return;
     if (step.to == vector::Step::kOut && outs_due_.at(now) == kOuts) return;
     if (step.to == vector::Step::kWord && words_due_.at(now) == kAnswers) return;
-    issued(clock, work, step, chunks);
+    issued(clock, work, step, (columns << work.group) - 1);
 }
 
 void VectorUnits::issued(Clock& clock, const VectorWork& work, const vector::Step& step, uint32_t chunks) {
@@ -186,7 +185,7 @@ void VectorUnits::step_storer(Clock& clock) {
     const bool flush = stored_ == chunks;
     const bool source = flush || (write.word ? answers_ : outs_).at(now) != 0;
     if (!asked_) {
-        if (!beat_ && out_->ready(now)) {
+        if (out_->ready(now)) {
             out_->ask(clock, write.address / 8 * kUnitBytes, divide_up(halves, 8));
             asked_ = true;
         }

@@ -17,7 +17,8 @@ struct VectorLoad {
 struct VectorWork {
     uint32_t start = 0;  // first step
     bool tree = false, loads = false, drain = false;
-    uint32_t count = 0;
+    uint32_t group = 0;  // log2 of the rows
+    uint32_t count = 0;  // elements of a row
 };
 
 struct VectorWrite {
@@ -32,7 +33,7 @@ class VectorUnits {
 
     Fifo<VectorLoad, 8> loads;
     Fifo<VectorWork, 4> works;
-    Fifo<VectorWrite, 8> writes;
+    Fifo<VectorWrite, 4 * vector::kGroup> writes;
 
     // PERMUTE: a strip's indices, and its elements unless it is only a check. Taken at the end of the cycle.
     bool permute_ready() const { return permute_ == Permute::kIdle; }
@@ -54,7 +55,7 @@ class VectorUnits {
     void step_loader(Clock& clock, bool bank_full);
     void load_words(Clock& clock, bool bank_full);
     void step_issue(Clock& clock, bool strip_ready);
-    uint64_t gap(const VectorWork& work, const vector::Step& step, uint32_t chunks) const;
+    uint64_t gap(const VectorWork& work, const vector::Step& step, uint32_t columns) const;
     void issued(Clock& clock, const VectorWork& work, const vector::Step& step, uint32_t chunks);
     void step_lanes(Clock& clock);
     void step_storer(Clock& clock);
