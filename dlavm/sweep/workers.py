@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
+import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -14,6 +16,7 @@ from dlavm.support.errors import DlavmError
 from dlavm.sweep.grid import Point, Row, row_of
 from dlavm.sweep.point import measured
 
+REACH_S = 5.0
 IN_FLIGHT = 4  # points that a processor of a cluster has before it
 
 
@@ -50,7 +53,9 @@ def on_ray(points: Sequence[Point], address: str) -> Iterator[Row]:
     machines need dlavm and the model at the same path. Raises DlavmError without ray or a cluster."""
     ray = _ray()
     try:
-        ray.init(address=None if address == "local" else address, log_to_driver=False, include_dashboard=False)
+        _reach(address)
+        ray.init(address=None if address == "local" else address, log_to_driver=False, include_dashboard=False,
+                 logging_level=logging.ERROR)  # fmt: skip
     except Exception as error:  # of many kinds
         found = str(error) or type(error).__name__
         raise DlavmError(f"--ray: expected a cluster at {address!r}, got {found}") from None
@@ -58,6 +63,13 @@ def on_ray(points: Sequence[Point], address: str) -> Iterator[Row]:
         yield from _rows(ray, points)
     finally:
         ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Raises OSError where nobody listens at HOST:PORT; ray would try for minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
 
 
 def _rows(ray: Any, points: Sequence[Point]) -> Iterator[Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import socket
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -190,8 +191,10 @@ def fake_ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
 
 def test_points_on_a_cluster(fake_ray: FakeRay) -> None:
     points = grid(FIXED, {**ONE, "depth": list(range(9))})
-    rows = list(on_ray(points, "10.0.0.1:6379"))
-    assert fake_ray.address == "10.0.0.1:6379" and fake_ray.stopped
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        rows = list(on_ray(points, address))
+    assert fake_ray.address == address and fake_ray.stopped
     assert fake_ray.most == workers.IN_FLIGHT  # a cluster is not flooded
     assert {row["depth"] for row in rows} == {str(d) for d in range(9)}
     assert all(row["model"] == "m" for row in rows)  # as it was given, not where the worker found it
@@ -201,8 +204,13 @@ def test_points_on_a_cluster(fake_ray: FakeRay) -> None:
 
 def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", FakeRay(fails=True))
-    with pytest.raises(DlavmError, match="--ray: expected a cluster at 'x:1', got nobody at x:1"):
-        list(on_ray([SMALL], "x:1"))
+    with pytest.raises(DlavmError, match="--ray: expected a cluster at 'auto', got nobody at auto"):
+        list(on_ray([SMALL], "auto"))
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}"):
+        with pytest.raises(DlavmError, match="--ray: expected a cluster at .* got .*refused"):
+            list(on_ray([SMALL], address))
 
 
 @pytest.mark.slow
