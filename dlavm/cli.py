@@ -18,8 +18,8 @@ from dlavm.support import env
 from dlavm.support.errors import DlavmError
 from dlavm.verbs import BROKEN_PIPE, INTERRUPTED
 
-VERBS = ("build", "check", "run", "chat", "verify", "bench", "cycles", "profile", "dump", "diff", "plan", "quantize",
-         "targets", "doctor", "device-server", "core")  # fmt: skip
+VERBS = ("build", "check", "run", "chat", "verify", "bench", "cycles", "profile", "sweep", "dump", "diff", "plan",
+         "quantize", "targets", "doctor", "device-server", "core")  # fmt: skip
 
 
 class Parser(argparse.ArgumentParser):

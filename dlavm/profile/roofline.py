@@ -43,14 +43,21 @@ def reached(ops: Sequence[Op], spec: TargetSpec) -> list[Reached]:
 
 
 def draw(points: Sequence[Reached], spec: TargetSpec) -> str:
-    """The picture; a circle a place, numbered as in the table, with a line up to the roof above it."""
+    """The picture; a dot a place, with a line up to the roof and its number in the table below it."""
     board = machine(spec)
     x, y, marks = frame(board, [p.macs_byte for p in points], min((p.macs_s for p in points), default=board.macs_s))
+    taken: list[tuple[float, float]] = []
     for place, point in enumerate(points, 1):
         at, height = x(point.macs_byte), y(point.macs_s)
         roof = y(min(board.macs_s, board.bytes_s * point.macs_byte))
         tip = title(f"{point.name}: {number(point.macs_s)}MAC/s, {100 * point.share_of_roof:.1f} % of the roof")
-        marks.append(tag("path", d=f"M{at:.1f} {roof:.1f}V{height:.1f}", class_="guide"))
-        marks.append(tag("g", tip, tag("circle", cx=at, cy=height, r=8.0, class_=f"c{(place - 1) % COLOURS}"),
-                         text(at, height + 4, str(place), class_="inside")))  # fmt: skip
+        low = height + 16
+        while any(abs(at - a) < 20 and abs(low - b) < 18 for a, b in taken):
+            low += 2
+        taken.append((at, low))
+        colour = f"c{(place - 1) % COLOURS}"
+        marks.append(tag("path", d=f"M{at:.1f} {roof:.1f}V{low:.1f}", class_="guide"))
+        marks.append(tag("g", tip, tag("circle", cx=at, cy=height, r=3.0, class_=colour),
+                         tag("circle", cx=at, cy=low, r=9.0, class_=colour),
+                         text(at, low + 4, str(place), class_="inside")))  # fmt: skip
     return picture(WIDTH, HEIGHT, "roofline of the board with what the commands of the step reached", marks)

@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from dlavm.support.described import check_keys, check_type, read_yaml
+from dlavm.support.described import check_keys, check_range, check_type, read_yaml
 from dlavm.support.errors import DlavmError
 from dlavm.support.paths import data_root
 from dlavm.target import schema
@@ -192,6 +192,20 @@ def list_memories() -> list[str]:
 def load_target(name: str, board: str = "vcu128", root: Path | None = None) -> TargetSpec:
     """The expanded target `name` on `board`. Raises DlavmError for a name that is not there, or a broken table."""
     return _load_target(name, board, root or data_root() / "targets")
+
+
+def with_buffers(spec: TargetSpec, activation_elements: int | None, accumulators: int | None) -> TargetSpec:
+    """The target on a board that differs in the sizes of its buffers; None leaves one as it is. Its hash is another
+    one. Raises DlavmError for a size that no board has."""
+    if activation_elements is None and accumulators is None:
+        return spec
+    board = replace(spec.board, activation_elements=activation_elements or spec.board.activation_elements,
+                    accumulators=accumulators or spec.board.accumulators)
+    sizes = {"activation_elements": board.activation_elements, "accumulators": board.accumulators}
+    for name, value in sizes.items():
+        check_range(f"board {board.name}: buffers.{name}", value, 1, 1 << 31)
+    raw = {**spec.expanded["board"], "buffers": sizes}
+    return replace(spec, board=board, expanded={**spec.expanded, "board": raw})
 
 
 def load_board(name: str, root: Path | None = None) -> Board:

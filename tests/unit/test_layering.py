@@ -43,9 +43,10 @@ ALLOWED: dict[str, set[str]] = {
     "check": COMPILER | {"quant", "compile"},
     "view": COMPILER | {"report"},
     "profile": COMPILER | {"compile", "describe", "report", "sim"},
+    "sweep": COMPILER | {"compile", "report", "profile", "sim"},
     "verbs": COMPILER
-    | {"quantize", "quant", "compile", "check", "view", "describe", "profile", "sim", "rtl", "runtime", "serve"}
-    | {"wire"},
+    | {"quantize", "quant", "compile", "check", "view", "describe", "profile", "sweep", "sim", "rtl", "runtime"}
+    | {"serve", "wire"},
     "cli": {"verbs", "support"},
     "__main__": {"cli"},
 }
