@@ -25,6 +25,7 @@ struct Shape {
     uint32_t lanes = 0;                // of the vector engine
     uint32_t share = 0;                // 2: wide formats at half rate
     uint64_t activation_elements = 0;  // of the buffer
+    uint32_t rows_most = 0;            // of a LINEAR
     bool fold = true;                  // one channel of a space stands for all: they see the same
 
     uint32_t tile() const { return 4 * halves * row_units; }  // rows of weights
