@@ -8,7 +8,8 @@
 // `inner` (else) are sums along k. An unpaired token goes alone.
 //
 // Values have exponents of their own for each 32 columns: P is quantised for each such part of a tile, and an operand
-// has a set of mantissas for each. Otherwise all sets are the same.
+// has a set of mantissas for each. Several heads may share a unit of values, each with its batch of P. Otherwise all sets
+// are the same.
 module activation_feed #(
     parameter int unsigned UNITS = 2,
     parameter int unsigned ENTRIES = 256,
@@ -31,6 +32,7 @@ module activation_feed #(
     input  logic                         values_i,
     input  logic                         pieces_i,        // see activation_load
     input  logic [1:0]                   places_i,
+    input  logic [1:0]                   heads_i,         // values: of a unit, log2
     input  logic                         eight_i,
     input  logic                         acc_in_i,
     input  logic                         acc_out_i,
@@ -50,7 +52,7 @@ module activation_feed #(
     input  logic [BLOCKS_WIDTH-1:0]      write_blocks_i,
     input  logic [UNITS*128-1:0]         write_data_i,
     input  logic                         set_done_i,
-    output logic                         set_free_o,
+    output logic [2:0]                   set_free_o,      // sets of activations that are done with
     // unit buffer; kv_unpack, kv_blocks
     input  logic [2:0]                   push_i,
     input  logic [7:0]                   exp_valid_i,  // of four tokens each
@@ -87,28 +89,36 @@ module activation_feed #(
   logic [3:0]             sets_q;
   logic [2:0]             free_q;        // room for operands
   logic                   issue, pair_begin, pair_done, unit_done, inner_last, outer_last, batch_last, lonely;
-  logic [SET_WIDTH-1:0]   set_q;         // of the token
+  logic [SET_WIDTH-1:0]   set_q;         // of the token,
+  logic [23:0]            part_q;        // of the head
+  logic [2:0]             head_q, heads;
+  logic [ENTRY_WIDTH-1:0] head_entry_q, place;  // from the unit's first head to this one; between heads
+  logic                   head_done, set_free;
   logic [23:0]            parts_left_q;  // values: blocks of 32 columns from this tile on
   logic                   set_last;
 
-  assign set_last   = ~values_i | (set_q == SET_WIDTH'(SETS - 1)) | (24'(set_q) + 24'd1 == parts_left_q);
+  assign heads      = matrix_pkg::heads_here(heads_i, batch_i - batch_q);
+  assign place      = ENTRY_WIDTH'(ENTRIES >> places_i);
+  assign head_done  = ~values_i | (set_q == SET_WIDTH'(SETS - 1)) | (part_q + 24'd1 == parts_left_q);
+  assign set_last   = head_done & (head_q + 3'd1 == heads);
   assign pair_begin = ~second_q & (set_q == '0);
-  assign issue      = active_q & (~pair_begin | (units_q != 0 && sets_q != 0 && free_q != 0));
+  assign issue      = active_q & (~pair_begin | (units_q != 0 && sets_q >= 4'(heads) && free_q != 0));
   assign lonely     = (row_q + 1'b1 >= rows_i);  // the pair has one token
   assign pair_done  = issue & (second_q | lonely) & set_last;
   assign unit_done  = pair_done & (row_q + (ENTRY_WIDTH + 1)'(2) >= rows_i);
   assign inner_last = (inner_q + 24'd1 == inner_i);
   assign outer_last = (outer_q + 24'd1 == outer_i);
-  assign batch_last = (batch_q + 12'd1 == batch_i);
-  assign set_free_o = unit_done & inner_last & (pieces_i | outer_last);
+  assign batch_last = (batch_q + 12'(heads) == batch_i);
+  assign set_free   = unit_done & inner_last & (pieces_i | outer_last);
+  assign set_free_o = set_free ? heads : '0;
   assign stride     = pieces_i ? ENTRY_WIDTH'(1) : values_i ? ENTRY_WIDTH'(outer_i) : ENTRY_WIDTH'(inner_i);
 
   // where the next unit's first block stands
   always_comb begin
     if (values_i) next_block = pieces_i ? '0 : ENTRY_WIDTH'(inner_last ? outer_q + 24'd1 : outer_q);
     else next_block = inner_last ? '0 : ENTRY_WIDTH'(inner_q + 24'd1);
-    next_place = set_free_o ? place_q + ENTRY_WIDTH'(ENTRIES >> places_i) : place_q;
-    next_entry = set_free_o ? next_place : place_q + next_block;
+    next_place = set_free ? place_q + head_entry_q + place : place_q;
+    next_entry = set_free ? next_place : place_q + next_block;
   end
 
   always_ff @(posedge clk_i) begin
@@ -126,10 +136,22 @@ module activation_feed #(
       base_q    <= '0;
       slot_q    <= '0;
       set_q     <= '0;
+      part_q    <= '0;
+      head_q    <= '0;
+      head_entry_q <= '0;
       parts_left_q <= n_blocks_i;
     end else if (issue) begin
-      set_q <= set_last ? '0 : set_q + 1'b1;
+      set_q  <= set_q + 1'b1;
+      part_q <= head_done ? '0 : part_q + 24'd1;
+      if (head_done) begin
+        set_q        <= SET_WIDTH'((32'(head_q) + 32'd1) * (SETS >> heads_i));
+        head_q       <= head_q + 3'd1;
+        head_entry_q <= head_entry_q + place;
+      end
       if (set_last) begin
+        set_q        <= '0;
+        head_q       <= '0;
+        head_entry_q <= '0;
         second_q <= ~second_q & ~lonely;
         entry_q  <= entry_q + stride;
       end
@@ -150,7 +172,7 @@ module activation_feed #(
           outer_q   <= outer_last ? '0 : outer_q + 24'd1;
           if (values_i) base_q <= '0;
           if (outer_last) begin
-            batch_q  <= batch_q + 12'd1;
+            batch_q  <= batch_q + 12'(heads);
             base_q   <= '0;
             active_q <= ~batch_last;
           end
@@ -175,7 +197,7 @@ module activation_feed #(
   logic [SLOT_WIDTH-1:0] first_slot;
   activation_buffer #(.UNITS(UNITS), .ENTRIES(ENTRIES)) u_buffer (
       .clk_i, .write_i, .piece_i(write_piece_i), .entry_i(write_entry_i), .blocks_i(write_blocks_i),
-      .data_i(write_data_i), .read_entry_i(entry_q), .block_o(raw));
+      .data_i(write_data_i), .read_entry_i(entry_q + head_entry_q), .block_o(raw));
   assign first_slot = slot_q & ~SLOT_WIDTH'(PARTS - 1);
   for (genvar g = 0; g < 8; g++) begin : g_power
     logic [3:0][7:0] powers [SETS*2**SLOT_WIDTH];

@@ -41,7 +41,7 @@ module activation_load #(
     output logic [ENTRY_WIDTH-1:0] entry_o,
     output logic [$clog2(BANKS):0] blocks_o,
     output logic                   set_done_o,
-    input  logic                   set_free_i   // a set is no longer in use
+    input  logic [2:0]             set_free_i   // sets that are no longer in use from now on
 );
 
   // Requests

@@ -1,5 +1,6 @@
 // From block results to rows of dst: for each batch and row tile, token after token, the tile's columns in beats, and
-// out with a strobe for each byte. LANES columns are in work at once, four rows of as many quads one after the other.
+// out with a strobe for each byte. Where several heads share a unit of values, a row of the tile is one of each of them,
+// one after the other. LANES columns are in work at once, four rows of as many quads one after the other.
 //
 // Results of RESULT_BLOCKS blocks (a pair of tokens each) are held; `result_free_o` gives room back. Operands come in
 // the order of epilogue_fetch.
@@ -34,6 +35,7 @@ module epilogue #(
     input  logic [23:0]                 n_i,
     input  logic [23:0]                 tiles_i,
     input  logic [11:0]                 batch_i,
+    input  logic [1:0]                  heads_i,      // values: of a unit, log2
     output logic                        idle_o,       // and every byte is written
     // results
     input  logic                        result_i,
@@ -78,19 +80,24 @@ module epilogue #(
   logic [11:0] batch_q;
   logic [23:0] tile_q, row_q, left_q, left_piece_q;  // columns from the tile's, from the beat's first one on
   logic [31:0] base_q, column_q, scales_q;
-  logic [PIECE_WIDTH-1:0] piece_q;                   // beat of the row
+  logic [PIECE_WIDTH-1:0] piece_q, head_piece_q;     // beat of the tile's row; of the head's
+  logic [2:0]  head_q, heads;
+  logic [31:0] head_unit_q;                          // from the unit's first head to this one: dst,
+  logic [31:0] head_scale_q;                         // scales
   logic [STEP_WIDTH-1:0]  step_q;
   logic [3:0]  room_q;     // beats that may still be started
-  logic        row_last, tile_last, batch_last, piece_last, use_aux, go, piece_done, row_done, results;
+  logic        row_last, tile_last, batch_last, piece_last, use_aux, go, piece_done, head_done, row_done, results;
   logic [31:0] row_unit;
   assign use_aux       = mul_aux_i | add_aux_i;
   assign row_last      = (row_q + 24'd1 == rows_all_i);
   assign tile_last     = (tile_q + 24'd1 == tiles_i);
-  assign batch_last    = (batch_q + 12'd1 == batch_i);
+  assign heads         = matrix_pkg::heads_here(heads_i, batch_i - batch_q);
+  assign batch_last    = (batch_q + 12'(heads) == batch_i);
   assign piece_last    = (piece_q == PIECE_WIDTH'(PIECES - 1)) | (left_piece_q <= 24'(COLUMNS));
   assign go            = (state_q == ROW) & results & (room_q != 0) & (~use_aux | valid_i);
   assign piece_done    = (state_q == RUN) & (step_q == '1);
-  assign row_done      = piece_done & piece_last;
+  assign head_done     = piece_done & piece_last;
+  assign row_done      = head_done & (head_q + 3'd1 == heads);
   assign result_free_o = row_done & (row_q[0] | row_last);
 
   row_walker u_dst (
@@ -119,10 +126,23 @@ module epilogue #(
         step_q <= step_q + 1'b1;
         if (piece_done) begin
           state_q      <= ROW;
-          piece_q      <= piece_last ? '0 : piece_q + 1'b1;
-          left_piece_q <= piece_last ? left_q : left_piece_q - 24'(COLUMNS);
+          piece_q      <= piece_q + 1'b1;
+          head_piece_q <= head_piece_q + 1'b1;
+          left_piece_q <= left_piece_q - 24'(COLUMNS);
+        end
+        if (head_done) begin
+          piece_q      <= PIECE_WIDTH'((32'(head_q) + 32'd1) * (PIECES >> heads_i));
+          head_piece_q <= '0;
+          left_piece_q <= left_q;
+          head_q       <= head_q + 3'd1;
+          head_unit_q  <= head_unit_q + dst_b_i;
+          head_scale_q <= head_scale_q + 32'(rows_all_i);
         end
         if (row_done) begin
+          piece_q      <= '0;
+          head_q       <= '0;
+          head_unit_q  <= '0;
+          head_scale_q <= '0;
           row_q <= row_q + 24'd1;
           if (row_last) begin
             row_q    <= '0;
@@ -134,9 +154,9 @@ module epilogue #(
               tile_q   <= '0;
               left_q   <= n_i;
               column_q <= '0;
-              batch_q  <= batch_q + 12'd1;
-              base_q   <= base_q + dst_b_i;
-              scales_q <= scales_q + 32'(rows_all_i);
+              batch_q  <= batch_q + 12'(heads);
+              base_q   <= base_q + head_unit_q + dst_b_i;
+              scales_q <= scales_q + head_scale_q + 32'(rows_all_i);
               state_q  <= batch_last ? IDLE : SCALES;
             end
           end
@@ -150,6 +170,10 @@ module epilogue #(
       tile_q   <= '0;
       row_q    <= '0;
       piece_q  <= '0;
+      head_piece_q <= '0;
+      head_q   <= '0;
+      head_unit_q  <= '0;
+      head_scale_q <= '0;
       step_q   <= '0;
       left_q   <= n_i;
       base_q   <= dst_i;
@@ -169,7 +193,7 @@ module epilogue #(
   logic [31:0]             scale_at, row_scale_q;
   logic [COLUMNS-1:0][15:0] bias [PIECES], bias_q, aux_q;
   logic [PIECE_WIDTH-1:0]  bias_in_q;
-  assign scale_at = 32'(row_q) + 32'(scales_q[1:0]);
+  assign scale_at = 32'(row_q) + 32'(scales_q[1:0]) + head_scale_q;
   always_ff @(posedge clk_i) begin
     if (state_q != SCALES) scale_in_q <= '0;
     else if (valid_i && use_row_scale_i) begin
@@ -182,7 +206,7 @@ module epilogue #(
       bias_in_q       <= bias_in_q + 1'b1;
     end
     if (go) begin
-      bias_q      <= bias[piece_q];
+      bias_q      <= bias[head_piece_q];
       aux_q       <= data_i;
       row_scale_q <= scales[SCALE_WIDTH'(scale_at / WORDS)][($clog2(WORDS))'(scale_at)];
     end
@@ -225,7 +249,7 @@ module epilogue #(
   logic [BEAT_WIDTH:0]     unasked_q, unsent_q;  // beats that are ready and not requested, requested and not sent
   always_ff @(posedge clk_i) begin
     if (go) begin
-      units[place_q]  <= row_unit + 32'(piece_q) * UNITS;
+      units[place_q]  <= row_unit + head_unit_q + 32'(head_piece_q) * UNITS;
       counts[place_q] <= (left_piece_q > 24'(COLUMNS)) ? COLUMN_WIDTH'(COLUMNS) : COLUMN_WIDTH'(left_piece_q);
       place_q         <= place_q + 1'b1;
     end

@@ -1,4 +1,5 @@
-// Requests of the epilogue's operands, in the order in which it takes them: for each batch the rows' scales, for each
+// Requests of the epilogue's operands, in the order in which it takes them: for each batch, or all heads of a unit of values,
+// the rows' scales, for each
 // row tile the bias and, row after row, aux. What is not used is not requested. A bias or aux request is a tile's columns.
 module epilogue_fetch #(
     parameter int unsigned TILE = 16  // columns
@@ -20,6 +21,7 @@ module epilogue_fetch #(
     input  logic [23:0] n_i,
     input  logic [23:0] tiles_i,
     input  logic [11:0] batch_i,
+    input  logic [1:0]  heads_i,       // values: of a unit, log2
     output logic        idle_o,
     output logic        req_valid_o,
     input  logic        req_ready_i,
@@ -35,10 +37,14 @@ module epilogue_fetch #(
   logic [31:0] scales_q;    // rows of the batches before
   logic        wanted, done, row_last, tile_last, batch_last, tile_done;
   logic [31:0] aux_unit;
+  logic [2:0]  heads;
+  logic [23:0] scales;      // fp32
 
+  assign heads      = matrix_pkg::heads_here(heads_i, batch_i - batch_q);
+  assign scales     = 24'(rows_all_i * 24'(heads));
   assign row_last   = (row_q + 24'd1 == rows_all_i);
   assign tile_last  = (tile_q + 24'd1 == tiles_i);
-  assign batch_last = (batch_q + 12'd1 == batch_i);
+  assign batch_last = (batch_q + 12'(heads) == batch_i);
   assign tile_units = (left_q > 24'(TILE)) ? 24'(TILE / 8) : 24'((left_q + 24'd7) >> 3);
 
   // fp32 rows of a batch need not begin with a unit
@@ -47,7 +53,7 @@ module epilogue_fetch #(
       SCALES: begin
         wanted      = use_row_scale_i;
         req_unit_o  = row_scale_i + (scales_q >> 2);
-        req_units_o = 24'((24'(scales_q[1:0]) + rows_all_i + 24'd3) >> 2);
+        req_units_o = 24'((24'(scales_q[1:0]) + scales + 24'd3) >> 2);
       end
       BIAS: begin
         wanted      = use_bias_i;
@@ -85,8 +91,8 @@ module epilogue_fetch #(
           tile_q   <= '0;
           left_q   <= n_i;
           column_q <= '0;
-          batch_q  <= batch_q + 12'd1;
-          scales_q <= scales_q + 32'(rows_all_i);
+          batch_q  <= batch_q + 12'(heads);
+          scales_q <= scales_q + 32'(scales);
           state_q  <= batch_last ? IDLE : SCALES;
         end
       end else if (done) begin

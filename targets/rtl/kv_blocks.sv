@@ -8,8 +8,8 @@
 // last beat is taken when its stage will be free.
 //
 // keys     rows are tokens: a unit has a block of each of the tile's blocks of 32 tokens; exponents go with the rows
-// values   rows are elements: a unit has the tile's blocks of 32 elements of 32 tokens; the tokens' exponents, one for
-//          each of these blocks, are for the quantiser of P
+// values   rows are elements: a unit has the tile's blocks of 32 elements of 32 tokens, or those of several heads, each
+//          head's behind SETS / heads sets; the tokens' exponents, one for each block, are for the quantiser of P
 // MXINT8   (kv_pkg) mantissas come as they are, each block behind the 32 exponents of its tokens
 module kv_blocks #(
     parameter int unsigned UNITS = 8,  // of a beat, at least 8
@@ -29,6 +29,9 @@ module kv_blocks #(
     input  logic                             values_i,      // else keys
     input  logic                             bytes_i,       // MXINT8, else fp16
     input  logic [23:0]                      key_blocks_i,  // keys: blocks of 32 tokens of a batch
+    input  logic [23:0]                      token_blocks_i,  // values: blocks of 32 tokens of a batch
+    input  logic [11:0]                      batch_i,
+    input  logic [1:0]                       heads_i,       // values: of a unit, log2
     input  logic [23:0]                      dim_blocks_i,  // ceil(head_dim / 32)
     input  logic [5:0]                       dim_tail_i,    // elements in the last one, 1..32
     input  logic                             valid_i,
@@ -60,7 +63,11 @@ module kv_blocks #(
   logic [BEATS_WIDTH-1:0] beat_q, last_beat;     // of the block
   logic [SET_WIDTH-1:0]   set_q;                 // block of the unit
   logic [23:0]            dim_q, left_q;         // along head_dim; keys: blocks of 32 tokens from this tile on
-  logic                   exponents_q, exponents, take, first, last, unit_begins, block_in, set_last, dim_last;
+  logic                   exponents_q, exponents, take, first, last, unit_begins, block_in, set_last, dim_last, head_last;
+  logic [11:0]            batch_q;               // values: of the unit's first head,
+  logic [2:0]             head_q, heads;         // and which of them
+  logic [23:0]            token_block_q;
+  logic [SET_WIDTH-1:0]   next_head;             // its first set
   logic [31:0][7:0]       exponent_q, exponent2_q;  // by token of the block
   logic [SLOT_WIDTH-1:0]  slot_q;                // of the unit
   logic [SLOT_WIDTH:0]    claimed_q;             // slots of units that came in but are not pushed yet
@@ -81,7 +88,11 @@ module kv_blocks #(
   assign block_in  = take & last;
   assign unit_begins = take & ~exponents & first & (set_q == '0);
   assign dim_last  = (dim_q + 24'd1 == dim_blocks_i);
-  assign set_last  = (set_q == SET_WIDTH'(SETS - 1)) | (values_i ? dim_last : (24'(set_q) + 24'd1 == left_q));
+  assign heads     = matrix_pkg::heads_here(heads_i, batch_i - batch_q);
+  assign head_last = (head_q + 3'd1 == heads);
+  assign next_head = SET_WIDTH'((32'(head_q) + 32'd1) * (SETS >> heads_i));
+  assign set_last  = (set_q == SET_WIDTH'(SETS - 1)) |
+                     (values_i ? dim_last & head_last : (24'(set_q) + 24'd1 == left_q));
 
   // What is known of a block when it comes, for when it leaves.
   typedef struct packed {
@@ -113,7 +124,17 @@ module kv_blocks #(
       tags[tag_in_q] <= '{set: set_q, slot: slot_q, last: set_last};
       tag_in_q       <= tag_in_q + 1'b1;
       exponents_q    <= 1'b0;
-      set_q          <= set_last ? '0 : set_q + 1'b1;
+      set_q          <= set_last ? '0 : (values_i && dim_last) ? next_head : set_q + 1'b1;
+      if (values_i && dim_last) begin
+        head_q <= head_last ? '0 : head_q + 3'd1;
+        if (head_last) begin
+          token_block_q <= token_block_q + 24'd1;
+          if (token_block_q + 24'd1 == token_blocks_i) begin
+            token_block_q <= '0;
+            batch_q       <= batch_q + 12'(heads);
+          end
+        end
+      end
       if (set_last) slot_q <= slot_q + 1'b1;
       // keys: all blocks of a tile, then the next 32 elements; values: block after block
       if (values_i || set_last) dim_q <= dim_last ? '0 : dim_q + 24'd1;
@@ -128,6 +149,9 @@ module kv_blocks #(
       set_q       <= '0;
       slot_q      <= '0;
       dim_q       <= '0;
+      head_q      <= '0;
+      batch_q     <= '0;
+      token_block_q <= '0;
       left_q      <= key_blocks_i;
       claimed_q   <= '0;
       busy_q      <= '0;

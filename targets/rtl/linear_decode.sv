@@ -6,6 +6,8 @@ module linear_decode #(
     parameter int unsigned ACTIVATION_ELEMENTS = 8192,
     parameter int unsigned ACCUMULATORS = 4096,
     parameter int unsigned ROWS_MOST = ACTIVATION_ELEMENTS / 32,
+    parameter int unsigned SETS = 1,            // blocks of values in a row tile,
+    parameter int unsigned MOST_HEADS = 0,      // and heads, log2
     localparam int unsigned TILE = 8 * ROW_UNITS
 ) (
     input  logic                        clk_i,
@@ -30,7 +32,8 @@ module linear_decode #(
     output logic [23:0]                 tiles_o,        // ceil(n / TILE)
     output logic [23:0]                 tile_units_o,   // packed weights: of a row tile, in 16 bytes
     output logic                        pieces_o,       // src is loaded 32 k at a time (activation_load),
-    output logic [1:0]                  places_o        // into 2^places_o places of the activation buffer
+    output logic [1:0]                  places_o,       // into 2^places_o places of the activation buffer
+    output logic [1:0]                  heads_o         // of a unit of values, log2
 );
 
   import dlavm_isa_pkg::*;
@@ -104,6 +107,14 @@ module linear_decode #(
     places_o = 2'd0;
     for (int i = 1; i < 4; i++) if (elements_q <= 57'(ACTIVATION_ELEMENTS >> i)) places_o = 2'(i);
     if (pieces_o) places_o = 2'd1;
+  end
+
+  // Heads share a unit of values where there is room for their blocks, their rows of P and the scales of these.
+  always_comb begin
+    heads_o = 2'd0;
+    for (int i = 1; i <= int'(MOST_HEADS); i++)
+      if (values_o && !pieces_o && 2'(i) <= places_o && n_blocks_o <= 24'(SETS >> i) && (rows_q << i) <= ROWS_MOST)
+        heads_o = 2'(i);
   end
   assign rows_o = rows_q[23:0];
 

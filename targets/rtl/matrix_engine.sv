@@ -71,6 +71,9 @@ module matrix_engine #(
   localparam int unsigned SETS = (TILE > 32) ? TILE / 32 : 1;
   localparam int unsigned PARTS = (TILE < 32) ? 32 / TILE : 1;
   localparam int unsigned SET_WIDTH = mem_pkg::index_width(SETS);
+  // Heads that may share a unit of values, log2: up to four, each with whole beats of dst.
+  localparam int unsigned SETS_OF_BEAT = (UNITS > 4) ? UNITS / 4 : 1;
+  localparam int unsigned MOST_HEADS = (SETS >= 4 * SETS_OF_BEAT) ? 2 : (SETS >= 2 * SETS_OF_BEAT) ? 1 : 0;
   localparam int unsigned ROW_WIDTH = $clog2(4 * HALVES);
   localparam int unsigned UNIT_ENTRY_WIDTH = ROW_WIDTH + 1;
   localparam int unsigned ENTRIES = ACTIVATION_ELEMENTS / 32;
@@ -107,7 +110,7 @@ module matrix_engine #(
 
   format_t     format;
   logic        keys, values, bytes, pieces;
-  logic [1:0]  places;
+  logic [1:0]  places, heads;
   logic [23:0] rows, k_blocks, n_blocks, tiles, tile_units, k, n;
   logic [5:0]  k_tail, n_tail;
   logic [11:0] rows_i, batch;
@@ -124,12 +127,12 @@ module matrix_engine #(
   assign add_aux = (word0[LINEAR_AUX_MODE_LSB+:2] == AUX_MODE_ADD);
 
   linear_decode #(.ROW_UNITS(WEIGHT_UNITS * HALVES / 2), .ACTIVATION_ELEMENTS(ACTIVATION_ELEMENTS),
-                  .ACCUMULATORS(ACCUMULATORS), .ROWS_MOST(ROWS_MOST)) u_decode (
+                  .ACCUMULATORS(ACCUMULATORS), .ROWS_MOST(ROWS_MOST), .SETS(SETS), .MOST_HEADS(MOST_HEADS)) u_decode (
       .clk_i, .rst_i, .check_i(state_q == IDLE && cmd_valid_i), .word_i(cmd_word_i), .acc_rows_i(acc_rows_q),
       .acc_n_i(acc_n_q), .done_o(check_done), .nothing_o(nothing), .error_o(check_error), .format_o(format),
       .keys_o(keys), .values_o(values), .bytes_o(bytes), .rows_o(rows), .k_blocks_o(k_blocks), .n_blocks_o(n_blocks),
       .k_tail_o(k_tail), .n_tail_o(n_tail), .tiles_o(tiles), .tile_units_o(tile_units),
-      .pieces_o(pieces), .places_o(places));
+      .pieces_o(pieces), .places_o(places), .heads_o(heads));
 
   assign cmd_ready_o = (state_q == IDLE);
   assign bus_error   = (state_q == RUN) & (|(rd_valid_i & rd_error_i) | (wt_valid_i & wt_error_i) | wr_error_i);
@@ -206,7 +209,7 @@ module matrix_engine #(
       .clk_i, .rst_i(rst_i | (state_q == HALT)), .start_i(start), .keys_i(keys), .values_i(values), .bytes_i(bytes),
       .wgt_i(cmd_word_i[LINEAR_WGT_WORD]), .wgt_tile_i(cmd_word_i[LINEAR_WGT_TILE_WORD]),
       .wgt_b_i(cmd_word_i[LINEAR_WGT_B_WORD]), .tile_units_i(tile_units), .tiles_i(values ? k_blocks : tiles),
-      .key_blocks_i(n_blocks), .dim_blocks_i(keys ? k_blocks : n_blocks), .batch_i(batch), .idle_o(fetch_idle),
+      .key_blocks_i(n_blocks), .dim_blocks_i(keys ? k_blocks : n_blocks), .batch_i(batch), .heads_i(heads), .idle_o(fetch_idle),
       .req_valid_o(wt_req_valid_o), .req_ready_i(wt_req_ready_i), .req_unit_o(weight_unit), .req_units_o(wt_req_units_o));
 
   weight_unpack #(.UNITS(WEIGHT_UNITS), .PORT_BYTES(PORT_BYTES), .HALVES(HALVES)) u_unpack (
@@ -220,7 +223,8 @@ module matrix_engine #(
     logic exp_now;
     kv_blocks #(.UNITS(WEIGHT_UNITS), .PORT_BYTES(PORT_BYTES), .HALVES(HALVES), .SLOT_WIDTH(SLOT_WIDTH)) u_kv (
         .clk_i, .rst_i, .clear_i(clear), .enable_i(state_q == RUN && cache), .values_i(values), .bytes_i(bytes),
-        .key_blocks_i(n_blocks), .dim_blocks_i(keys ? k_blocks : n_blocks), .dim_tail_i(keys ? k_tail : n_tail),
+        .key_blocks_i(n_blocks), .token_blocks_i(k_blocks), .batch_i(batch), .heads_i(heads),
+        .dim_blocks_i(keys ? k_blocks : n_blocks), .dim_tail_i(keys ? k_tail : n_tail),
         .valid_i(wt_valid_i), .ready_o(kv_ready), .beat_i(wt_data_i), .room_i(room), .write_o(kv_write),
         .slot_o(kv_slot), .entry_o(kv_entry), .code_o(kv_code), .write_meta_o(kv_write_meta), .meta_slot_o(begun_slot),
         .metadata_o(kv_metadata), .exp_valid_o(exp_now), .exp_set_o(exp_set), .exp_o(token_exp), .push_o(kv_push[0]));
@@ -252,7 +256,8 @@ module matrix_engine #(
 
   // -- Activations ------------------------------------------------------------------------------------------------
 
-  logic                   load_idle, feed_idle, set_done, set_free, operand_valid, operand_take;
+  logic                   load_idle, feed_idle, set_done, operand_valid, operand_take;
+  logic [2:0]             set_free;
   logic                   single, fresh, load, keep, result, release_last;
   logic                   load_write;
   logic [ENTRY_WIDTH-1:0] load_entry;
@@ -283,7 +288,7 @@ module matrix_engine #(
   activation_feed #(.UNITS(UNITS), .ENTRIES(ENTRIES), .GROUP_WIDTH(GROUP_WIDTH), .SLOT_WIDTH(SLOT_WIDTH),
                     .TILE(TILE)) u_feed (
       .clk_i, .rst_i(rst_i | (state_q == HALT)), .start_i(start), .values_i(values), .pieces_i(pieces), .places_i(places),
-      .eight_i(word0[LINEAR_ACT_BITS_LSB] == ACT_BITS_B8), .acc_in_i(acc_in), .acc_out_i(acc_out),
+      .heads_i(heads), .eight_i(word0[LINEAR_ACT_BITS_LSB] == ACT_BITS_B8), .acc_in_i(acc_in), .acc_out_i(acc_out),
       .unit_exponent_i(format.unit_exponent), .batch_i(batch), .rows_i(rows[ENTRY_WIDTH:0]),
       .outer_i(values ? k_blocks : tiles), .inner_i(values ? value_tiles : k_blocks), .result_tiles_i(tiles),
       .n_blocks_i(n_blocks), .tail_i(k_tail), .idle_o(feed_idle), .write_i(load_write), .write_piece_i(load_piece),
@@ -322,7 +327,7 @@ module matrix_engine #(
       .use_bias_i(use_bias), .use_aux_i(mul_aux | add_aux), .row_scale_i(cmd_word_i[LINEAR_ROW_SCALE_WORD]),
       .bias_i(cmd_word_i[LINEAR_BIAS_WORD]), .aux_i(cmd_word_i[LINEAR_AUX_WORD]),
       .aux_so_i(cmd_word_i[LINEAR_AUX_SO_WORD]), .aux_si_i(cmd_word_i[LINEAR_AUX_SI_WORD]), .rows_i_i(rows_i),
-      .rows_all_i(rows), .n_i(n), .tiles_i(tiles), .batch_i(batch), .idle_o(operand_fetch_idle),
+      .rows_all_i(rows), .n_i(n), .tiles_i(tiles), .batch_i(batch), .heads_i(heads), .idle_o(operand_fetch_idle),
       .req_valid_o(rd_req_valid_o[OPERANDS]), .req_ready_i(rd_req_ready_i[OPERANDS]), .req_unit_o(operand_unit),
       .req_units_o(rd_req_units_o[OPERANDS]));
 
@@ -333,7 +338,7 @@ module matrix_engine #(
       .mul_aux_i(mul_aux), .add_aux_i(add_aux), .scale_i(cmd_word_i[LINEAR_SCALE_WORD]),
       .dst_i(cmd_word_i[LINEAR_DST_WORD]), .dst_so_i(cmd_word_i[LINEAR_DST_SO_WORD]),
       .dst_si_i(cmd_word_i[LINEAR_DST_SI_WORD]), .dst_b_i(cmd_word_i[LINEAR_DST_B_WORD]), .rows_i_i(rows_i),
-      .rows_all_i(rows), .n_i(n), .tiles_i(tiles), .batch_i(batch), .idle_o(epilogue_idle), .result_i(result_valid),
+      .rows_all_i(rows), .n_i(n), .tiles_i(tiles), .batch_i(batch), .heads_i(heads), .idle_o(epilogue_idle), .result_i(result_valid),
       .result_row_i(result_row), .acc_i(acc), .result_free_o(result_free), .valid_i(rd_valid_i[OPERANDS]),
       .ready_o(epilogue_ready), .data_i(rd_data_i[OPERANDS]), .last_i(rd_last_i[OPERANDS]), .act_index_o, .act_pair_i,
       .req_valid_o(wr_req_valid_o), .req_ready_i(wr_req_ready_i), .req_unit_o(result_unit),

@@ -12,4 +12,9 @@ package matrix_pkg;
     first_row = place / (beat_bytes / 16) * (beat_bytes / 2) + side * (beat_bytes / 4) + place % (beat_bytes / 16) * 4;
   endfunction
 
+  // Heads of this unit of values: no more than 2^most, nor than are left of the batch.
+  function automatic logic [2:0] heads_here(input logic [1:0] most, input logic [11:0] left);
+    heads_here = (left < (12'd1 << most)) ? left[2:0] : 3'd1 << most;
+  endfunction
+
 endpackage

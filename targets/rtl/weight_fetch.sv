@@ -2,7 +2,7 @@
 //   packed weights   a row tile a request
 //   keys             for each row tile of tokens, each block of 32 elements: those tokens' part of a cache block, or
 //                    of each of the tile's cache blocks
-//   values           for each block of 32 tokens all of its elements
+//   values           for each block of 32 tokens all of its elements, of each of the heads that share a unit
 //   MXINT8 cache     a block of 32 elements at a time, keys or values, and first the exponents of its 32 tokens
 module weight_fetch #(
     parameter int unsigned TILE = 16,            // rows
@@ -27,6 +27,7 @@ module weight_fetch #(
     input  logic [23:0] key_blocks_i,  // keys: blocks of 32 tokens
     input  logic [23:0] dim_blocks_i,  // ceil(head_dim / 32)
     input  logic [11:0] batch_i,
+    input  logic [1:0]  heads_i,       // values: of a unit, log2
     output logic        idle_o,
     output logic        req_valid_o,
     input  logic        req_ready_i,
@@ -43,15 +44,19 @@ module weight_fetch #(
   logic [15:0] set_q;              // keys: cache block of the tile,
   logic [23:0] left_q;             // those from this tile on,
   logic [31:0] block_base_q;       // and its start
-  logic        accept, exponents, set_last, block_done, tile_done, part_last, tile_last, batch_last;
+  logic [2:0]  head_q, heads;      // values: of the unit
+  logic [31:0] span_q;             // from the unit's first head to this one
+  logic        accept, exponents, set_last, block_done, head_done, tile_done, part_last, tile_last, batch_last;
   assign exponents  = bytes_i & ~exponents_q;
   assign accept     = active_q & req_ready_i & ~exponents;
   assign set_last   = ~keys_i | (set_q == 16'(SETS - 1)) | (24'(set_q) + 24'd1 == left_q);
   assign block_done = accept & set_last;
-  assign tile_done  = block_done & (~(keys_i | bytes_i) | (block_q + 24'd1 == dim_blocks_i));
+  assign heads      = matrix_pkg::heads_here(heads_i, batch_i - batch_q);
+  assign head_done  = block_done & (~(keys_i | bytes_i) | (block_q + 24'd1 == dim_blocks_i));
+  assign tile_done  = head_done & (head_q + 3'd1 == heads);
   assign part_last  = ~keys_i | (part_q == 3'(PARTS - 1));
   assign tile_last  = (tile_q + 24'd1 == tiles_i);
-  assign batch_last = (batch_q + 12'd1 == batch_i);
+  assign batch_last = (batch_q + 12'(heads) == batch_i);
 
   // Of a block of 32 elements; of a row tile's tokens in it.
   logic [23:0] block_units, part_units;
@@ -71,11 +76,13 @@ module weight_fetch #(
   end
 
   // Units from the start of a cache block, or of a tile of packed weights: now, and of the next block of 32 elements.
-  logic [31:0] offset, next_offset, tile_step, next_base;
+  logic [31:0] offset, next_offset, tile_step, next_base, next_head, next_batch;
   assign offset      = unit_q - block_base_q;
   assign next_offset = offset + 32'(block_units);
   assign tile_step   = (keys_i && SETS > 1) ? wgt_tile_i << $clog2(SETS) : wgt_tile_i;
   assign next_base   = part_last ? tile_base_q + tile_step : tile_base_q;  // of the next tile
+  assign next_head   = tile_base_q + span_q + wgt_b_i;
+  assign next_batch  = base_q + span_q + wgt_b_i;
 
   always_ff @(posedge clk_i) begin
     if (active_q && req_ready_i) exponents_q <= exponents;
@@ -87,10 +94,19 @@ module weight_fetch #(
     if (block_done) begin
       set_q        <= '0;
       block_q      <= block_q + 24'd1;
-      block_base_q <= tile_base_q;
-      unit_q       <= tile_base_q + next_offset;
+      block_base_q <= tile_base_q + span_q;
+      unit_q       <= tile_base_q + span_q + next_offset;
+    end
+    if (head_done && !tile_done) begin
+      block_q      <= '0;
+      head_q       <= head_q + 3'd1;
+      span_q       <= span_q + wgt_b_i;
+      block_base_q <= next_head;
+      unit_q       <= next_head;
     end
     if (tile_done) begin
+      head_q       <= '0;
+      span_q       <= '0;
       block_q      <= '0;
       part_q       <= part_last ? '0 : part_q + 3'd1;
       tile_q       <= tile_q + 24'd1;
@@ -102,11 +118,11 @@ module weight_fetch #(
         tile_q       <= '0;
         part_q       <= '0;
         left_q       <= key_blocks_i;
-        batch_q      <= batch_q + 12'd1;
-        base_q       <= base_q + wgt_b_i;
-        tile_base_q  <= base_q + wgt_b_i;
-        block_base_q <= base_q + wgt_b_i;
-        unit_q       <= base_q + wgt_b_i;
+        batch_q      <= batch_q + 12'(heads);
+        base_q       <= next_batch;
+        tile_base_q  <= next_batch;
+        block_base_q <= next_batch;
+        unit_q       <= next_batch;
         active_q     <= ~batch_last;
       end
     end
@@ -117,6 +133,8 @@ module weight_fetch #(
       block_q      <= '0;
       part_q       <= '0;
       set_q        <= '0;
+      head_q       <= '0;
+      span_q       <= '0;
       left_q       <= key_blocks_i;
       base_q       <= wgt_i;
       tile_base_q  <= wgt_i;

@@ -130,7 +130,7 @@ def test_what_it_refuses(timed: NativeDevice) -> None:
         assert error.value.code == "bad_argument", name
     with pytest.raises(DeviceError, match="expected max_commands 0, got 1"):
         timed.run(1)
-    good = "port_bytes=16,halves=2,row_units=2,units=2,lanes=8,client_rows=64,share=1"
+    good = "port_bytes=16,halves=2,row_units=2,units=2,lanes=8,client_rows=64,share=1,rows_most=256"
     NativeDevice(NANO, f"timed:{good}").close()
     for old, new, wrong in (("lanes=8", "lanes=7", "lanes=8..128"), ("lanes=8", "lanes=", "lanes=8..128"),
                             (",lanes=8", "", "lanes=8..128"), ("lanes=8", "lanes=8 ", "lanes=8..128"),

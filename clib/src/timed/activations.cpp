@@ -58,7 +58,7 @@ void ActivationFeed::start(const LinearJob& job) {
     job_ = &job;
     active_ = true;
     second_ = false;
-    batch_ = outer_ = inner_ = row_ = set_ = 0;
+    batch_ = outer_ = inner_ = row_ = part_ = head_ = 0;
     parts_left_ = job.n_blocks;
     outer_count_ = job.values ? job.k_blocks : job.tiles;
     const uint32_t parts = shape_->parts(), value_tiles = parts > 1 ? job.n_blocks * parts : job.tiles;
@@ -81,15 +81,18 @@ void ActivationFeed::pair_done(Clock& clock, ActivationLoad& load) {
     if (!unit_done) return;
     row_ = 0;
     units_.add(now, -1);
+    const uint32_t heads = job_->heads_here(batch_);
     if (inner_last && (job_->pieces || outer_last)) {
-        sets_.add(now, -1);
-        load.free(now);
+        sets_.add(now, -static_cast<int32_t>(heads));
+        load.free(now, heads);
     }
     inner_ = inner_last ? 0 : inner_ + 1;
     parts_left_ = inner_last ? job_->n_blocks : parts_left_ - shape_->sets();
     if (!inner_last) return;
     outer_ = outer_last ? 0 : outer_ + 1;
-    if (outer_last) active_ = ++batch_ != job_->c.batch;
+    if (!outer_last) return;
+    batch_ += heads;
+    active_ = batch_ != job_->c.batch;
 }
 
 void ActivationFeed::step(Clock& clock, ActivationLoad& load) {
@@ -101,14 +104,16 @@ void ActivationFeed::step(Clock& clock, ActivationLoad& load) {
     }
     clock.at(operands_.next());
     if (!active_) return;
-    if (!second_ && set_ == 0) {
-        if (units_.at(now) <= 0 || sets_.at(now) <= 0 || free_.at(now) <= 0) return;
+    const uint32_t heads = job_->heads_here(batch_);
+    if (!second_ && part_ == 0 && head_ == 0) {
+        if (units_.at(now) <= 0 || sets_.at(now) < static_cast<int32_t>(heads) || free_.at(now) <= 0) return;
         free_.add(now, -1);
     }
     clock.act();
-    const bool set_last = !job_->values || set_ + 1 == shape_->sets() || set_ + 1 == parts_left_;
-    set_ = set_last ? 0 : set_ + 1;
-    if (!set_last) return;
+    const bool head_done = !job_->values || part_ + 1 == shape_->sets() || part_ + 1 == parts_left_;
+    part_ = head_done ? 0 : part_ + 1;
+    if (!head_done || ++head_ != heads) return;
+    head_ = 0;
     second_ = !second_ && !lonely();
     if (!second_) pair_done(clock, load);
 }
@@ -116,7 +121,8 @@ void ActivationFeed::step(Clock& clock, ActivationLoad& load) {
 void ActivationFeed::append(std::vector<uint64_t>& out, uint64_t now) const {
     const auto word = [&](int64_t value) { out.push_back(static_cast<uint64_t>(value)); };
     word(second_);
-    word(set_);
+    word(part_);
+    word(head_);
     word(units_.next());
     word(sets_.next());
     word(free_.next());

@@ -17,7 +17,7 @@ class ActivationLoad {
     explicit ActivationLoad(ReadPort& port) : port_(&port) {}
     void start(const LinearJob& job);
     bool idle() const { return !active_; }
-    void free(uint64_t now) { used_.add(now, -1); }
+    void free(uint64_t now, uint32_t sets) { used_.add(now, -static_cast<int32_t>(sets)); }
     int32_t step(Clock& clock);  // sets that came in completely
 
   private:
@@ -75,7 +75,8 @@ class ActivationFeed {
     const LinearJob* job_ = nullptr;
     bool active_ = false, second_ = false;
     uint32_t batch_ = 0, outer_ = 0, inner_ = 0, row_ = 0, outer_count_ = 1, inner_count_ = 1;
-    uint32_t set_ = 0, parts_left_ = 0;  // of the token; values: blocks of 32 columns from this tile on
+    // Values: the block of 32 columns and the head, blocks of the head from this tile on.
+    uint32_t part_ = 0, head_ = 0, parts_left_ = 0;
     Count units_, sets_, free_, ready_;
     Fifo<Tag, kDepth> tags_;
     Pipeline<16> operands_;

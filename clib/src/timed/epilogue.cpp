@@ -40,8 +40,9 @@ void EpilogueFetch::step_aux(Clock& clock) {
     tile_ = 0;
     left_ = job_->c.n;
     column_ = 0;
-    scales_ += job_->rows;
-    state_ = ++batch_ == job_->c.batch ? State::kIdle : State::kScales;
+    scales_ += scales();
+    batch_ += job_->heads_here(batch_);
+    state_ = batch_ == job_->c.batch ? State::kIdle : State::kScales;
 }
 
 void EpilogueFetch::step(Clock& clock) {
@@ -50,7 +51,7 @@ void EpilogueFetch::step(Clock& clock) {
             break;
         case State::kScales:
             if (ask(clock, job_->c.use_row_scale, job_->c.row_scale + scales_ / 4,
-                    static_cast<uint32_t>((scales_ % 4 + job_->rows + 3) / 4)))
+                    static_cast<uint32_t>((scales_ % 4 + scales() + 3) / 4)))
                 state_ = State::kBias;
             break;
         case State::kBias:
@@ -68,7 +69,8 @@ void EpilogueFetch::step(Clock& clock) {
 void Epilogue::start(const LinearJob& job) {
     job_ = &job;
     state_ = State::kScales;
-    batch_ = tile_ = row_ = piece_ = 0;
+    batch_ = tile_ = row_ = piece_ = head_ = 0;
+    head_unit_ = 0;
     left_ = job.c.n;
     base_ = job.c.dst;
     column_ = 0;
@@ -79,7 +81,8 @@ void Epilogue::go(Clock& clock) {
     if (job_->uses_aux()) port_->take(clock);
     room_.add(now, -1);
     const uint64_t columns = std::min<uint64_t>(left_piece_, 8 * shape_->units);
-    places_.push(now, {walker_.address() + piece_ * shape_->units, static_cast<uint32_t>((columns + 7) / 8)});
+    places_.push(now, {walker_.address() + head_unit_ + piece_ * shape_->units,
+                       static_cast<uint32_t>((columns + 7) / 8)});
     state_ = State::kRun;
     run_until_ = now + 8;  // columns of a lane
     beats_.push(run_until_ + latency::kEpilogue);
@@ -97,6 +100,10 @@ void Epilogue::piece_done(Clock& clock, MatrixArray& array) {
     }
     piece_ = 0;
     left_piece_ = left_;
+    head_unit_ += job_->c.dst_b;
+    state_ = State::kRow;
+    if (++head_ != job_->heads_here(batch_)) return;
+    head_ = 0;
     walker_.next(job_->c.dst_so, job_->c.dst_si, job_->c.rows_i);
     row_done(clock, array);
 }
@@ -109,7 +116,8 @@ void Epilogue::row_done(Clock& clock, MatrixArray& array) {
         array.result_free(now);
     }
     ++row_;
-    state_ = State::kRow;
+    const uint64_t heads_units = head_unit_;
+    head_unit_ = 0;
     if (!row_last) return;
     row_ = 0;
     left_ -= std::min<uint64_t>(left_, shape_->tile());
@@ -119,8 +127,9 @@ void Epilogue::row_done(Clock& clock, MatrixArray& array) {
     tile_ = 0;
     left_ = job_->c.n;
     column_ = 0;
-    base_ += job_->c.dst_b;
-    state_ = ++batch_ == job_->c.batch ? State::kIdle : State::kScales;
+    base_ += heads_units;
+    batch_ += job_->heads_here(batch_);
+    state_ = batch_ == job_->c.batch ? State::kIdle : State::kScales;
 }
 
 // Takes a beat of an operand that is used; true: it was the last, or there is none.

@@ -17,6 +17,7 @@ class EpilogueFetch {
     enum class State { kIdle, kScales, kBias, kAux };
     bool ask(Clock& clock, bool wanted, uint64_t unit, uint32_t units);
     uint32_t tile_units() const;
+    uint32_t scales() const { return job_->rows * job_->heads_here(batch_); }
     void step_aux(Clock& clock);
 
     const Shape* shape_;
@@ -61,7 +62,8 @@ class Epilogue {
     const LinearJob* job_ = nullptr;
     State state_ = State::kIdle;
     uint32_t batch_ = 0, tile_ = 0, row_ = 0;
-    uint32_t piece_ = 0;  // beat of the row
+    uint32_t piece_ = 0, head_ = 0;  // beat of the head's row; head of the unit
+    uint64_t head_unit_ = 0;         // of dst, from the unit's first head to this one
     uint64_t left_ = 0, left_piece_ = 0, base_ = 0, column_ = 0, run_until_ = 0;
     RowWalker walker_;
     Count blocks_, room_{kBeats}, unasked_, unsent_;

@@ -1,6 +1,8 @@
 // linear_decode.sv: what the parts of the matrix engine count with.
 #pragma once
 
+#include <algorithm>
+
 #include "timed/command.h"
 #include "timed/shape.h"
 
@@ -18,10 +20,13 @@ struct LinearJob {
     bool short_slots = false;  // of the unit buffer: 8 entries, not 16
     bool pieces = false;       // src is loaded 32 k at a time,
     uint32_t places = 1;       // to so many places of the activation buffer
+    uint32_t heads = 1;        // that share a unit of values, at most
     uint32_t rows = 0, k_blocks = 0, n_blocks = 0, tiles = 0, tile_units = 0;
 
     bool cache() const { return keys || values; }
     uint32_t dim_blocks() const { return keys ? k_blocks : n_blocks; }
+    // Of the unit whose first head is `batch`.
+    uint32_t heads_here(uint32_t batch) const { return std::min(heads, c.batch - batch); }
     bool uses_aux() const { return c.aux_mode != isa::AuxMode::kNone; }
 };
 

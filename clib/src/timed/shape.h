@@ -27,6 +27,7 @@ struct Shape {
     uint32_t header_words = 2;         // 0: the host writes commands into registers
     bool ordered = true;               // by semaphores; else one command after the other
     uint64_t activation_elements = 0;  // of the buffer
+    uint32_t rows_most = 0;            // of a LINEAR
     bool fold = true;                  // one channel of a space stands for all: they see the same
 
     uint32_t tile() const { return 4 * halves * row_units; }  // rows of weights

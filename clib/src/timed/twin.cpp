@@ -31,6 +31,7 @@ constexpr Size kSizes[] = {
     {"lanes", &Shape::lanes, 8, vector::kVirtual},
     {"client_rows", &Shape::client_rows, kChunkRows, 1024},
     {"share", &Shape::share, 1, 2},
+    {"rows_most", &Shape::rows_most, 8, 1u << 20},
 };
 
 // "name=value,..": each of kSizes.

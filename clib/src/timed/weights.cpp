@@ -20,7 +20,8 @@ void WeightFetch::start(const LinearJob& job) {
     tiles_ = job.values ? job.k_blocks : job.tiles;
     parts_ = job.keys ? shape_->parts() : 1;
     sets_ = job.keys ? shape_->sets() : 1;
-    set_ = 0;
+    set_ = head_ = 0;
+    span_ = 0;
     left_ = job.n_blocks;
     base_ = tile_base_ = block_base_ = unit_ = job.c.wgt;
 }
@@ -32,7 +33,9 @@ uint32_t WeightFetch::units() const {
 }
 
 void WeightFetch::tile_done(uint64_t part_units) {
-    block_ = 0;
+    head_ = 0;
+    const uint64_t next_batch = base_ + span_ + job_->c.wgt_b;
+    span_ = 0;
     const bool part_last = part_ + 1 == parts_;
     if (part_last) tile_base_ += uint64_t{job_->c.wgt_tile} * sets_;
     left_ -= sets_;
@@ -41,10 +44,10 @@ void WeightFetch::tile_done(uint64_t part_units) {
     unit_ = tile_base_ + part_ * part_units;
     if (++tile_ != tiles_) return;
     tile_ = part_ = 0;
-    base_ += job_->c.wgt_b;
-    tile_base_ = block_base_ = unit_ = base_;
+    tile_base_ = block_base_ = unit_ = base_ = next_batch;
     left_ = job_->n_blocks;
-    active_ = ++batch_ != job_->c.batch;
+    batch_ += job_->heads_here(batch_);
+    active_ = batch_ != job_->c.batch;
 }
 
 void WeightFetch::step(Clock& clock) {
@@ -65,10 +68,14 @@ void WeightFetch::step(Clock& clock) {
         return;
     }
     set_ = 0;
-    unit_ = tile_base_ + (unit_ - block_base_) + block_units;
-    block_base_ = tile_base_;
+    unit_ = tile_base_ + span_ + (unit_ - block_base_) + block_units;
+    block_base_ = tile_base_ + span_;
     ++block_;
-    if (!(job_->keys || job_->bytes) || block_ == job_->dim_blocks()) tile_done(job_->keys ? count : 0);
+    if ((job_->keys || job_->bytes) && block_ != job_->dim_blocks()) return;
+    block_ = 0;
+    if (++head_ == job_->heads_here(batch_)) return tile_done(job_->keys ? count : 0);
+    span_ += job_->c.wgt_b;
+    block_base_ = unit_ = tile_base_ + span_;
 }
 
 // -- weight_unpack ------------------------------------------------------------------------------------------
@@ -213,7 +220,7 @@ void KvBlocks::start(const LinearJob& job) {
     const uint32_t block = job.bytes ? kByteUnit : kHalfUnit, sets = shape_->sets();
     block_beats_ = block > shape_->row_units ? block / shape_->row_units : 1;
     leavers_ = std::min(sets, std::max(2u, sets / 2));
-    beat_ = set_ = dim_ = 0;
+    beat_ = set_ = dim_ = batch_ = head_ = token_block_ = 0;
     left_ = job.n_blocks;
     exponents_ = false;
     free_at_.fill(0);
@@ -225,13 +232,32 @@ void KvBlocks::start(const LinearJob& job) {
 void KvBlocks::block_in(uint64_t now) {
     const uint64_t entries = 8 * shape_->halves, token = job_->bytes ? latency::kStoredToken : latency::kToken;
     const bool dim_last = dim_ + 1 == job_->dim_blocks();
-    const bool set_last = set_ + 1 == shape_->sets() || (job_->values ? dim_last : set_ + 1 == left_);
+    const bool head_last = head_ + 1 == job_->heads_here(batch_);
+    const bool set_last =
+        set_ + 1 == shape_->sets() || (job_->values ? dim_last && head_last : set_ + 1 == left_);
     free_at() = now + entries;
     if (set_last) pushes_.push(now + token + 1 + entries);
     exponents_ = false;
-    set_ = set_last ? 0 : set_ + 1;
+    next_set(set_last, dim_last);
     if (job_->values || set_last) dim_ = dim_last ? 0 : dim_ + 1;
     if (set_last && dim_last) left_ = left_ <= shape_->sets() ? job_->n_blocks : left_ - shape_->sets();
+}
+
+// Values: heads follow each other, each head's blocks behind those of its share of the unit's places.
+void KvBlocks::next_set(bool set_last, bool dim_last) {
+    ++set_;
+    if (job_->values && dim_last) {
+        set_ = ++head_ * (shape_->sets() / job_->heads);
+        const uint32_t heads = job_->heads_here(batch_);
+        if (head_ == heads) {
+            head_ = 0;
+            if (++token_block_ == job_->k_blocks) {
+                token_block_ = 0;
+                batch_ += heads;
+            }
+        }
+    }
+    if (set_last) set_ = 0;
 }
 
 void KvBlocks::take(Clock& clock) {

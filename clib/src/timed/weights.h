@@ -27,6 +27,8 @@ class WeightFetch {
     bool active_ = false, exponents_ = false;
     uint32_t batch_ = 0, tile_ = 0, block_ = 0, part_ = 0, tiles_ = 0, parts_ = 1;
     uint32_t set_ = 0, sets_ = 1, left_ = 0;  // keys: blocks of the tile, those from it on
+    uint32_t head_ = 0;                       // values: of the unit
+    uint64_t span_ = 0;                       // from its first head to this one
     uint64_t base_ = 0, tile_base_ = 0, block_base_ = 0, unit_ = 0;
 };
 
@@ -109,12 +111,14 @@ class KvBlocks {
     uint64_t& free_at() { return free_at_[set_ % leavers_]; }
     void take(Clock& clock);
     void block_in(uint64_t now);
+    void next_set(bool set_last, bool dim_last);
 
     const Shape* shape_;
     ReadPort* port_;
     UnitBuffer* units_;
     const LinearJob* job_ = nullptr;
     uint32_t block_beats_ = 1, beat_ = 0, set_ = 0, dim_ = 0, left_ = 0, leavers_ = 1;
+    uint32_t batch_ = 0, head_ = 0, token_block_ = 0;  // values: the unit's first head, and which of them
     bool exponents_ = false;
     std::array<uint64_t, kMostLeavers> free_at_{};  // from when on a block's last beat may come for the stage
     Count claimed_;
