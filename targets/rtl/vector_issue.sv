@@ -27,12 +27,10 @@ module vector_issue #(
 
   localparam int unsigned SLOTS = VIRTUAL / LANES;  // accumulators of a lane
   localparam int unsigned SLOT_BITS = (SLOTS > 1) ? $clog2(SLOTS) : 1;
-  localparam int unsigned ACC_GAP = (SLOTS >= LATENCY) ? 1 : LATENCY / SLOTS;  // between additions to a row's slots
-
   logic       begun_q;  // not the first step of the work
   logic [6:0] at_q, at;
   logic [2:0] level_q, row_q, rows;                // rows, columns, chunks: less one
-  logic [3:0] column_q, columns, chunks, since_q, gap, acc_gap;
+  logic [3:0] column_q, columns, chunks, between, since_q, gap;
   logic       starting, first_chunk, last_chunk, last_step, sums;
 
   assign first_chunk = row_q == 0 && column_q == 0;
@@ -64,20 +62,35 @@ module vector_issue #(
   end
 
   // How long after the last issue. The chunks of a step, or of a level of a tree, are all issued before the next one's, so
-  // that they count themselves. What goes to accumulators takes the rows in turns, everything else row by row, as it is
-  // written; where the order changes the whole latency has to pass.
+  // that at least so many lie between the two of a chunk. What goes to accumulators takes the rows in turns, everything else
+  // row by row, as it is written; where the order changes the last row's first chunk is the one that waits. Work that uses
+  // a result of each row finds the rows' results one behind the other.
   logic [3:0] latency;
   always_comb begin
     latency = (step_now.b == B_OUT) ? 4'(OUT_LATENCY) : 4'(LATENCY);
-    if (starting) gap = (work_i.drain || work_i.tree) ? 4'(LATENCY) : 4'd1;
-    else if (!first_chunk) gap = 4'd1;
-    else if (sums && !work_i.tree && rows != 0 && columns != 0) gap = latency;
-    else gap = (latency > chunks) ? latency - chunks : 4'd1;
-    acc_gap = 4'(ACC_GAP) >> work_i.group;
-    if (sums && gap < acc_gap) gap = acc_gap;
+    if (starting) between = 4'(rows);
+    else between = (sums && !work_i.tree) ? 4'(rows) + columns : chunks;
+    if (!first_chunk || (starting && !work_i.drain && !work_i.tree)) gap = 4'd1;
+    else gap = (latency > between) ? latency - between : 4'd1;
   end
 
-  assign valid_o = work_valid_i && since_q >= gap && !(starting && work_i.loads && !strip_ready_i) &&
+  // An accumulator is due again as its sum leaves the unit, or when it is in the memory.
+  logic [LATENCY-1:1]      summed_q;  // so many cycles ago
+  logic [LATENCY-1:1][3:0] summed_slot_q;
+  logic [LATENCY-1:1]      same_slot;
+  logic                    sum_due;
+  always_comb begin
+    for (int k = 1; k < int'(LATENCY); k++)
+      same_slot[k] = summed_q[k] && summed_slot_q[k] == issue_o.slot_a && !issue_o.fresh_a;
+    issue_o.forward_a = sums && same_slot[SUM_LATENCY];
+    sum_due = !sums || same_slot == 0 || same_slot == (LATENCY - 1)'(1 << (SUM_LATENCY - 1));
+  end
+  always_ff @(posedge clk_i) begin
+    summed_slot_q <= {summed_slot_q[LATENCY-2:1], issue_o.slot_a};
+    summed_q      <= rst_i ? '0 : {summed_q[LATENCY-2:1], valid_o && sums};
+  end
+
+  assign valid_o = work_valid_i && since_q >= gap && sum_due && !(starting && work_i.loads && !strip_ready_i) &&
                    !(step_now.to == TO_OUT && !out_ready_i) && !(step_now.to == TO_WORD && !word_ready_i);
   assign work_ready_o = valid_o && last_chunk && last_step;
   assign strip_done_o = work_ready_o && work_i.loads;

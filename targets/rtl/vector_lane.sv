@@ -22,6 +22,7 @@ module vector_lane #(
     // Stage 2.
     input  vector_pkg::step_t step2_i,
     input  logic [63:0]       pair_i,
+    input  logic              forward2_i,  // a is the result of this step SUM_LATENCY cycles ago
     input  logic              behind2_i,   // at or behind the place that SELECT and FIND start from
     output logic [31:0]       operand_o,   // a, for the unit that one lane has
 
@@ -72,23 +73,25 @@ module vector_lane #(
     b1[31] = b1[31] ^ (step1_i.special == NEG || (step1_i.special == ALT && NUMBER % 2 == 0));
   end
 
-  // 2: into the units.
-  logic [31:0] a_q, b_q, a;
+  // 2: into the units. Sums are there again before they are in the memories.
+  logic [31:0] product, sum, sum_early, power, chosen, chosen_early;
+  logic [31:0] a_q, b_q, a, early;
   always_ff @(posedge clk_i) begin
     a_q <= a1;
     b_q <= b1;
   end
   assign operand_o = a_q;
-  assign a = (step2_i.a == A_SLOPE) ? pair_i[31:0] : (step2_i.a == A_BASE) ? pair_i[63:32] : a_q;
+  assign early = (step2_i.unit == MAX) ? chosen_early : sum_early;
+  assign a = (step2_i.a == A_SLOPE) ? pair_i[31:0] : (step2_i.a == A_BASE) ? pair_i[63:32] : forward2_i ? early : a_q;
 
-  logic [31:0] product, sum, sum_early, power, chosen;
   fp32_mul u_mul (.clk_i, .a_i(a), .b_i(b_q), .product_o(product));
   fp32_add u_add (.clk_i, .a_i(a), .b_i(b_q), .sum_o(sum_early));
   delay_line #(.WIDTH(32), .CYCLES(fp_pkg::MUL_LATENCY - fp_pkg::ADD_LATENCY)) u_sum (
       .clk_i, .value_i(sum_early), .value_o(sum));
   exp_unit u_exp (.clk_i, .t_i(a), .value_o(power));
   vector_order u_order (
-      .clk_i, .select_i(step2_i.unit == SELECT), .behind_i(behind2_i), .a_i(a), .b_i(b_q), .equal_o, .value_o(chosen));
+      .clk_i, .select_i(step2_i.unit == SELECT), .behind_i(behind2_i), .a_i(a), .b_i(b_q), .equal_o,
+      .early_o(chosen_early), .value_o(chosen));
 
   // 7: the result.
   always_comb begin

@@ -170,7 +170,8 @@ module vector_lanes #(
         .clk_i, .step1_i(on_q[1].step), .inside1_i(inside_q[1][p]), .fresh1_i(on_q[1].fresh_a),
         .fresh_b1_i(on_q[1].fresh_b), .load_a_i(lane_load_a[p]), .load_b_i(lane_load_b[p]), .out_i(sent_q[p]),
         .value_a_i(value_a_q[p]), .value_b_i(lane_value_b[p]), .scalar_i(scalar), .index_o(index[p]),
-        .step2_i(on_q[2].step), .pair_i(pair[p]), .behind2_i(behind_q[2][p]), .operand_o(operand[p]), .equal_o(equal[p]),
+        .step2_i(on_q[2].step), .pair_i(pair[p]), .forward2_i(on_q[2].forward_a),
+        .behind2_i(behind_q[2][p]), .operand_o(operand[p]), .equal_o(equal[p]),
         .step7_i(on_q[7].step), .inside7_i(inside_q[7][p]), .position_i(position), .shared_i(shared),
         .result_o(result[p]), .step10_i(on_q[10].step), .out_o(out[p]));
   end

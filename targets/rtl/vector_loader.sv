@@ -49,7 +49,7 @@ module vector_loader #(
   assign rd_req_addr_o  = {load_i.address[38:3], 4'd0};
   assign rd_req_units_o = (24'(halves) + 24'd7) >> 3;
 
-  fifo #(.WIDTH($bits(flight_t)), .DEPTH(8)) u_flight (
+  fifo #(.WIDTH($bits(flight_t)), .DEPTH(16)) u_flight (
       .clk_i, .rst_i, .valid_i(load_valid_i && rd_req_ready_i), .ready_o(flight_ready), .data_i(sent),
       .valid_o(head_valid), .ready_i(head_done), .data_o(head));
 

@@ -1,5 +1,6 @@
 // The larger of two finite fp32 values, or a where it comes behind b: it is smaller, or equal and `behind_i` is set; else the
-// lowest value. -0 equals +0. The value is valid fp_pkg::MUL_LATENCY cycles after its operands, `equal_o` after one.
+// lowest value. -0 equals +0. The value is valid fp_pkg::MUL_LATENCY cycles after its operands, `early_o` fp_pkg::ADD_LATENCY,
+// `equal_o` one.
 module vector_order (
     input  logic        clk_i,
     input  logic        select_i,
@@ -7,6 +8,7 @@ module vector_order (
     input  logic [31:0] a_i,
     input  logic [31:0] b_i,
     output logic        equal_o,
+    output logic [31:0] early_o,
     output logic [31:0] value_o
 );
 
@@ -32,6 +34,8 @@ module vector_order (
     else value_q <= less_q ? b_q : a_q;
   end
 
-  delay_line #(.WIDTH(32), .CYCLES(fp_pkg::MUL_LATENCY - 2)) u_value (.clk_i, .value_i(value_q), .value_o);
+  delay_line #(.WIDTH(32), .CYCLES(fp_pkg::ADD_LATENCY - 2)) u_early (.clk_i, .value_i(value_q), .value_o(early_o));
+  delay_line #(.WIDTH(32), .CYCLES(fp_pkg::MUL_LATENCY - fp_pkg::ADD_LATENCY)) u_value (
+      .clk_i, .value_i(early_o), .value_o);
 
 endmodule

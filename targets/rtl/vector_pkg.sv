@@ -12,6 +12,7 @@ package vector_pkg;
   // Cycles from the issue of a step to the first issue that may use its result: of a temporary or scalar, of an output.
   localparam int unsigned LATENCY = 8;
   localparam int unsigned OUT_LATENCY = 11;
+  localparam int unsigned SUM_LATENCY = 4;  // to the next addition to the same accumulator
   localparam logic [31:0] LOWEST = 32'hff7f_ffff;
   // verilator lint_on UNUSEDPARAM
 
@@ -136,6 +137,7 @@ package vector_pkg;
     logic [3:0]  slot_a;    // of the accumulators
     logic [3:0]  slot_b;
     logic        fresh_a;   // no element went there yet
+    logic        forward_a; // the sum comes from the unit, SUM_LATENCY cycles after it was issued
     logic        fresh_b;
     logic [2:0]  rotate;    // lane i takes b of lane i + 2^(rotate-1); 0: its own
     logic [11:0] count;     // elements of this row

@@ -392,7 +392,7 @@ void VectorEngine::step_strips(Clock& clock) {
     } else if (work_ && !job_.permute && units_.works.ready(now)) {
         const bool tree = phase.kind == Kind::kTreeAdd || phase.kind == Kind::kTreeMax;
         units_.works.push(now, {phase.program, tree, phase.loads != 0, first_ && (phase.drain || !pass),
-                                group_, tree ? used_ : elements});
+                                first_ && pass, group_, tree ? used_ : elements});
         work_ = false;
         clock.act();
     }

@@ -11,7 +11,9 @@ uint32_t divide_up(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
 }  // namespace
 
 VectorUnits::VectorUnits(const Shape& shape, ReadPort& in, WritePort& out)
-    : shape_(&shape), in_(&in), out_(&out) {}
+    : shape_(&shape), in_(&in), out_(&out) {
+    summed_.fill(-1000);
+}
 
 void VectorUnits::step(Clock& clock, bool permute_job) {
     const bool load_bank_full = full_[load_bank_], strip_ready = full_[work_bank_];
@@ -88,19 +90,27 @@ bool VectorUnits::lanes_idle(Clock& clock) const {
 
 // Cycles that have to pass since the last issue.
 uint64_t VectorUnits::gap(const VectorWork& work, const vector::Step& step, uint32_t columns) const {
-    const uint32_t slots = vector::kVirtual / shape_->lanes, chunks = (columns << work.group) - 1;
-    const uint32_t acc_gap = (slots >= vector::kLatency ? 1 : vector::kLatency / slots) >> work.group;
+    const uint32_t rows = 1u << work.group;
     const uint32_t latency = step.reads_sent ? vector::kOutLatency : vector::kLatency;
-    uint32_t gap = 1;
-    if (!begun_ && chunk_ == 0)
-        gap = work.drain || work.tree ? vector::kLatency : 1;
-    else if (chunk_ != 0)
-        gap = 1;
-    else if (step.accumulates && !work.tree && work.group != 0 && columns != 1)
-        gap = latency;
-    else
-        gap = latency > chunks ? latency - chunks : 1;
-    return step.accumulates ? std::max(gap, acc_gap) : gap;
+    const bool starting = !begun_ && chunk_ == 0;
+    if (chunk_ != 0 || (starting && !work.drain && !work.tree)) return 1;
+    uint32_t between = columns * rows - 1;
+    if (starting)
+        between = rows - 1;
+    else if (step.accumulates && !work.tree)
+        between = rows - 1 + columns - 1;
+    return latency > between ? latency - between : 1;
+}
+
+// Of the accumulators, whose rows come in turns.
+uint32_t VectorUnits::slot(const VectorWork& work) const {
+    const uint32_t slots = vector::kVirtual / shape_->lanes, column = chunk_ >> work.group;
+    return (chunk_ & ((1u << work.group) - 1)) * slots + column % slots;
+}
+
+// No element went to the accumulator yet.
+bool VectorUnits::fresh(const VectorWork& work) const {
+    return work.first && chunk_ >> work.group < vector::kVirtual / shape_->lanes;
 }
 
 void VectorUnits::step_issue(Clock& clock, bool strip_ready) {
@@ -121,6 +131,12 @@ void VectorUnits::step_issue(Clock& clock, bool strip_ready) {
     const auto due = static_cast<uint64_t>(
         std::max<int64_t>(last_issue_ + static_cast<int64_t>(gap(work, step, columns)), 0));
     if (now < due) return clock.at(due);
+    if (step.accumulates && !work.tree && !fresh(work)) {
+        const auto before = static_cast<uint64_t>(std::max<int64_t>(summed_[slot(work)], 0));
+        if (now < before + vector::kSumLatency) return clock.at(before + vector::kSumLatency);
+        if (now > before + vector::kSumLatency && now < before + vector::kLatency)
+            return clock.at(before + vector::kLatency);
+    }
     if (!begun_ && chunk_ == 0 && work.loads && !strip_ready) return;
     if (step.to == vector::Step::kOut && outs_due_.at(now) == kOuts) return;
     if (step.to == vector::Step::kWord && words_due_.at(now) == kAnswers) return;
@@ -131,6 +147,7 @@ void VectorUnits::issued(Clock& clock, const VectorWork& work, const vector::Ste
     const uint64_t now = clock.now();
     clock.act();
     last_issue_ = static_cast<int64_t>(now);
+    if (step.accumulates) summed_[slot(work)] = last_issue_;
     if (step.to == vector::Step::kOut) {
         outs_due_.add(now, 1);
         outs_made_.push(now + vector::kOutStage);

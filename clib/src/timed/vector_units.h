@@ -2,6 +2,8 @@
 // vector_lanes.sv, vector_storer.sv and vector_permute.sv.
 #pragma once
 
+#include <array>
+
 #include "timed/fabric.h"
 #include "timed/vector_program.h"
 #include "timed/wait.h"
@@ -16,7 +18,7 @@ struct VectorLoad {
 
 struct VectorWork {
     uint32_t start = 0;  // first step
-    bool tree = false, loads = false, drain = false;
+    bool tree = false, loads = false, drain = false, first = false;
     uint32_t group = 0;  // log2 of the rows
     uint32_t count = 0;  // elements of a row
 };
@@ -55,6 +57,8 @@ class VectorUnits {
     void step_loader(Clock& clock, bool bank_full);
     void load_words(Clock& clock, bool bank_full);
     void step_issue(Clock& clock, bool strip_ready);
+    uint32_t slot(const VectorWork& work) const;
+    bool fresh(const VectorWork& work) const;
     uint64_t gap(const VectorWork& work, const vector::Step& step, uint32_t columns) const;
     void issued(Clock& clock, const VectorWork& work, const vector::Step& step, uint32_t chunks);
     void step_lanes(Clock& clock);
@@ -68,7 +72,7 @@ class VectorUnits {
     WritePort* out_;
 
     // loader
-    Fifo<Flight, 8> flights_;
+    Fifo<Flight, 16> flights_;
     uint32_t word_ = 0, words_taken_ = 0;
     bool full_[2] = {}, strip_loaded_ = false, strip_done_ = false;
     uint32_t load_bank_ = 0, work_bank_ = 0;
@@ -77,6 +81,7 @@ class VectorUnits {
     bool begun_ = false;
     uint32_t step_at_ = 0, level_ = 0, chunk_ = 0;
     int64_t last_issue_ = -1000;
+    std::array<int64_t, vector::kStrip> summed_;  // when something was last added to an accumulator
 
     // lanes, and what comes out of them
     Pipeline<64> outs_made_, words_made_;
