@@ -41,7 +41,7 @@ class VectorEngine final : public Engine {
   public:
     VectorEngine(const Shape& shape, ReadPort& in, WritePort& out);
 
-    bool ready() const override { return state_ == State::kIdle; }
+    bool ready(uint64_t /*now*/) const override { return state_ == State::kIdle; }
     void begin(Clock& clock, const Command& command) override;
     void step(Clock& clock) {
         if (state_ != State::kIdle) step_busy(clock);
