@@ -95,6 +95,7 @@ def core_parameters(spec: TargetSpec) -> dict[str, str]:
         "SPACE_STRIPE": each(16, [m.port_bytes for m in memories]),
         "WEIGHT_SPACE": str(memories.index(spec.space("weights"))),
         "CHANNELS": str(sum(m.channels for m in memories)),
+        "READ_ROWS": str(size.weight_rows),
         "CLIENT_ROWS": str(size.client_rows),
         "LANES": str(size.lanes),
         "SHARE": str(size.share),

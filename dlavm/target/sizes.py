@@ -16,6 +16,7 @@ from dlavm.target.spec import ADDRESS_UNIT, Board, Memory, TargetSpec
 VIRTUAL_LANES = 128  # of a sum (doc/numerics.md section 4): more lanes than these have nothing to do
 BLOCK_UNITS = 4  # 16 bytes each, of 32 fp16
 MOST_WIDE_QUADS = 32  # above, the lanes of a matrix_quad share what formats of more than 4 bits need (doc/hardware.md)
+LEAST_WEIGHT_ROWS = 64  # of the fabric in the weights' buffer: what is on its way from memory
 MOST_ROWS = 4096  # of a LINEAR, on a board whose accumulators do not hold a row tile of as many as the buffer does
 
 
@@ -30,12 +31,22 @@ class Sizes:
     lanes: int
     rows_most: int
     client_rows: int
+    weight_rows: int
     share: int
 
 
 def beat_rows(memory: Memory, board: Board) -> int:
     """Beat rows that the ports of a memory move in a cycle of the core: 1 or 2."""
     return 2 if memory.port_clock_mhz >= 2 * board.clock_mhz else 1
+
+
+def weight_rows(board: Board, row: int) -> int:
+    """Rows of `row` bytes that the buffer of weights holds. Raises DlavmError where they are not a power of two."""
+    rows = max(board.weight_prefetch // row, LEAST_WEIGHT_ROWS)
+    if rows & rows - 1 or board.weight_prefetch % row:
+        raise DlavmError(f"rtl: expected weight_prefetch of {board.name} to be a power of two rows of {row} bytes, got "
+                         f"{board.weight_prefetch}")
+    return rows
 
 
 def sizes(spec: TargetSpec) -> Sizes:
@@ -59,5 +70,6 @@ def sizes(spec: TargetSpec) -> Sizes:
         lanes=min(lanes, 8 * units),  # as many as a beat feeds
         rows_most=min(board.activation_elements // BLOCK, max(held, MOST_ROWS)),
         client_rows=64 if row == units * ADDRESS_UNIT else 32,
+        weight_rows=weight_rows(board, row),
         share=2 if row // ADDRESS_UNIT > MOST_WIDE_QUADS else 1,
     )

@@ -127,6 +127,7 @@ class Board:
     vector_lanes: int
     activation_elements: int
     accumulators: int
+    weight_prefetch: int  # bytes of weights that wait for the matrix engine
     power_watts: float | None = None  # while it runs a model, where somebody has stated it
 
     def memory(self, name: str) -> Memory:
@@ -213,8 +214,7 @@ def load_board(name: str, root: Path | None = None) -> Board:
     place = f"targets/boards/{name}.yaml: memories"
     memories = {n: _memory(f"{place}.{n}: timing", n, m) for n, m in raw["memories"].items()}
     return Board(name, raw["doc"], raw["clock_mhz"], memories, raw["matrix"]["lanes"], raw["vector"]["lanes"],
-                 raw["buffers"]["activation_elements"], raw["buffers"]["accumulators"],
-                 raw.get("power", {}).get("watts"))
+                 **raw["buffers"], power_watts=raw.get("power", {}).get("watts"))
 
 
 def _memory(place: str, name: str, raw: Mapping[str, Any]) -> Memory:

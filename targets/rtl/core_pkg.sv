@@ -13,6 +13,7 @@ package core_pkg;
     entry_kind_e kind;
     logic [4:0]  sem;     // of a signal or a wait
     logic [31:0] ticket;  // a wait's: how many signals of the semaphore earlier waits take
+    logic        fetch;   // a wait: what comes behind it must not be fetched before (engine `load`)
     logic [31:0] order;   // of commands in the program's run
     logic [31:0] pc;      // word offset in the program
     logic [7:0]  opcode;

@@ -20,7 +20,7 @@ module dlavm_core #(
     parameter int unsigned CHANNELS = 2,        // of all spaces, in their order
     parameter int unsigned CHUNK = 16,          // rows of a burst
     parameter int unsigned READ_ROWS = 64,      // rows that the buffer of the weights' reader holds,
-    parameter int unsigned CLIENT_ROWS = READ_ROWS,  // those of the others
+    parameter int unsigned CLIENT_ROWS = 64,    // those of the others
     parameter int unsigned LANES = 8,           // of the vector engine
     parameter int unsigned EPILOGUE_LANES = UNITS,
     parameter int unsigned SHARE = 1,           // of the matrix engine
@@ -32,7 +32,7 @@ module dlavm_core #(
     parameter int unsigned SEMAPHORES = 32,     // 0: one command at a time
     parameter int unsigned LOOP_DEPTH = 8,
     parameter int unsigned CALL_DEPTH = 8,
-    parameter int unsigned QUEUE_DEPTH = 4,
+    parameter int unsigned QUEUE_DEPTH = 8,     // of each engine: a LINEAR, and the next behind a signal and two waits
     localparam int unsigned PORT_BITS = 8 * PORT_BYTES
 ) (
     input  logic                                             clk_i,
@@ -150,9 +150,11 @@ module dlavm_core #(
   // -- Front end and queues ---------------------------------------------------------------------------------------
 
   logic                    stop, failed;
-  logic [QUEUES-1:0]       entry_valid, entry_ready, idle, signal, pass, cmd_valid, cmd_ready, cmd_done, cmd_error, queue_failed;
-  logic [QUEUES-1:0][4:0]  sem;
-  logic [QUEUES-1:0][31:0] ticket, failed_order, failed_pc;
+  logic                    ahead_pass;  // of the matrix engine: only its weights are fetched ahead
+  logic [QUEUES-1:0]       entry_valid, entry_ready, idle, signal, pass, queue_failed;
+  logic [QUEUES-1:0]       cmd_valid, cmd_turn, cmd_ready, cmd_done, cmd_error;
+  logic [QUEUES-1:0][4:0]  sem, ahead_sem;
+  logic [QUEUES-1:0][31:0] ticket, ahead_ticket, failed_order, failed_pc;
   logic [QUEUES-1:0][3:0]  cmd_error_code, failed_code;
   logic [QUEUES-1:0][7:0]  cmd_opcode;
   logic [31:0]             cmd_word [QUEUES][MAX_PAYLOAD_WORDS];
@@ -203,19 +205,23 @@ module dlavm_core #(
 
   if (SEMAPHORES != 0) begin : g_semaphores
     semaphores #(.COUNT(SEMAPHORES)) u_semaphores (
-        .clk_i, .clear_i(reset || start), .signal_i(signal), .sem_i(sem), .ticket_i(ticket), .pass_o(pass));
+        .clk_i, .clear_i(reset || start), .signal_i(signal), .sem_i(sem), .ticket_i(ticket), .pass_o(pass),
+        .ahead_sem_i(ahead_sem[MATRIX]), .ahead_ticket_i(ahead_ticket[MATRIX]), .ahead_pass_o(ahead_pass));
+    logic unused_ahead;
+    assign unused_ahead = ^{ahead_sem, ahead_ticket, cmd_turn};
   end else begin : g_no_semaphores
-    assign pass = '0;
+    assign pass       = '0;
+    assign ahead_pass = 1'b0;
     logic unused_signals;
-    assign unused_signals = ^{signal, sem, ticket};
+    assign unused_signals = ^{signal, sem, ticket, ahead_sem, ahead_ticket, cmd_turn};
   end
 
   for (genvar q = 0; q < int'(QUEUES); q++) begin : g_queue
-    engine_queue #(.DEPTH(QUEUE_DEPTH)) u_queue (
+    engine_queue #(.DEPTH(QUEUE_DEPTH), .AHEAD(q == int'(MATRIX))) u_queue (
         .clk_i, .rst_i(reset || begins), .stop_i(stop), .valid_i(entry_valid[q]), .ready_o(entry_ready[q]), .entry_i(entry),
         .idle_o(idle[q]), .running_o(running[q]), .signal_o(signal[q]), .sem_o(sem[q]), .ticket_o(ticket[q]),
-        .pass_i(pass[q]),
-        .cmd_valid_o(cmd_valid[q]), .cmd_ready_i(cmd_ready[q]), .cmd_opcode_o(cmd_opcode[q]), .cmd_word_o(cmd_word[q]),
+        .pass_i(pass[q]), .ahead_sem_o(ahead_sem[q]), .ahead_ticket_o(ahead_ticket[q]), .ahead_pass_i(ahead_pass),
+        .cmd_valid_o(cmd_valid[q]), .cmd_turn_o(cmd_turn[q]), .cmd_ready_i(cmd_ready[q]), .cmd_opcode_o(cmd_opcode[q]), .cmd_word_o(cmd_word[q]),
         .done_i(cmd_done[q]), .error_i(cmd_error[q]), .error_code_i(cmd_error_code[q]),
         .failed_o(queue_failed[q]), .failed_code_o(failed_code[q]), .failed_order_o(failed_order[q]),
         .failed_pc_o(failed_pc[q]));
@@ -259,17 +265,17 @@ module dlavm_core #(
       .table_write_o(table_write), .table_slot_o(table_slot), .table_index_o(table_index), .table_pair_o(table_pair));
 
   logic wt_last, unused_last;
-  assign unused_last = ^{rd_last[STORE_READ+:2], wt_last};
+  assign unused_last = ^rd_last[STORE_READ+:2];
 
   matrix_engine #(.UNITS(UNITS), .WEIGHT_UNITS(ROW_UNITS), .PORT_BYTES(32'(SPACE_STRIPE[WEIGHT_SPACE])), .HALVES(HALVES),
                   .SHARE(SHARE), .LANES(EPILOGUE_LANES), .ACTIVATION_ELEMENTS(ACTIVATION_ELEMENTS), .ACCUMULATORS(ACCUMULATORS),
                   .ROWS_MOST(ROWS_MOST)) u_matrix (
-      .clk_i, .rst_i(reset), .cmd_valid_i(cmd_valid[MATRIX]), .cmd_ready_o(cmd_ready[MATRIX]),
+      .clk_i, .rst_i(reset), .cmd_valid_i(cmd_valid[MATRIX]), .cmd_turn_i(cmd_turn[MATRIX]), .cmd_ready_o(cmd_ready[MATRIX]),
       .cmd_opcode_i(cmd_opcode[MATRIX]), .cmd_word_i(cmd_word[MATRIX]), .done_o(cmd_done[MATRIX]),
       .error_o(cmd_error[MATRIX]), .error_code_o(cmd_error_code[MATRIX]),
       .wt_req_valid_o(wt_req_valid), .wt_req_ready_i(wt_req_ready), .wt_req_addr_o(wt_req_addr),
       .wt_req_units_o(wt_req_units), .wt_valid_i(wt_valid), .wt_ready_o(wt_ready), .wt_data_i(wt_data),
-      .wt_error_i(wt_error),
+      .wt_last_i(wt_last), .wt_error_i(wt_error),
       .rd_req_valid_o(rd_req_valid[MATRIX_READ+:2]), .rd_req_ready_i(rd_req_ready[MATRIX_READ+:2]),
       .rd_req_addr_o(rd_req_addr[MATRIX_READ+:2]), .rd_req_units_o(rd_req_units[MATRIX_READ+:2]),
       .rd_valid_i(rd_valid[MATRIX_READ+:2]), .rd_ready_o(rd_ready[MATRIX_READ+:2]), .rd_data_i(rd_data[MATRIX_READ+:2]),

@@ -164,6 +164,7 @@ module front_end #(
     entry_o.kind         = command.on_engine ? ENTRY_COMMAND : (opcode == OP_WAIT) ? ENTRY_WAIT : ENTRY_SIGNAL;
     entry_o.sem          = sem;
     entry_o.ticket       = ticket;
+    entry_o.fetch        = sem_engine == ENGINE_LOAD;
     entry_o.order        = order_q;
     entry_o.pc           = pc_q[31:0];
     entry_o.opcode       = opcode;

@@ -1,10 +1,11 @@
 // The matrix engine: executes LINEAR (doc/isa, doc/numerics.md section 3). doc/hardware.md draws its datapath.
 //
 // One command at a time. Its parts run decoupled, each with its own loops over batches, tiles and rows, and wait for
-// each other only where a buffer is full or empty; there is no other sequencer.
+// each other only where a buffer is full or empty; there is no other sequencer. Weights of the next command are asked
+// for as soon as those of this one were (linear_prepare).
 //
 // `done_o` comes when memory has acknowledged every byte. An error of the command's fields comes instead, before
-// anything is read or written. After an error of the bus the engine swallows what memory still delivers and takes no
+// anything is written. After an error of the bus the engine swallows what memory still delivers and takes no
 // command until a reset.
 module matrix_engine #(
     parameter int unsigned UNITS = 2,        // 16 bytes each, of a beat of activations, operands and results
@@ -21,8 +22,9 @@ module matrix_engine #(
     input  logic                              clk_i,
     input  logic                              rst_i,
     // command
-    input  logic                              cmd_valid_i,
-    output logic                              cmd_ready_o,
+    input  logic                              cmd_valid_i,   // the next command is there: it may be checked and fetched for
+    input  logic                              cmd_turn_i,    // and begin
+    output logic                              cmd_ready_o,   // it is not looked at any more
     input  logic [7:0]                        cmd_opcode_i,
     input  logic [31:0]                       cmd_word_i [dlavm_isa_pkg::LINEAR_WORDS],
     output logic                              done_o,
@@ -36,6 +38,7 @@ module matrix_engine #(
     input  logic                              wt_valid_i,
     output logic                              wt_ready_o,
     input  logic [WEIGHT_UNITS*128-1:0]       wt_data_i,
+    input  logic                              wt_last_i,
     input  logic                              wt_error_i,
     // other read clients
     output logic [CLIENTS-1:0]                rd_req_valid_o,
@@ -66,6 +69,7 @@ module matrix_engine #(
 
   import dlavm_isa_pkg::*;
   import dlavm_formats_pkg::*;
+  import matrix_pkg::*;
 
   localparam int unsigned TILE = 4 * HALVES * WEIGHT_UNITS;
   localparam int unsigned SETS = (TILE > 32) ? TILE / 32 : 1;
@@ -100,64 +104,74 @@ module matrix_engine #(
 
   // -- The command ------------------------------------------------------------------------------------------------
 
-  typedef enum logic [2:0] {IDLE, CHECK, BEGIN, RUN, HALT} state_e;
+  typedef enum logic [1:0] {IDLE, RUN, HALT} state_e;
   state_e      state_q;
   logic [23:0] acc_rows_q, acc_n_q;
-  logic        check_done, nothing, bus_error, quiet, start, clear, finished;
+  logic        bus_error, quiet, start, over, clear, finished, fetched, mine, drop, wt_valid;
   logic [2:0]  quiet_q;
-  logic [7:0]  cmd_opcode_q;
   error_e      check_error;
+  job_t        next, job_q;
+
+  linear_prepare #(.ROW_UNITS(WEIGHT_UNITS * HALVES / 2), .TILE(TILE), .ACTIVATION_ELEMENTS(ACTIVATION_ELEMENTS),
+                   .ACCUMULATORS(ACCUMULATORS), .ROWS_MOST(ROWS_MOST), .SETS(SETS), .MOST_HEADS(MOST_HEADS)) u_prepare (
+      .clk_i, .rst_i(rst_i | (state_q == HALT)), .cmd_valid_i, .cmd_turn_i, .cmd_ready_o, .cmd_opcode_i, .cmd_word_i,
+      .acc_rows_i(acc_rows_q), .acc_n_i(acc_n_q), .free_i(state_q == IDLE), .start_o(start), .over_o(over),
+      .error_o(check_error), .job_o(next), .fetched_o(fetched), .req_valid_o(wt_req_valid_o),
+      .req_ready_i(wt_req_ready_i), .req_unit_o(weight_unit), .req_units_o(wt_req_units_o),
+      .last_i(wt_valid_i && wt_ready_o && wt_last_i), .mine_o(mine), .drop_o(drop));
+
+  // The command that runs. Until one does its parts are shown the next.
+  always_ff @(posedge clk_i) if (state_q == IDLE) job_q <= next;
 
   format_t     format;
   logic        keys, values, bytes, pieces;
   logic [1:0]  places, heads;
-  logic [23:0] rows, k_blocks, n_blocks, tiles, tile_units, k, n;
+  logic [23:0] rows, k_blocks, n_blocks, tiles, k, n;
   logic [5:0]  k_tail, n_tail;
   logic [11:0] rows_i, batch;
   logic [31:0] word0;
+  logic [LINEAR_WORDS-1:0][31:0] words;
   logic        acc_in, acc_out, mul_aux, add_aux;
-  assign word0   = cmd_word_i[0];
-  assign rows_i  = cmd_word_i[LINEAR_ROWS_I_WORD][11:0];
-  assign batch   = cmd_word_i[LINEAR_BATCH_WORD][11:0];
-  assign k       = cmd_word_i[LINEAR_K_WORD][23:0];
-  assign n       = cmd_word_i[LINEAR_N_WORD][23:0];
+  assign {format, keys, values, bytes} = {job_q.format, job_q.keys, job_q.values, job_q.bytes};
+  assign {rows, k_blocks, n_blocks, tiles} = {job_q.rows, job_q.k_blocks, job_q.n_blocks, job_q.tiles};
+  assign {k_tail, n_tail} = {job_q.k_tail, job_q.n_tail};
+  assign {pieces, places, heads} = {job_q.pieces, job_q.places, job_q.heads};
+  assign words   = job_q.words;
+  assign word0   = words[0];
+  assign rows_i  = words[LINEAR_ROWS_I_WORD][11:0];
+  assign batch   = words[LINEAR_BATCH_WORD][11:0];
+  assign k       = words[LINEAR_K_WORD][23:0];
+  assign n       = words[LINEAR_N_WORD][23:0];
   assign acc_in  = word0[LINEAR_ACC_IN_LSB];
   assign acc_out = word0[LINEAR_ACC_OUT_LSB];
   assign mul_aux = (word0[LINEAR_AUX_MODE_LSB+:2] == AUX_MODE_MUL);
   assign add_aux = (word0[LINEAR_AUX_MODE_LSB+:2] == AUX_MODE_ADD);
 
-  linear_decode #(.ROW_UNITS(WEIGHT_UNITS * HALVES / 2), .ACTIVATION_ELEMENTS(ACTIVATION_ELEMENTS),
-                  .ACCUMULATORS(ACCUMULATORS), .ROWS_MOST(ROWS_MOST), .SETS(SETS), .MOST_HEADS(MOST_HEADS)) u_decode (
-      .clk_i, .rst_i, .check_i(state_q == IDLE && cmd_valid_i), .word_i(cmd_word_i), .acc_rows_i(acc_rows_q),
-      .acc_n_i(acc_n_q), .done_o(check_done), .nothing_o(nothing), .error_o(check_error), .format_o(format),
-      .keys_o(keys), .values_o(values), .bytes_o(bytes), .rows_o(rows), .k_blocks_o(k_blocks), .n_blocks_o(n_blocks),
-      .k_tail_o(k_tail), .n_tail_o(n_tail), .tiles_o(tiles), .tile_units_o(tile_units),
-      .pieces_o(pieces), .places_o(places), .heads_o(heads));
-
-  assign cmd_ready_o = (state_q == IDLE);
-  assign bus_error   = (state_q == RUN) & (|(rd_valid_i & rd_error_i) | (wt_valid_i & wt_error_i) | wr_error_i);
-  assign start       = (state_q == BEGIN);
-  assign clear       = rst_i | (state_q != RUN);
+  assign bus_error = (state_q == RUN) & (|(rd_valid_i & rd_error_i) | (wt_valid & wt_error_i) | wr_error_i);
+  assign clear     = rst_i | (state_q != RUN);
   // An engine that has just been started, or a write that has just been handed over, shows itself a cycle later.
-  assign finished    = (state_q == RUN) & quiet & (&quiet_q);
+  assign finished  = (state_q == RUN) & quiet & (&quiet_q);
 
   always_ff @(posedge clk_i) begin
-    done_o       <= 1'b0;
-    error_o      <= 1'b0;
-    quiet_q      <= (state_q == RUN) ? {quiet_q[1:0], quiet} : '0;
+    done_o  <= 1'b0;
+    error_o <= 1'b0;
+    quiet_q <= (state_q == RUN) ? {quiet_q[1:0], quiet} : '0;
     case (state_q)
-      IDLE: if (cmd_valid_i) state_q <= CHECK;
-      CHECK:
-      if (check_done) begin
-        state_q <= BEGIN;
-        if (check_error != ERROR_NONE || nothing || cmd_opcode_q != OP_LINEAR) begin
-          state_q      <= IDLE;
-          done_o       <= (check_error == ERROR_NONE) && (cmd_opcode_q == OP_LINEAR);
-          error_o      <= (check_error != ERROR_NONE) || (cmd_opcode_q != OP_LINEAR);
-          error_code_o <= (cmd_opcode_q == OP_LINEAR) ? check_error : ERROR_ILLEGAL_OPCODE;
+      IDLE: begin
+        if (start) begin
+          state_q <= RUN;
+          // What the next command finds when it is checked.
+          if (acc_out) begin
+            acc_rows_q <= rows;
+            acc_n_q    <= n;
+          end
+        end
+        if (over) begin
+          done_o       <= (check_error == ERROR_NONE);
+          error_o      <= (check_error != ERROR_NONE);
+          error_code_o <= check_error;
         end
       end
-      BEGIN: state_q <= RUN;
       RUN:
       if (bus_error) begin
         state_q      <= HALT;
@@ -166,10 +180,6 @@ module matrix_engine #(
       end else if (finished) begin
         state_q <= IDLE;
         done_o  <= 1'b1;
-        if (acc_out) begin
-          acc_rows_q <= rows;
-          acc_n_q    <= n;
-        end
       end
       default: ;
     endcase
@@ -181,11 +191,10 @@ module matrix_engine #(
       acc_n_q    <= '0;
     end
   end
-  always_ff @(posedge clk_i) if (state_q == IDLE) cmd_opcode_q <= cmd_opcode_i;
 
   // -- Weights ----------------------------------------------------------------------------------------------------
 
-  logic                             fetch_idle, unpack_ready, kv_ready, short_slots, unit_release, cache;
+  logic                             unpack_ready, kv_ready, short_slots, unit_release, cache;
   logic [SLOT_WIDTH-1:0]            first_slot, begun_slot, read_slot, meta_slot;
   logic [WEIGHT_UNITS-1:0][SLOT_WIDTH-1:0]       kv_slot;
   logic [WEIGHT_UNITS-1:0][UNIT_ENTRY_WIDTH-1:0] kv_entry;
@@ -204,18 +213,12 @@ module matrix_engine #(
   assign cache       = keys | values;
   assign short_slots = format.element inside {ELEMENT_INT4, ELEMENT_E2M1, ELEMENT_E2M3};
   assign push        = cache ? kv_push : {2'd0, unpack_push};
-
-  weight_fetch #(.TILE(TILE)) u_fetch (
-      .clk_i, .rst_i(rst_i | (state_q == HALT)), .start_i(start), .keys_i(keys), .values_i(values), .bytes_i(bytes),
-      .wgt_i(cmd_word_i[LINEAR_WGT_WORD]), .wgt_tile_i(cmd_word_i[LINEAR_WGT_TILE_WORD]),
-      .wgt_b_i(cmd_word_i[LINEAR_WGT_B_WORD]), .tile_units_i(tile_units), .tiles_i(values ? k_blocks : tiles),
-      .key_blocks_i(n_blocks), .dim_blocks_i(keys ? k_blocks : n_blocks), .batch_i(batch), .heads_i(heads), .idle_o(fetch_idle),
-      .req_valid_o(wt_req_valid_o), .req_ready_i(wt_req_ready_i), .req_unit_o(weight_unit), .req_units_o(wt_req_units_o));
+  assign wt_valid    = wt_valid_i & mine;
 
   weight_unpack #(.UNITS(WEIGHT_UNITS), .PORT_BYTES(PORT_BYTES), .HALVES(HALVES)) u_unpack (
       .clk_i, .rst_i, .clear_i(clear), .enable_i(state_q == RUN && !cache), .element_i(format.element),
       .group_blocks_i(format.group_blocks), .e8m0_i(format.e8m0), .zero_i(format.zero), .blocks_i(k_blocks),
-      .valid_i(wt_valid_i), .ready_o(unpack_ready), .beat_i(wt_data_i), .room_i(room != 0),
+      .valid_i(wt_valid), .ready_o(unpack_ready), .beat_i(wt_data_i), .room_i(room != 0),
       .write_o(unpack_write), .entry_o(unpack_entry), .code_o(unpack_code), .write_meta_o(unpack_write_meta),
       .metadata_o(unpack_metadata), .push_o(unpack_push));
 
@@ -225,7 +228,7 @@ module matrix_engine #(
         .clk_i, .rst_i, .clear_i(clear), .enable_i(state_q == RUN && cache), .values_i(values), .bytes_i(bytes),
         .key_blocks_i(n_blocks), .token_blocks_i(k_blocks), .batch_i(batch), .heads_i(heads),
         .dim_blocks_i(keys ? k_blocks : n_blocks), .dim_tail_i(keys ? k_tail : n_tail),
-        .valid_i(wt_valid_i), .ready_o(kv_ready), .beat_i(wt_data_i), .room_i(room), .write_o(kv_write),
+        .valid_i(wt_valid), .ready_o(kv_ready), .beat_i(wt_data_i), .room_i(room), .write_o(kv_write),
         .slot_o(kv_slot), .entry_o(kv_entry), .code_o(kv_code), .write_meta_o(kv_write_meta), .meta_slot_o(begun_slot),
         .metadata_o(kv_metadata), .exp_valid_o(exp_now), .exp_set_o(exp_set), .exp_o(token_exp), .push_o(kv_push[0]));
     assign exp_valid    = {8{exp_now}};
@@ -236,7 +239,7 @@ module matrix_engine #(
     kv_unpack #(.UNITS(WEIGHT_UNITS), .PORT_BYTES(PORT_BYTES), .SLOT_WIDTH(SLOT_WIDTH)) u_kv (
         .clk_i, .rst_i, .clear_i(clear), .enable_i(state_q == RUN && cache), .values_i(values), .bytes_i(bytes),
         .tiles_i(tiles), .dim_blocks_i(keys ? k_blocks : n_blocks), .dim_tail_i(keys ? k_tail : n_tail),
-        .valid_i(wt_valid_i), .ready_o(kv_ready), .beat_i(wt_data_i), .slot_i(first_slot), .room_i(room),
+        .valid_i(wt_valid), .ready_o(kv_ready), .beat_i(wt_data_i), .slot_i(first_slot), .room_i(room),
         .write_o(kv_write), .slot_o(slot_of_all), .entry_o(entry_of_all), .code_o(kv_code), .write_meta_o(kv_write_meta),
         .metadata_o(kv_metadata), .exp_valid_o(exp_valid), .exp_o(token_exp), .push_o(kv_push));
     assign exp_set    = '0;
@@ -277,8 +280,8 @@ module matrix_engine #(
 
   activation_load #(.UNITS(UNITS), .ENTRIES(ENTRIES)) u_load (
       .clk_i, .rst_i(rst_i | (state_q == HALT)), .start_i(start), .pieces_i(pieces),
-      .places_i(places), .src_i(cmd_word_i[LINEAR_SRC_WORD]), .src_so_i(cmd_word_i[LINEAR_SRC_SO_WORD]),
-      .src_si_i(cmd_word_i[LINEAR_SRC_SI_WORD]), .src_b_i(cmd_word_i[LINEAR_SRC_B_WORD]), .rows_i_i(rows_i),
+      .places_i(places), .src_i(words[LINEAR_SRC_WORD]), .src_so_i(words[LINEAR_SRC_SO_WORD]),
+      .src_si_i(words[LINEAR_SRC_SI_WORD]), .src_b_i(words[LINEAR_SRC_B_WORD]), .rows_i_i(rows_i),
       .rows_all_i(rows), .k_i(k), .k_blocks_i(k_blocks), .batch_i(batch), .idle_o(load_idle),
       .req_valid_o(rd_req_valid_o[ACTIVATIONS]), .req_ready_i(rd_req_ready_i[ACTIVATIONS]),
       .req_unit_o(activation_unit), .req_units_o(rd_req_units_o[ACTIVATIONS]),
@@ -324,9 +327,9 @@ module matrix_engine #(
 
   epilogue_fetch #(.TILE(TILE)) u_operands (
       .clk_i, .rst_i(rst_i | (state_q == HALT)), .start_i(begin_epilogue), .use_row_scale_i(use_row_scale),
-      .use_bias_i(use_bias), .use_aux_i(mul_aux | add_aux), .row_scale_i(cmd_word_i[LINEAR_ROW_SCALE_WORD]),
-      .bias_i(cmd_word_i[LINEAR_BIAS_WORD]), .aux_i(cmd_word_i[LINEAR_AUX_WORD]),
-      .aux_so_i(cmd_word_i[LINEAR_AUX_SO_WORD]), .aux_si_i(cmd_word_i[LINEAR_AUX_SI_WORD]), .rows_i_i(rows_i),
+      .use_bias_i(use_bias), .use_aux_i(mul_aux | add_aux), .row_scale_i(words[LINEAR_ROW_SCALE_WORD]),
+      .bias_i(words[LINEAR_BIAS_WORD]), .aux_i(words[LINEAR_AUX_WORD]),
+      .aux_so_i(words[LINEAR_AUX_SO_WORD]), .aux_si_i(words[LINEAR_AUX_SI_WORD]), .rows_i_i(rows_i),
       .rows_all_i(rows), .n_i(n), .tiles_i(tiles), .batch_i(batch), .heads_i(heads), .idle_o(operand_fetch_idle),
       .req_valid_o(rd_req_valid_o[OPERANDS]), .req_ready_i(rd_req_ready_i[OPERANDS]), .req_unit_o(operand_unit),
       .req_units_o(rd_req_units_o[OPERANDS]));
@@ -335,9 +338,9 @@ module matrix_engine #(
              .ROWS_MOST(ROWS_MOST), .RESULT_BLOCKS(RESULT_BLOCKS)) u_epilogue (
       .clk_i, .rst_i(rst_i | (state_q == HALT)), .start_i(begin_epilogue), .use_scale_i(word0[LINEAR_USE_SCALE_LSB]),
       .use_row_scale_i(use_row_scale), .use_bias_i(use_bias), .use_act_i(word0[LINEAR_USE_ACT_LSB]),
-      .mul_aux_i(mul_aux), .add_aux_i(add_aux), .scale_i(cmd_word_i[LINEAR_SCALE_WORD]),
-      .dst_i(cmd_word_i[LINEAR_DST_WORD]), .dst_so_i(cmd_word_i[LINEAR_DST_SO_WORD]),
-      .dst_si_i(cmd_word_i[LINEAR_DST_SI_WORD]), .dst_b_i(cmd_word_i[LINEAR_DST_B_WORD]), .rows_i_i(rows_i),
+      .mul_aux_i(mul_aux), .add_aux_i(add_aux), .scale_i(words[LINEAR_SCALE_WORD]),
+      .dst_i(words[LINEAR_DST_WORD]), .dst_so_i(words[LINEAR_DST_SO_WORD]),
+      .dst_si_i(words[LINEAR_DST_SI_WORD]), .dst_b_i(words[LINEAR_DST_B_WORD]), .rows_i_i(rows_i),
       .rows_all_i(rows), .n_i(n), .tiles_i(tiles), .batch_i(batch), .heads_i(heads), .idle_o(epilogue_idle), .result_i(result_valid),
       .result_row_i(result_row), .acc_i(acc), .result_free_o(result_free), .valid_i(rd_valid_i[OPERANDS]),
       .ready_o(epilogue_ready), .data_i(rd_data_i[OPERANDS]), .last_i(rd_last_i[OPERANDS]), .act_index_o, .act_pair_i,
@@ -348,12 +351,12 @@ module matrix_engine #(
   assign wt_req_addr_o = {4'd0, weight_unit, 4'd0};
   assign rd_req_addr_o = {{4'd0, operand_unit, 4'd0}, {4'd0, activation_unit, 4'd0}};
   assign wr_req_addr_o = {4'd0, result_unit, 4'd0};
-  assign wt_ready_o    = (cache ? kv_ready : unpack_ready) | (state_q == HALT);
+  assign wt_ready_o    = ((cache ? kv_ready : unpack_ready) & mine) | drop | (state_q == HALT);
   assign rd_ready_o    = {epilogue_ready, load_ready} | {CLIENTS{state_q == HALT}};
-  assign quiet         = fetch_idle & load_idle & feed_idle & array_idle & operand_fetch_idle & epilogue_idle;
+  assign quiet         = fetched & load_idle & feed_idle & array_idle & operand_fetch_idle & epilogue_idle;
 
   // What the parts need of a word is less than the word.
   logic unused_words;
-  assign unused_words = &{1'b0, word0, format.packed_weights};
+  assign unused_words = &{1'b0, words, format.packed_weights, job_q.tile_units};
 
 endmodule

@@ -3,6 +3,28 @@
 // channel's and four of the second; with HALVES = 1 it is two beat rows, a slice, and a quad has four rows.
 package matrix_pkg;
 
+  // Lint sees one module at a time, and none uses all of it.
+  // verilator lint_off UNUSEDSIGNAL
+  // A LINEAR as linear_decode leaves it, with the words of its payload.
+  typedef struct packed {
+    logic [dlavm_isa_pkg::LINEAR_WORDS-1:0][31:0] words;
+    dlavm_formats_pkg::format_t format;
+    logic        keys;
+    logic        values;
+    logic        bytes;       // of an MXINT8 cache
+    logic [23:0] rows;        // all rows
+    logic [23:0] k_blocks;
+    logic [23:0] n_blocks;
+    logic [5:0]  k_tail;      // elements of the last block, 1..32
+    logic [5:0]  n_tail;
+    logic [23:0] tiles;       // ceil(n / TILE)
+    logic [23:0] tile_units;  // packed weights: of a row tile, in 16 bytes
+    logic        pieces;      // src is loaded 32 k at a time,
+    logic [1:0]  places;      // into 2^places places of the activation buffer
+    logic [1:0]  heads;       // of a unit of values, log2
+  } job_t;
+  // verilator lint_on UNUSEDSIGNAL
+
   // The first of a quad's four rows of a half. `beat_bytes`: a channel's share of a beat row.
   function automatic int unsigned first_row(input int unsigned quad, input int unsigned half, input int unsigned quads,
                                             input int unsigned halves, input int unsigned beat_bytes);

@@ -17,8 +17,8 @@ module memory_fabric #(
     parameter logic [SPACES-1:0][15:0] SPACE_STRIPE = {SPACES{16'(PORT_BYTES)}},  // bytes that follow each other in a channel
     parameter int unsigned CHANNELS = 2,       // of all spaces, in their order
     parameter int unsigned CHUNK = 16,         // rows of a burst at most
-    parameter int unsigned READ_ROWS = 64,     // that the buffer of `wt` holds: latency x bandwidth at least
-    parameter int unsigned CLIENT_ROWS = READ_ROWS,  // that those of the other readers hold, at least CHUNK
+    parameter int unsigned READ_ROWS = 64,     // that the buffer of `wt` holds: latency x bandwidth at least, what is fetched ahead beside it
+    parameter int unsigned CLIENT_ROWS = 64,   // that those of the other readers hold, at least CHUNK
     localparam int unsigned WIDTH = UNITS * mem_pkg::UNIT_BITS,
     localparam int unsigned ROW_BITS = ROW_UNITS * mem_pkg::UNIT_BITS,
     localparam int unsigned PORT_BITS = 8 * PORT_BYTES

@@ -114,11 +114,11 @@ module read_port #(
       .valid_o(told_valid), .ready_i(done), .data_o({ok, row_offset, units}));
 
   // Rows come when they please; the credit says that there is room.
-  logic                row_valid, row_error, unused_ready;
+  logic                row_valid, row_error;
   logic [ROW_BITS-1:0] row_data;
-  fifo #(.WIDTH(ROW_BITS + 1), .DEPTH(ROWS)) u_rows (
-      .clk_i, .rst_i, .valid_i(row_valid_i), .ready_o(unused_ready), .data_i({row_error_i, row_data_i}),
-      .valid_o(row_valid), .ready_i(row_taken), .data_o({row_error, row_data}));
+  row_buffer #(.WIDTH(ROW_BITS + 1), .ROWS(ROWS)) u_rows (
+      .clk_i, .rst_i, .valid_i(row_valid_i), .data_i({row_error_i, row_data_i}), .valid_o(row_valid),
+      .ready_i(row_taken), .data_o({row_error, row_data}));
 
   // The row's words, from the one that holds the request's first unit to the one with its last.
   logic [WIDTH-1:0] word_data;

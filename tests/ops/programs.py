@@ -68,6 +68,42 @@ def random_case(spec: TargetSpec, seed: int, commands: int) -> Case:
     return case_of(spec, memory, program)
 
 
+def chained_case(spec: TargetSpec, seed: int, commands: int) -> Case:
+    """Mostly LINEARs, without fences: each command waits for the one before it where that is another engine's, and
+    `load` only for what was written into weights or a cache since it last waited. So weights are fetched ahead."""
+    rng = np.random.default_rng(seed)
+    memory = np.zeros(USED, dtype=np.uint8)
+    memory[:TABLE] = pool()[:TABLE // 2].view(np.uint8)
+    program: list[Instr] = []
+    last, written = "", False
+
+    def edge(sink: str) -> None:
+        engines = spec.enums["engine"]
+        semaphore = engines[last] * len(engines) + engines[sink]
+        program.extend(Instr(op, {"engine": engines[of], "sem": semaphore})
+                       for op, of in (("SIGNAL", last), ("WAIT", sink)))
+
+    for _ in range(commands):
+        make = rng.choice(np.array([linear, linear, linear, linear, kv_append, copy, eltwise]))
+        op, fields = make.__name__.upper(), make(spec, rng)
+        engine = str(spec.commands[op].engine)
+        if op == "LINEAR" and written:
+            edge("load")
+            written = False
+        if last not in ("", engine):
+            edge(engine)
+        if op in ("COPY", "LINEAR") and rng.random() < 0.4:
+            region = WEIGHTS if rng.random() < 0.7 else CACHE
+            fields["dst"] += (region - WRITE) // ADDRESS_UNIT
+            if "aux" in fields and fields["aux"] >= WRITE // ADDRESS_UNIT:  # in place
+                fields["aux"] += (region - WRITE) // ADDRESS_UNIT
+            written = True
+        written = written or op == "KV_APPEND"
+        program.append(_instr(make, fields))
+        last = engine
+    return case_of(spec, memory, program)
+
+
 def case_of(spec: TargetSpec, memory: NDArray[np.uint8], program: Sequence[Instr]) -> Case:
     """A case of a program without its END. Its stream goes into the memory."""
     if not spec.has("stream"):

@@ -71,7 +71,10 @@ void ReadPort::cut(Clock& clock) {
     const bool granted = granted_ == now;
     const uint32_t count = granted ? rows() : 0;
     const bool ends = granted && rows_left_ == count;
-    if (granted) credit_.add(now, -static_cast<int32_t>(count));
+    if (granted) {
+        credit_.add(now, -static_cast<int32_t>(count));
+        under_way_.add(now, static_cast<int32_t>(count));
+    }
     if (requests_.valid(now) && told_.ready(now) && (!busy_ || ends)) {
         const Request request = requests_.front();
         requests_.pop(now);
@@ -160,7 +163,7 @@ Fabric::Fabric(const Shape& shape, Memories& memories) : watches_(shape.spaces.s
     for (uint32_t i = 0; i < kReaders; ++i) {
         const bool weights = i == kReaders - 1;
         readers.emplace_back(shape, kReader[i], weights ? shape.row_units : shape.units,
-                             weights ? kReadRows : shape.client_rows);
+                             weights ? shape.weight_rows : shape.client_rows);
     }
     for (const Part client : kWriter) writers.emplace_back(shape, client);
     for (size_t s = 0; s < shape.spaces.size(); ++s) {

@@ -44,10 +44,15 @@ class ReadPort {
     void take(Clock& clock);
 
     // read_channels
-    bool chunk_valid(uint64_t now) const { return busy_ && credit_.at(now) >= static_cast<int32_t>(rows()); }
+    bool chunk_valid(uint64_t now) const {
+        const auto count = static_cast<int32_t>(rows());
+        return busy_ && credit_.at(now) >= count && under_way_.at(now) + count <= most_under_way_;
+    }
     Chunk grant(Clock& clock);
     void row(Clock& clock) {
         rows_.add(clock.now(), 1);
+        under_way_.add(clock.now(), -1);
+        if (busy_) clock.poke(Part::kReads);  // a chunk may go now
         clock.poke(client_);
         if (!told_.empty() && told_.front().offset != 0) clock.poke(Part::kPorts);
     }
@@ -88,7 +93,8 @@ class ReadPort {
     uint64_t row_ = 0;
     uint32_t rows_left_ = 0;
     uint64_t granted_ = kNever;  // in which cycle
-    Count credit_, rows_;
+    Count credit_, rows_, under_way_;
+    int32_t most_under_way_ = 100000;
     // beats
     bool started_ = false, begun_ = false;
     uint32_t left_ = 0, word_ = 0, rest_ = 0;  // word of the row; units from that word on

@@ -166,9 +166,9 @@ void FrontEnd::push(Clock& clock, std::array<EngineQueue, kQueues>& queues) {
     EngineQueue& queue = queues[queue_of(c.engine)];
     if (!queue.ready(clock.now())) return;
     if (command_->opcode == static_cast<uint8_t>(Opcode::kWait))
-        queue.push(clock, Entry::kWait, c.sem, waits_[c.sem]++);
+        queue.push(clock, Entry::kWait, c.sem, waits_[c.sem]++, c.engine == isa::Engine::kLoad);
     else
-        queue.push(clock, Entry::kSignal, c.sem, 0);
+        queue.push(clock, Entry::kSignal, c.sem, 0, false);
     state_ = State::kRead;
 }
 

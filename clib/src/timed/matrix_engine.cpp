@@ -6,7 +6,6 @@ namespace dlavm::timed {
 
 namespace {
 
-constexpr uint64_t kCheckCycles = 3;  // linear_decode
 constexpr uint32_t kQuietCycles = 3;  // before the one in which a command is found done
 
 }  // namespace
@@ -14,24 +13,22 @@ constexpr uint32_t kQuietCycles = 3;  // before the one in which a command is fo
 MatrixEngine::MatrixEngine(const Shape& shape, ReadPort& weights, ReadPort& activations, ReadPort& operands,
                            WritePort& out)
     : shape_(&shape),
-      fetch_(shape, weights),
-      unpack_(shape, weights, units_),
-      kv_(shape, weights, units_),
-      blocks_(shape, weights, units_),
+      weights_(weights),
+      prepare_(shape, weights_),
+      unpack_(shape, weights_, units_),
+      kv_(shape, weights_, units_),
+      blocks_(shape, weights_, units_),
       load_(activations),
       feed_(shape),
       array_(shape),
       operands_(shape, operands),
       epilogue_(shape, operands, out) {}
 
-void MatrixEngine::begin(Clock& clock, const Command& command) {
-    job_ = linear_job(command, *shape_);
-    state_ = State::kCheck;
-    check_until_ = clock.now() + kCheckCycles;
-}
-
-void MatrixEngine::start() {
-    fetch_.start(job_);
+void MatrixEngine::begin(Clock& clock, const Command& /*command*/) {
+    job_ = prepare_.begin(clock.now());
+    running_ = true;
+    quiet_ = 0;
+    clock.poke(Part::kMatrix);
     units_.start(job_.short_slots, wide());
     if (!job_.cache())
         unpack_.start(job_);
@@ -48,8 +45,7 @@ void MatrixEngine::start() {
 }
 
 bool MatrixEngine::quiet(uint64_t now) const {
-    return fetch_.idle() && load_.idle() && feed_.idle(now) && array_.idle(now) && operands_.idle() &&
-           epilogue_.idle(now);
+    return load_.idle() && feed_.idle(now) && array_.idle(now) && operands_.idle() && epilogue_.idle(now);
 }
 
 int32_t MatrixEngine::step_units(Clock& clock) {
@@ -57,12 +53,12 @@ int32_t MatrixEngine::step_units(Clock& clock) {
     return wide() ? blocks_.step(clock) : kv_.step(clock);
 }
 
-void MatrixEngine::step_run(Clock& clock) {
+void MatrixEngine::step_run(Clock& clock, bool fetched) {
     const uint64_t now = clock.now();
-    if (quiet(now)) {
+    if (fetched && quiet(now)) {
         clock.act();
         if (quiet_ == kQuietCycles) {
-            state_ = State::kIdle;
+            running_ = false;
             done_ = now + 1;
             clock.poke(Part::kQueues);
             return;
@@ -71,7 +67,6 @@ void MatrixEngine::step_run(Clock& clock) {
     } else {
         quiet_ = 0;
     }
-    fetch_.step(clock);
     const int32_t pushed = step_units(clock);
     if (pushed != 0) feed_.push(now, pushed);
     if (load_.step(clock) != 0) feed_.set_done(now);
@@ -102,30 +97,6 @@ void MatrixEngine::jump_pairs(Clock& clock) {
     array_.jump(pairs * period);
     clock.jump(pairs * period);
     last_took_ = clock.now();
-}
-
-void MatrixEngine::step_busy(Clock& clock) {
-    switch (state_) {
-        case State::kIdle:
-            break;
-        case State::kCheck:
-            if (check_until_ != clock.now()) {
-                clock.at(check_until_);
-                break;
-            }
-            clock.act();
-            state_ = State::kBegin;
-            break;
-        case State::kBegin:
-            clock.act();
-            start();
-            quiet_ = 0;
-            state_ = State::kRun;
-            break;
-        case State::kRun:
-            step_run(clock);
-            break;
-    }
 }
 
 }  // namespace dlavm::timed

@@ -3,44 +3,48 @@
 
 #include "timed/activations.h"
 #include "timed/epilogue.h"
+#include "timed/linear_prepare.h"
 #include "timed/queues.h"
 #include "timed/weights.h"
 
 namespace dlavm::timed {
 
-class MatrixEngine final : public Engine {
+class MatrixEngine final : public AheadEngine {
   public:
     MatrixEngine(const Shape& shape, ReadPort& weights, ReadPort& activations, ReadPort& operands,
                  WritePort& out);
     MatrixEngine(const MatrixEngine&) = delete;
     MatrixEngine& operator=(const MatrixEngine&) = delete;
 
-    bool ready() const override { return state_ == State::kIdle; }
+    bool empty(uint64_t now) const override { return prepare_.empty(now); }
+    bool left(uint64_t now) const override { return prepare_.left(now); }
+    void show(Clock& clock, const Command& command) override { prepare_.show(clock, command); }
+    bool ready(uint64_t now) const override { return !running_ && prepare_.ready(now); }
     void begin(Clock& clock, const Command& command) override;
     Wait waits(uint64_t now) const override;
     void step(Clock& clock) {
-        if (state_ != State::kIdle) step_busy(clock);
+        const bool fetched = prepare_.fetched();
+        prepare_.step(clock);
+        if (running_) step_run(clock, fetched);
     }
 
     // The end of a cycle in which a block was begun: jumps over pairs of a unit that would be multiplied as
     // the last one was, where nothing else happens in the core.
     void jump(Clock& clock) {
-        if (state_ == State::kRun && array_.took(clock.now())) jump_pairs(clock);
+        if (running_ && array_.took(clock.now())) jump_pairs(clock);
     }
 
   private:
-    void step_busy(Clock& clock);
     void jump_pairs(Clock& clock);
-    enum class State { kIdle, kCheck, kBegin, kRun };
-    void start();
     int32_t step_units(Clock& clock);
     bool wide() const { return shape_->row_units >= 8; }  // the cache comes in several tokens a beat
-    void step_run(Clock& clock);
+    void step_run(Clock& clock, bool fetched);
     bool quiet(uint64_t now) const;
 
     const Shape* shape_;
+    WeightPort weights_;
+    LinearPrepare prepare_;
     LinearJob job_;
-    WeightFetch fetch_;
     UnitBuffer units_;
     WeightUnpack unpack_;
     KvUnpack kv_;
@@ -50,8 +54,7 @@ class MatrixEngine final : public Engine {
     MatrixArray array_;
     EpilogueFetch operands_;
     Epilogue epilogue_;
-    State state_ = State::kIdle;
-    uint64_t check_until_ = 0;
+    bool running_ = false;
     uint32_t quiet_ = 0;             // cycles, one after the other
     uint64_t other_ = 0;             // the last cycle in which anything but feed and array did something,
     uint64_t other_timer_ = kNever;  // and the next in which it will

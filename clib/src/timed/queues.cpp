@@ -2,32 +2,53 @@
 
 namespace dlavm::timed {
 
-void EngineQueue::step_entry(Clock& clock, Semaphores& semaphores, Trace* trace) {
+bool EngineQueue::step_ahead(Clock& clock, const Semaphores& semaphores) {
     const uint64_t now = clock.now();
-    if (!entries_.valid(now)) return;
+    if (shown_ >= entries_.count(now)) return false;
+    const Item& item = entries_.at(shown_);
+    if (item.kind == Entry::kSignal) return true;
+    if (item.kind == Entry::kWait) return !item.fetch || semaphores.pass(now, item.sem, item.ticket);
+    if (ahead_->empty(now)) ahead_->show(clock, *item.command);
+    return ahead_->left(now);
+}
+
+// The turn of the first command has come.
+void EngineQueue::begin(Clock& clock, Item& item) {
+    const uint64_t now = clock.now();
+    const bool ready = engine_->ready(now);
+    if (!running_ && (ready || ahead_ != nullptr)) {
+        running_ = true;
+        item.span.begin = now;
+    }
+    if (!ready) return;
+    engine_->begin(clock, *item.command);
+    clock.poke(part_);
+}
+
+bool EngineQueue::step_entry(Clock& clock, Semaphores& semaphores, Trace* trace) {
+    const uint64_t now = clock.now();
+    if (!entries_.valid(now)) return false;
     Item& item = entries_.front();
-    if (running_) {
-        if (!engine_->done(now)) return;
+    if (item.kind == Entry::kCommand) {
+        const bool turn = ahead_ != nullptr ? shown_ == 0 : !running_;
+        if (turn) {
+            begin(clock, item);
+            return false;
+        }
+        if (!engine_->done(now)) return false;
         item.span.end = now;
         busy_ += now - item.span.begin;
         if (trace != nullptr) trace->command(*item.command, item.span);
         running_ = false;
-    } else if (item.kind == Entry::kCommand) {
-        if (!engine_->ready()) return;
-        item.span.begin = now;
-        engine_->begin(clock, *item.command);
-        running_ = true;
-        clock.poke(part_);
-        return;
     } else if (item.kind == Entry::kSignal) {
         semaphores.signal(now, item.sem);
     } else if (!semaphores.pass(now, item.sem, item.ticket)) {
-        return;
+        return false;
     }
     item.command.reset();
     entries_.pop(now);
-    clock.act();
     clock.poke(Part::kFront);
+    return true;
 }
 
 }  // namespace dlavm::timed

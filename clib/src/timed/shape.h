@@ -11,8 +11,8 @@ namespace dlavm::timed {
 
 constexpr uint32_t kUnitBytes = 16;
 
-// Of memory_fabric and the queues, where no board changes them; the rows of the weights' reader.
-constexpr uint32_t kChunkRows = 16, kReadRows = 64, kQueueDepth = 4;
+// Of memory_fabric and the queues, where no board changes them.
+constexpr uint32_t kChunkRows = 16, kQueueDepth = 8;
 
 struct Shape {
     std::vector<abi::Space> spaces;
@@ -21,7 +21,8 @@ struct Shape {
     uint32_t row_units = 0;            // in a row of the fabric, a beat of weights
     uint32_t halves = 0;               // 1: a row is two beat rows of the weights' space
     uint32_t port_bytes = 0;           // of AXI
-    uint32_t client_rows = 0;          // that the buffer of a reader holds, but the weights'
+    uint32_t weight_rows = 0;          // that the buffer of the weights' reader holds
+    uint32_t client_rows = 0;          // those of the others
     uint32_t lanes = 0;                // of the vector engine
     uint32_t share = 0;                // 2: wide formats at half rate
     uint32_t header_words = 2;         // 0: the host writes commands into registers

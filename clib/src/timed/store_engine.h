@@ -21,7 +21,7 @@ class StoreEngine final : public Engine {
   public:
     StoreEngine(const Shape& shape, ReadPort& ids, ReadPort& data, WritePort& out);
 
-    bool ready() const override { return state_ == State::kIdle; }
+    bool ready(uint64_t /*now*/) const override { return state_ == State::kIdle; }
     void begin(Clock& clock, const Command& command) override;
     Wait waits(uint64_t now) const override;
     void step(Clock& clock) {

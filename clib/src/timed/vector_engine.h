@@ -44,7 +44,7 @@ class VectorEngine final : public Engine {
   public:
     VectorEngine(const Shape& shape, ReadPort& in, WritePort& out);
 
-    bool ready() const override { return state_ == State::kIdle; }
+    bool ready(uint64_t /*now*/) const override { return state_ == State::kIdle; }
     void begin(Clock& clock, const Command& command) override;
     Wait waits(uint64_t now) const override;
     void step(Clock& clock) {

@@ -39,7 +39,7 @@ Wait Epilogue::waits(uint64_t now) const {
 }
 
 Wait MatrixEngine::waits(uint64_t now) const {
-    if (state_ != State::kRun) return Wait::kDecode;
+    if (!running_) return Wait::kDecode;
     Wait wait = array_.waits(now, feed_);
     if (wait == Wait::kPipeline && !feed_.active() && array_.idle(now)) wait = epilogue_.waits(now);
     if (wait == Wait::kEpilogue && epilogue_.waits(now) != Wait::kPipeline) wait = epilogue_.waits(now);

@@ -9,10 +9,42 @@
 
 namespace dlavm::timed {
 
+// The counts of linear_prepare.sv: which beats belong to the command that runs.
+class WeightPort {
+  public:
+    explicit WeightPort(ReadPort& port) : port_(&port) {}
+    bool ready(uint64_t now) const { return port_->ready(now); }
+    void ask(Clock& clock, uint64_t address, uint32_t units) {
+        if (begun_)
+            mine_.add(clock.now(), 1);
+        else
+            ++next_;
+        port_->ask(clock, address, units);
+    }
+    bool valid(uint64_t now) const { return mine_.at(now) != 0 && port_->valid(now); }
+    void take(Clock& clock) {
+        if (port_->last()) mine_.add(clock.now(), -1);
+        port_->take(clock);
+    }
+    // The command that was asked for begins; all of it was asked for.
+    void begin(uint64_t now) {
+        mine_.add(now, next_);
+        next_ = 0;
+        begun_ = true;
+    }
+    void fetched() { begun_ = false; }
+
+  private:
+    ReadPort* port_;
+    Count mine_;  // requests whose last beat was not taken
+    int32_t next_ = 0;
+    bool begun_ = false;
+};
+
 // weight_fetch.sv
 class WeightFetch {
   public:
-    WeightFetch(const Shape& shape, ReadPort& port) : shape_(&shape), port_(&port) {}
+    WeightFetch(const Shape& shape, WeightPort& port) : shape_(&shape), port_(&port) {}
     void start(const LinearJob& job);
     bool idle() const { return !active_; }
     void step(Clock& clock);
@@ -22,7 +54,7 @@ class WeightFetch {
     void tile_done(uint64_t part_units);
 
     const Shape* shape_;
-    ReadPort* port_;
+    WeightPort* port_;
     const LinearJob* job_ = nullptr;
     bool active_ = false, exponents_ = false;
     uint32_t batch_ = 0, tile_ = 0, block_ = 0, part_ = 0, tiles_ = 0, parts_ = 1;
@@ -51,7 +83,7 @@ class UnitBuffer {
 // weight_unpack.sv
 class WeightUnpack {
   public:
-    WeightUnpack(const Shape& shape, ReadPort& port, UnitBuffer& units)
+    WeightUnpack(const Shape& shape, WeightPort& port, UnitBuffer& units)
         : halves_(shape.halves), port_(&port), units_(&units) {}
     void start(const LinearJob& job);
     int32_t step(Clock& clock);  // units that were completed
@@ -61,7 +93,7 @@ class WeightUnpack {
     void begin_tile();
 
     uint32_t halves_;
-    ReadPort* port_;
+    WeightPort* port_;
     UnitBuffer* units_;
     const LinearJob* job_ = nullptr;
     bool want_zero_ = false, want_scale_ = false, odd_ = false, half_ = false;
@@ -72,7 +104,7 @@ class WeightUnpack {
 // kv_unpack.sv: row tiles of less than 64 rows in beats of up to 64 bytes.
 class KvUnpack {
   public:
-    KvUnpack(const Shape& shape, ReadPort& port, UnitBuffer& units)
+    KvUnpack(const Shape& shape, WeightPort& port, UnitBuffer& units)
         : shape_(&shape), port_(&port), units_(&units) {}
     void start(const LinearJob& job);
     int32_t step(Clock& clock);  // units that were completed
@@ -84,7 +116,7 @@ class KvUnpack {
     void token_in(uint64_t now);
 
     const Shape* shape_;
-    ReadPort* port_;
+    WeightPort* port_;
     UnitBuffer* units_;
     const LinearJob* job_ = nullptr;
     uint32_t parts_ = 1, byte_parts_ = 1, tile_ = 16;
@@ -101,7 +133,7 @@ class KvBlocks {
   public:
     static constexpr uint32_t kMostLeavers = 16;
 
-    KvBlocks(const Shape& shape, ReadPort& port, UnitBuffer& units)
+    KvBlocks(const Shape& shape, WeightPort& port, UnitBuffer& units)
         : shape_(&shape), port_(&port), units_(&units) {}
     void start(const LinearJob& job);
     int32_t step(Clock& clock);  // units that were completed
@@ -114,7 +146,7 @@ class KvBlocks {
     void next_set(bool set_last, bool dim_last);
 
     const Shape* shape_;
-    ReadPort* port_;
+    WeightPort* port_;
     UnitBuffer* units_;
     const LinearJob* job_ = nullptr;
     uint32_t block_beats_ = 1, beat_ = 0, set_ = 0, dim_ = 0, left_ = 0, leavers_ = 1;
