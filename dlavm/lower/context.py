@@ -89,10 +89,10 @@ class Lowered:
     choices: tuple[Choice, ...] = ()
 
 
-def _cache_layout(value: Value) -> KvLayout:
+def _cache_layout(value: Value, spec: TargetSpec) -> KvLayout:
     heads, ctx, dim = (int(x) for x in value.type.shape)
     form = next((name for name, form in KV_FORMATS.items() if form.dtype == value.type.dtype), "fp16")
-    return KvLayout(heads, ctx, dim, form)
+    return KvLayout(heads, ctx, dim, form, spec.space("kv"))
 
 
 def buffer_name(text: str) -> str:
@@ -128,7 +128,7 @@ class Context:
 
     def _last_kv_base(self) -> int:
         """The last sequence's caches end with the memory at the latest."""
-        one = sum(_cache_layout(value).bytes for value in self.graph.kv)
+        one = sum(_cache_layout(value, self.spec).bytes for value in self.graph.kv)
         return max(1, (self.spec.space("kv").capacity - one) // ADDRESS_UNIT)
 
     def sequences(self, tokens: Expr) -> Iterator[Part]:
@@ -259,7 +259,7 @@ class Context:
     def cache(self, value: Value, node: Node) -> tuple[Expr, KvLayout]:
         """The cache behind a kv value, one buffer for all of its SSA versions; its base in the first sequence. Raises
         DlavmError for a format that the target does not have."""
-        layout = self.kv.setdefault(value.source, _cache_layout(value))
+        layout = self.kv.setdefault(value.source, _cache_layout(value, self.spec))
         if not self.spec.has(f"kv_{layout.format}"):
             have = ", ".join(name for name in KV_FORMATS if self.spec.has(f"kv_{name}"))
             raise DlavmError(f"{node}: cache {value.source}: {self.spec.name} expected one of {have}, "

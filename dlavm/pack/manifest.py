@@ -414,8 +414,9 @@ def _kv_problems(region: KvRegion, ctx: int) -> Iterator[str]:
     elif not region.heads or not region.block_bytes or (
             format.block_bytes(format.units(region.block_bytes)) != region.block_bytes):
         yield f"expected heads and blocks of whole units of {format.unit_bytes} bytes, got {region}"
-    elif region.head_bytes != blocks * region.block_bytes:
-        yield f"head_bytes: expected {blocks} blocks for {ctx} positions, got {region.head_bytes}"
+    elif region.head_bytes < blocks * region.block_bytes or region.head_bytes % ADDRESS_UNIT:
+        yield (f"head_bytes: expected at least {blocks} blocks for {ctx} positions in units of {ADDRESS_UNIT}, got "
+               f"{region.head_bytes}")
 
 
 def _sequence_problems(m: Manifest) -> Iterator[tuple[str, str]]:

@@ -1,5 +1,5 @@
 // Blocks of the KV cache ([32 tokens][32 elements]) -> units in the unit buffer, where a row tile has 32 rows or more: a
-// beat brings several tokens, and a unit is made of several blocks. kv_unpack does the same for smaller tiles.
+// beat brings a token or several, and a unit is made of a block or several. kv_unpack does the same for smaller tiles.
 //
 // Every token's 32 elements are quantised alone, if they are fp16, as many tokens a cycle as a beat has. A block that is
 // complete is turned round into entries of [4 rows][4 k], one a cycle, written to all quads of its 32 rows. Blocks of
@@ -12,7 +12,7 @@
 //          head's behind SETS / heads sets; the tokens' exponents, one for each block, are for the quantiser of P
 // MXINT8   (kv_pkg) mantissas come as they are, each block behind the 32 exponents of its tokens
 module kv_blocks #(
-    parameter int unsigned UNITS = 8,  // of a beat, at least 8
+    parameter int unsigned UNITS = 8,  // of a beat, at least 4
     parameter int unsigned PORT_BYTES = 16,
     parameter int unsigned HALVES = 2,
     parameter int unsigned SLOT_WIDTH = 3,

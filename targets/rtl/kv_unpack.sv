@@ -1,4 +1,4 @@
-// Blocks of the KV cache ([32 tokens][32 elements]) -> units in the unit buffer, where a row tile has up to 32 rows
+// Blocks of the KV cache ([32 tokens][32 elements]) -> units in the unit buffer, where a row tile has 8 or 16 rows
 // (kv_blocks does it for larger ones). Every token's 32 elements are quantised alone, if they are fp16; four tokens at a
 // time are then turned round into entries of [4 rows][4 k].
 //
@@ -10,9 +10,9 @@
 //          exponents of its block's tokens. What stands past head_dim meets zeros (keys), or is not written (values).
 //
 // Memory may deliver a beat every cycle; a token is taken every second cycle at most, because the eight entries of four
-// tokens leave one a cycle.
+// tokens leave one a cycle. That is as fast as it comes, but for two units of MXINT8.
 module kv_unpack #(
-    parameter int unsigned UNITS = 2,   // 1, 2 or 4: a row tile is no more than 32 rows
+    parameter int unsigned UNITS = 2,   // 1 or 2
     parameter int unsigned PORT_BYTES = 16,
     parameter int unsigned SLOT_WIDTH = 3,
     localparam int unsigned TILE = 8 * UNITS,
@@ -46,18 +46,17 @@ module kv_unpack #(
   localparam int unsigned KEY_GROUPS = TILE / 4;
 
   // In: the beats of a token, then 32 elements to the quantiser. Elements past head_dim read as zero.
-  localparam int unsigned PART_WIDTH = (PARTS > 1) ? $clog2(PARTS) : 1;
+  localparam int unsigned PART_WIDTH = $clog2(PARTS);
   localparam int unsigned BYTE_PARTS = (UNITS == 1) ? 2 : 1;
   localparam int unsigned EXPONENT_BEATS = (UNITS == 1) ? 2 : 1;
-  localparam int unsigned BEAT = UNITS * 128;
   logic [PARTS-1:0][TILE-1:0][15:0] token_q;
   logic [31:0][15:0]                elements;
   logic [PART_WIDTH-1:0]            part_q;
   logic [4:0]                       in_token_q, last_token;  // of the unit
   logic [23:0]                      in_block_q;   // along head_dim
   logic [PART_WIDTH-1:0]            last_part;
-  logic                             full_q, pause_q, take, tail, beat_out, token_in;
-  logic                             exponents, exponents_q, upper_q;  // exponents are here; the beat's second token
+  logic                             full_q, pause_q, take, tail, token_in;
+  logic                             exponents, exponents_q;  // are here
   logic [31:0][7:0]                 exponent_q;   // by token of the block
   logic [7:0]                       stored_q;     // of the token that is in
   logic [23:0]                      tile_q;       // keys: of the batch
@@ -70,10 +69,8 @@ module kv_unpack #(
   assign exponents  = bytes_i & ~exponents_q;
   assign last_part  = exponents ? PART_WIDTH'(EXPONENT_BEATS - 1) : bytes_i ? PART_WIDTH'(BYTE_PARTS - 1)
                                                                             : PART_WIDTH'(PARTS - 1);
-  // A beat of 64 bytes has two tokens of an MXINT8 cache, and goes with the second.
-  assign beat_out   = (UNITS != 4) | ~bytes_i | exponents | upper_q;
-  assign ready_o    = enable_i & ~pause_q & (room_i >= claimed_q + wanted) & beat_out;
-  assign take       = valid_i & enable_i & ~pause_q & (room_i >= claimed_q + wanted);
+  assign ready_o    = enable_i & ~pause_q & (room_i >= claimed_q + wanted);
+  assign take       = valid_i & ready_o;
   assign tail       = (in_block_q + 24'd1 == dim_blocks_i);
   assign token_in   = take & ~exponents & (part_q == last_part);
   assign unit_in    = token_in & (in_token_q == last_token);
@@ -84,7 +81,7 @@ module kv_unpack #(
     full_q  <= 1'b0;
     pause_q <= 1'b0;
     if (take) begin
-      token_q[part_q] <= upper_q ? beat_i >> (BEAT / 2) : beat_i;
+      token_q[part_q] <= beat_i;
       tail_q          <= tail;
       part_q          <= (part_q == last_part) ? '0 : part_q + 1'b1;
     end
@@ -95,8 +92,7 @@ module kv_unpack #(
     end
     if (token_in) begin
       full_q     <= 1'b1;
-      pause_q    <= bytes_i ? (BYTE_PARTS == 1) : (PARTS == 1);
-      upper_q    <= bytes_i & (UNITS == 4) & ~upper_q;
+      pause_q    <= bytes_i & (BYTE_PARTS == 1);
       stored_q   <= exponent_q[block_token];
       in_token_q <= in_token_q + 5'd1;
     end
@@ -111,7 +107,6 @@ module kv_unpack #(
       part_q      <= '0;
       full_q      <= 1'b0;
       pause_q     <= 1'b0;
-      upper_q     <= 1'b0;
       exponents_q <= 1'b0;
       in_token_q  <= '0;
       in_block_q  <= '0;

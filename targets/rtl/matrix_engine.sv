@@ -222,7 +222,7 @@ module matrix_engine #(
       .write_o(unpack_write), .entry_o(unpack_entry), .code_o(unpack_code), .write_meta_o(unpack_write_meta),
       .metadata_o(unpack_metadata), .push_o(unpack_push));
 
-  if (WEIGHT_UNITS >= 8) begin : g_blocks
+  if (TILE >= 32) begin : g_blocks
     logic exp_now;
     kv_blocks #(.UNITS(WEIGHT_UNITS), .PORT_BYTES(PORT_BYTES), .HALVES(HALVES), .SLOT_WIDTH(SLOT_WIDTH)) u_kv (
         .clk_i, .rst_i, .clear_i(clear), .enable_i(state_q == RUN && cache), .values_i(values), .bytes_i(bytes),

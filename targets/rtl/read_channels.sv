@@ -13,7 +13,7 @@ module read_channels #(
     parameter logic [SPACES-1:0][15:0] SPACE_STRIPE = {SPACES{16'(PORT_BYTES)}},
     parameter int unsigned CHANNELS = 2,  // of all spaces together
     parameter int unsigned CHUNK = 16,
-    parameter int unsigned CHUNKS = 16,   // on their way
+    parameter int unsigned CHUNKS = 64,   // on their way
     localparam int unsigned WIDTH = UNITS * mem_pkg::UNIT_BITS,
     localparam int unsigned PORT_BITS = 8 * PORT_BYTES,
     localparam int unsigned SPACE_WIDTH = mem_pkg::index_width(SPACES),

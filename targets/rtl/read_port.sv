@@ -14,7 +14,7 @@ module read_port #(
     parameter int unsigned CHUNK = 16,     // rows, a power of two
     parameter logic [SPACES-1:0][7:0] SPACE_CHUNK = {SPACES{8'(CHUNK)}},  // the same of each space, at most CHUNK
     parameter int unsigned ROWS = 64,      // of the buffer, a power of two, at least CHUNK
-    parameter int unsigned REQUESTS = 16,  // on their way
+    parameter int unsigned REQUESTS = 64,  // on their way
     localparam int unsigned WIDTH = UNITS * mem_pkg::UNIT_BITS,
     localparam int unsigned ROW_BITS = ROW_UNITS * mem_pkg::UNIT_BITS,
     localparam int unsigned SPACE_WIDTH = mem_pkg::index_width(SPACES),

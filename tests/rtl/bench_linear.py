@@ -13,7 +13,7 @@ from dlavm.target.layout import KvLayout, PackedWeights, ceildiv, row_bytes
 from dlavm.target.spec import ADDRESS_UNIT
 from tests.ops.programs import CACHE, READ, WEIGHTS, WRITE
 from tests.rtl.clients import Waits
-from tests.rtl.linear import BOARD, MEMORY, ROW_UNITS, SPEC, Bench, Fields, number, random_fields
+from tests.rtl.linear import BEAT_ROWS, BOARD, MEMORY, ROW_UNITS, SPEC, Bench, Fields, number, random_fields
 
 COUNT = int(os.environ.get("LINEAR_COMMANDS", "8"))
 SMOOTH = Waits()
@@ -238,7 +238,7 @@ async def errors_of_the_bus(dut: Any) -> None:
     for client, beat in ((0, 0), (0, 37), (1, 1), (2, 1), (None, 0)):
         bench.clients.forget()
         bench.clients.fail = None if client is None else (client, beat)
-        await bench.launch(packed("int4g128", 3, 200, 40, **more))
+        await bench.launch(packed("int4g128", 3, 320, 200, **more))  # of any size it has these beats
         if client is None:
             while dut.wr_valid_o.value != 1:
                 await RisingEdge(dut.clk_i)
@@ -256,6 +256,37 @@ async def errors_of_the_bus(dut: Any) -> None:
         await bench.reset()
         bench.forget()
         await bench.run(packed("int4g128", 3, 200, 40, **more))
+
+
+@cocotb.test(skip=MEMORY.row_tile < 64)
+async def cycles_of_a_beat_for_one_token(dut: Any) -> None:
+    """Steady state where a unit has several blocks of the cache: as the test below, for one token."""
+    bench = await bench_of(dut, 20)
+    tile = MEMORY.row_tile
+    for form, most in (("int4g128", 1.02), ("int8g128", 1.02)):
+        one, two = (packed(form, 1, 2048, n) for n in (tile, 4 * tile))
+        beats = 3 * PackedWeights(MEMORY, tile, 2048, FORMATS[form]).tile_beats / BEAT_ROWS
+        await steady(bench, form, one, two, beats, most)
+    for form, dim, heads, most in (("kv_k", 64, 1, 1.02), ("kv_v", 64, 1, 1.05), ("kv_v", 32, 4, 1.05),
+                                   ("kvq_k", 64, 1, 1.3), ("kvq_v", 64, 1, 1.3), ("kvq_v", 32, 4, 1.3)):  # fmt: skip
+        cache = "mxint8" if form.startswith("kvq") else "fp16"
+        sizes = [KvLayout(heads, tokens, dim, cache) for tokens in (2 * tile, 8 * tile)]
+        beats = (sizes[1].bytes - sizes[0].bytes) / (16 * BEAT_ROWS * ROW_UNITS)
+        one, two = (heads_of(form, layout) for layout in sizes)
+        await steady(bench, f"{form}, {heads} heads of {dim}", one, two, beats, most)
+
+
+def heads_of(form: str, layout: KvLayout) -> Fields:
+    """A row of src for each head of a cache."""
+    fields = cached(form, 1, layout.ctx, layout.dim)
+    src, dst = (row_bytes(fields[name]) // ADDRESS_UNIT for name in ("k", "n"))
+    return fields | {"batch": layout.heads, "wgt_b": layout.head_bytes // ADDRESS_UNIT, "src_b": src, "dst_b": dst}
+
+
+async def steady(bench: Bench, what: str, one: Fields, two: Fields, beats: float, most: float) -> None:
+    cycles = await bench.run(two) - await bench.run(one)
+    bench.dut._log.info(f"{what}: {cycles} cycles for {beats:g} beats: {cycles / beats:.3f}")
+    assert cycles <= most * beats
 
 
 @cocotb.test(skip=ROW_UNITS != 2)

@@ -29,10 +29,10 @@ void MatrixEngine::begin(Clock& clock, const Command& /*command*/) {
     running_ = true;
     quiet_ = 0;
     clock.poke(Part::kMatrix);
-    units_.start(job_.short_slots, wide());
+    units_.start(job_.short_slots, shape_->row_units >= 8);
     if (!job_.cache())
         unpack_.start(job_);
-    else if (wide())
+    else if (in_blocks())
         blocks_.start(job_);
     else
         kv_.start(job_);
@@ -50,7 +50,7 @@ bool MatrixEngine::quiet(uint64_t now) const {
 
 int32_t MatrixEngine::step_units(Clock& clock) {
     if (!job_.cache()) return unpack_.step(clock);
-    return wide() ? blocks_.step(clock) : kv_.step(clock);
+    return in_blocks() ? blocks_.step(clock) : kv_.step(clock);
 }
 
 void MatrixEngine::step_run(Clock& clock, bool fetched) {

@@ -37,7 +37,7 @@ class MatrixEngine final : public AheadEngine {
   private:
     void jump_pairs(Clock& clock);
     int32_t step_units(Clock& clock);
-    bool wide() const { return shape_->row_units >= 8; }  // the cache comes in several tokens a beat
+    bool in_blocks() const { return shape_->tile() >= 32; }  // the cache, or in tokens
     void step_run(Clock& clock, bool fetched);
     bool quiet(uint64_t now) const;
 

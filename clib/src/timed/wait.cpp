@@ -44,7 +44,7 @@ Wait MatrixEngine::waits(uint64_t now) const {
     if (wait == Wait::kPipeline && !feed_.active() && array_.idle(now)) wait = epilogue_.waits(now);
     if (wait == Wait::kEpilogue && epilogue_.waits(now) != Wait::kPipeline) wait = epilogue_.waits(now);
     if ((wait != Wait::kWeights && wait != Wait::kStream) || !job_.cache()) return wait;
-    if (wide() ? blocks_.turning() : kv_.turning()) return Wait::kTurn;
+    if (in_blocks() ? blocks_.turning() : kv_.turning()) return Wait::kTurn;
     return wait == Wait::kStream ? wait : Wait::kCache;
 }
 

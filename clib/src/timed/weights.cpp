@@ -141,7 +141,7 @@ void KvUnpack::start(const LinearJob& job) {
     byte_parts_ = shape_->row_units == 1 ? 2 : 1;
     wanted_ = job.values ? static_cast<int32_t>(parts_) : 1;
     part_ = token_ = count_ = group_ = 0;
-    exponents_ = upper_ = false;
+    exponents_ = false;
     paused_ = kNever;
     claimed_.set(0);
     tokens_.clear();
@@ -178,8 +178,7 @@ int32_t KvUnpack::leave(Clock& clock) {
 void KvUnpack::token_in(uint64_t now) {
     const bool bytes = job_->bytes;
     tokens_.push(now + (bytes ? latency::kStoredToken : latency::kToken));
-    if (bytes ? byte_parts_ == 1 : parts_ == 1) paused_ = now + 1;
-    upper_ = bytes && shape_->row_units == 4 && !upper_;
+    if (bytes && byte_parts_ == 1) paused_ = now + 1;
     if (++token_ != (job_->values ? 32 : tile_)) return;
     token_ = 0;
     exponents_ = false;
@@ -189,9 +188,7 @@ void KvUnpack::token_in(uint64_t now) {
 void KvUnpack::take(Clock& clock) {
     const uint64_t now = clock.now();
     const bool bytes = job_->bytes, exponents = bytes && !exponents_;
-    // A beat of 64 bytes has two tokens of an MXINT8 cache, and goes with the second.
-    if (shape_->row_units != 4 || !bytes || exponents || upper_) port_->take(clock);
-    clock.act();
+    port_->take(clock);
     const uint32_t beats = exponents || bytes ? byte_parts_ : parts_;
     const bool last = part_ == beats - 1;
     part_ = last ? 0 : part_ + 1;

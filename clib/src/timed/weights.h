@@ -101,7 +101,7 @@ class WeightUnpack {
     uint32_t block_ = 0, left_ = 0, entry_ = 0, third_ = 0;
 };
 
-// kv_unpack.sv: row tiles of less than 64 rows in beats of up to 64 bytes.
+// kv_unpack.sv: row tiles of less than 32 rows in beats of up to 32 bytes.
 class KvUnpack {
   public:
     KvUnpack(const Shape& shape, WeightPort& port, UnitBuffer& units)
@@ -122,7 +122,7 @@ class KvUnpack {
     uint32_t parts_ = 1, byte_parts_ = 1, tile_ = 16;
     int32_t wanted_ = 1;  // slots of a unit of keys, a block of values
     uint32_t part_ = 0, token_ = 0, count_ = 0, group_ = 0;
-    bool exponents_ = false, upper_ = false;
+    bool exponents_ = false;
     uint64_t paused_ = kNever;
     Count claimed_;
     Pipeline<16> tokens_, pushes_;
