@@ -103,7 +103,7 @@ class MatrixArray {
     const Shape* shape_;
     uint64_t turns(const ActivationFeed::Tag& tag) const { return tag.single ? turns_of_single_ : turns_; }
 
-    uint32_t entries_ = 8;                       // of a unit that meet an operand
+    uint32_t entries_ = 8;                      // of a unit that meet an operand
     uint64_t turns_ = 1, turns_of_single_ = 1;  // at each, for two tokens and for one
     bool running_ = false;
     uint64_t take_at_ = 0, took_ = kNever;

@@ -62,7 +62,8 @@ LinearJob linear_job(const Command& command, const Shape& shape) {
     if (job.pieces) job.places = 2;
     // Each head has whole beats of dst.
     const uint32_t most_heads = std::min(4u, shape.sets() / std::max(1u, shape.units / 4));
-    for (uint32_t heads = 2; job.values && !job.pieces && heads <= std::min(most_heads, job.places); heads *= 2)
+    for (uint32_t heads = 2; job.values && !job.pieces && heads <= std::min(most_heads, job.places);
+         heads *= 2)
         if (job.n_blocks <= shape.sets() / heads && job.rows * heads <= shape.rows_most) job.heads = heads;
     job.tile_units = tile_beats(job) * (shape.row_units * shape.halves / 2);
     return job;

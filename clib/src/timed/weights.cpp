@@ -227,7 +227,8 @@ void KvBlocks::start(const LinearJob& job) {
 
 // Nothing stops a block that is there: it goes through the quantiser and leaves entry after entry.
 void KvBlocks::block_in(uint64_t now) {
-    const uint64_t entries = 8 * shape_->halves, token = job_->bytes ? latency::kStoredToken : latency::kToken;
+    const uint64_t entries = 8 * shape_->halves,
+                   token = job_->bytes ? latency::kStoredToken : latency::kToken;
     const bool dim_last = dim_ + 1 == job_->dim_blocks();
     const bool head_last = head_ + 1 == job_->heads_here(batch_);
     const bool set_last =
