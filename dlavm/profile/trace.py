@@ -114,8 +114,9 @@ class _Writer:
 
     def _giver(self, source: str | None, wait: Wait) -> dict[str, str]:
         """The command behind which the semaphore was given: the source's last one by then."""
-        done = [op for op in self._by_engine.get(source or "", ()) if op.command.end <= wait.end]
-        return {"until the end of": label(done[-1])} if done else {}
+        ops = self._by_engine.get(source or "", [])  # one at a time, so in the order of their ends too
+        done = bisect_right(ops, wait.end, key=lambda op: op.command.end)
+        return {"until the end of": label(ops[done - 1])} if done else {}
 
     def _meanwhile(self, wait: Wait) -> dict[str, int]:
         """What the front end did while a queue was empty: reading, executing, or waiting behind another engine."""

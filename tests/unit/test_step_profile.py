@@ -28,6 +28,7 @@ from dlavm.support.errors import DlavmError
 from dlavm.support.paths import data_root
 from dlavm.target import load_target
 from dlavm.target.isa import Instr, disassemble, encode_program, from_text, places
+from dlavm.target.sizes import sizes
 from tests.rtl.cores import execute, placed, write
 from tests.rtl.timed_programs import concurrent_case, many_rows_case
 
@@ -375,6 +376,24 @@ def test_by_place_and_of_a_prompt(capsys: pytest.CaptureFixture[str]) -> None:
     cycles = [int(re.split(r"  +", line)[2].replace(",", "")) for line in lines if line.startswith("layer *")]
     assert cycles == sorted(cycles, reverse=True) and len(cycles) > 10
     assert "because no command is there" in lines[-1]
+
+
+@pytest.mark.parametrize("board", ["nano", "vcu128"])
+def test_no_share_is_above_one(board: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of lanes, of memory, of the roof: with a prompt, where the lanes have most to do."""
+    page = tmp_path / "p.html"
+    assert main(["profile", STORIES, "--board", board, "--ctx", "64", "-n", "32", "--html", str(page), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    shares = [row[name] for row in rows for name in ("lanes_share", "memory_share") if row[name] is not None]
+    assert len(shares) > 10 and all(0 < share < 1 for share in shares)
+    assert max(row["lanes_share"] or 0 for row in rows) > 0.1
+    roof = [float(cell) for cell in re.findall(r"<td>([\d.]+) %</td><td>[\d,]+</td></tr>", page.read_text())]
+    assert len(roof) > 5 and all(0 < share < 100 for share in roof)
+
+
+def test_lanes_of_a_core() -> None:
+    lanes = {board: sizes(load_target("v3", board)).matrix_lanes for board in ("nano", "kv260", "vcu128")}
+    assert lanes == {"nano": 128, "kv260": 256, "vcu128": 8192}
 
 
 @pytest.mark.parametrize(("arguments", "wrong"), [
