@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,6 +30,8 @@ from dlavm.support.paths import data_root
 from dlavm.target import load_target
 from dlavm.target.isa import Instr, disassemble, encode_program, from_text, places
 from dlavm.target.sizes import sizes
+from tests.ops.programs import random_case
+from tests.ops.test_engines import start
 from tests.rtl.cores import execute, placed, write
 from tests.rtl.timed_programs import concurrent_case, many_rows_case
 
@@ -102,6 +105,23 @@ def test_traffic_adds_up_to_the_counters(timed: NativeDevice, tmp_path: Path) ->
         assert sum(t.read_beats for t in samples) * 16 == read
         assert sum(t.busy for t in samples) == timed.csr_read(registers["CHANNEL_BUSY"].offset)
         number += memory.channels
+
+
+def test_a_run_that_ends_with_an_error_has_a_record(timed: NativeDevice, tmp_path: Path) -> None:
+    """What was before the error, whole; the run after it without the option has none."""
+    case = random_case(NANO, 1, 3)
+    words = np.array([*case.words[:-NANO.header_words], 0xFF, 0], np.uint32)  # instead of END
+    start(timed, NANO, case)
+    timed.mem_write(timed.csr_read(NANO.registers["PROGRAM"].offset) * 16, words)
+    timed.set_option("profile", str(tmp_path / "a"))
+    with pytest.raises(DeviceError, match="illegal_opcode"):
+        timed.run()
+    record = read_record(tmp_path / "a")
+    assert len(record.commands) >= 3 and record.cycles > max(command.end for command in record.commands)
+    (tmp_path / "a").unlink()
+    timed.set_option("profile", "")
+    run(timed, 1)
+    assert not (tmp_path / "a").exists()
 
 
 def test_what_the_option_refuses(timed: NativeDevice, tmp_path: Path) -> None:
