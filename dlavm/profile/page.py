@@ -24,7 +24,7 @@ def render(subject: Subject, what: str, tables: Sequence[tuple[str, Table]], ops
     seconds = first.cycles / (spec.board.clock_mhz * 1e6)
     header = [
         ("step", what),
-        ("board", f"{spec.board.name}: {spec.board.matrix_lanes:,} matrix lanes at {spec.board.clock_mhz:g} MHz"),
+        ("board", f"{spec.board.name}: {subject.matrix_lanes:,} matrix lanes at {spec.board.clock_mhz:g} MHz"),
         ("cycles", f"{first.cycles:,}, {1000 * seconds:.3f} ms"),
         ("nothing runs", f"{first.idle:,} cycles, {share(first.idle, first.cycles)}"),
         ("control", f"{first.control:,} cycles, {share(first.control, first.cycles)}: "

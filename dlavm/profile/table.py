@@ -11,6 +11,7 @@ from dlavm.profile.causes import LIMITS, limit_of
 from dlavm.profile.ops import Op
 from dlavm.profile.path import Path
 from dlavm.target import TargetSpec
+from dlavm.target.sizes import sizes
 
 BETWEEN = "between commands"
 
@@ -77,7 +78,7 @@ def _row(name: str, ops: Sequence[Op], path: Path, spec: TargetSpec) -> Row:
     peak = spec.space("weights").peak_gbs * 1e9 / (spec.board.clock_mhz * 1e6)  # bytes a cycle
     fast = sum(op.fast_bytes for op in ops)
     return Row(name, len(ops), sum(op.command.cycles for op in on_path), busy, moved, macs, fast / (busy * peak),
-               macs / (busy * spec.board.matrix_lanes) if macs else None, _all(limits), dict(causes.most_common()))
+               macs / (busy * sizes(spec).matrix_lanes) if macs else None, _all(limits), dict(causes.most_common()))
 
 
 def _between(path: Path) -> Row:

@@ -1,7 +1,7 @@
 """A run for ui.perfetto.dev and chrome://tracing: the JSON of the Trace Event Format.
 
 A process for the core, with a track each for the layers, the front end and the engines, and one for the memories, with
-counters. Times are microseconds at the board's clock; every slice has its cycles among its arguments.
+counters. Times are microseconds at the board's clock, in whole nanoseconds; slices have their cycles as an argument.
 """
 
 from __future__ import annotations
@@ -67,8 +67,13 @@ class _Writer:
         yield from self._traffic()
 
     def _slice(self, track: str, name: str, category: str, begin: int, end: int, args: Mapping[str, Any]) -> Event:
-        return {"ph": "X", "name": name, "cat": category, "pid": CORE, "tid": THREADS[track], "ts": begin / self._clock,
-                "dur": (end - begin) / self._clock, "args": {"cycles": end - begin, **args}}  # fmt: skip
+        at, until = self._nanoseconds(begin), self._nanoseconds(end)
+        return {"ph": "X", "name": name, "cat": category, "pid": CORE, "tid": THREADS[track], "ts": at / 1000,
+                "dur": (until - at) / 1000, "args": {"cycles": end - begin, **args}}  # fmt: skip
+
+    def _nanoseconds(self, cycle: int) -> int:
+        """What viewers count in: rounded by itself, so that slices that meet in a cycle meet there too."""
+        return round(cycle * 1000 / self._clock)
 
     def _layers(self) -> Iterator[Event]:
         """From the first begin of a layer's commands to the last end; layers follow each other."""
@@ -114,8 +119,9 @@ class _Writer:
 
     def _giver(self, source: str | None, wait: Wait) -> dict[str, str]:
         """The command behind which the semaphore was given: the source's last one by then."""
-        done = [op for op in self._by_engine.get(source or "", ()) if op.command.end <= wait.end]
-        return {"until the end of": label(done[-1])} if done else {}
+        ops = self._by_engine.get(source or "", [])  # one at a time, so in the order of their ends too
+        done = bisect_right(ops, wait.end, key=lambda op: op.command.end)
+        return {"until the end of": label(ops[done - 1])} if done else {}
 
     def _meanwhile(self, wait: Wait) -> dict[str, int]:
         """What the front end did while a queue was empty: reading, executing, or waiting behind another engine."""
@@ -158,7 +164,8 @@ class _Writer:
             yield self._counter(f"{name} busy %", end, {"busy": 0})
 
     def _counter(self, name: str, at: int, values: Mapping[str, float]) -> Event:
-        return {"ph": "C", "name": name, "pid": MEMORY, "tid": 0, "ts": at / self._clock, "args": dict(values)}
+        return {"ph": "C", "name": name, "pid": MEMORY, "tid": 0, "ts": self._nanoseconds(at) / 1000,
+                "args": dict(values)}  # fmt: skip
 
 
 def label(op: Op) -> str:

@@ -16,6 +16,7 @@ from dlavm.target.spec import ADDRESS_UNIT, Board, Memory, TargetSpec
 VIRTUAL_LANES = 128  # of a sum (doc/numerics.md section 4): more lanes than these have nothing to do
 BLOCK_UNITS = 4  # 16 bytes each, of 32 fp16
 MOST_WIDE_QUADS = 32  # above, the lanes of a matrix_quad share what formats of more than 4 bits need (doc/hardware.md)
+QUAD_LANES = 64  # of a matrix_quad; there is one for each unit of a row
 LEAST_WEIGHT_ROWS = 64  # of the fabric in the weights' buffer: what is on its way from memory
 MOST_ROWS = 4096  # of a LINEAR, on a board whose accumulators do not hold a row tile of as many as the buffer does
 
@@ -33,6 +34,12 @@ class Sizes:
     client_rows: int
     weight_rows: int
     share: int
+
+    @property
+    def matrix_lanes(self) -> int:
+        """MACs a cycle of the core as it is built, two tokens of 4-bit weights at a time; the board's file may have
+        another number."""
+        return QUAD_LANES * self.row_units
 
 
 def beat_rows(memory: Memory, board: Board) -> int:

@@ -42,7 +42,7 @@ from dlavm.verbs.common import (
 
 DEFAULT_TARGET = "v3"
 KEYS = {"kind": lambda op: op.kind, "place": lambda op: op.group}
-HEAD = ("commands", "cycles", "share", "bytes", "mem peak", "lanes", *LIMITS, "bound by")
+HEAD = ("commands", "cycles", "share", "bytes", "of mem", "of lanes", *LIMITS, "bound by")
 
 
 def add_parser(sub: Subparsers) -> None:
@@ -54,8 +54,8 @@ def add_parser(sub: Subparsers) -> None:
         "The timed simulator runs one step as the accelerator would: of one token, or with -n of a prompt's, with -d\n"
         "tokens in the cache. A MODEL is compiled in memory, for v3 on vcu128 unless told otherwise, and needs no\n"
         "weights. The table has every cycle of the step once, on its critical path: what commands of a kind waited\n"
-        "for, and `control`, the cycles in which nothing runs because no command is there yet. `mem peak` and `lanes`\n"
-        "are shares of the peaks while the commands run. --trace writes a JSON for ui.perfetto.dev: engines, waits\n"
+        "for, and `control`, the cycles in which nothing runs because no command is there yet. `of mem`, `of lanes`\n"
+        "are shares of their peaks while the commands run. --trace writes a JSON for ui.perfetto.dev: engines, waits\n"
         "with their causes, memories. What a program reads from memory to decide what it does (the experts of a\n"
         "mixture) reads as zero. doc/profiling.md explains the causes.",
         """dlavm profile output/stories --by place

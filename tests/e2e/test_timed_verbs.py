@@ -15,6 +15,7 @@ from dlavm.pack.manifest import Manifest
 from dlavm.target.spec import load_board
 from dlavm.verbs.bench import energy, markdown
 from tests.e2e.conftest import Command
+from tests.e2e.test_moe import built, mixture
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,16 @@ def test_a_profile_of_an_artifact_is_that_of_its_model(
     assert built["limits"]["memory"] > built["cycles"] / 2
     names = {event["name"] for event in json.loads((tmp_path / "t.json").read_text())["traceEvents"]}
     assert "layer 7 / down_proj: LINEAR int4g128" in names
+
+
+def test_a_profile_of_a_mixture(dlavm: Command, tmp_path: Path) -> None:
+    """Its fences and loads from memory leave the engines without commands."""
+    built(mixture(), tmp_path / "moe")
+    report = dlavm("profile", tmp_path / "moe", "-n", 2, "-d", 5, "--by", "place", "--json").json
+    rows = {row["name"]: row for row in report["rows"]}
+    assert sum(row["cycles"] for row in rows.values()) == report["cycles"]
+    assert rows["moe"]["commands"] > rows["attention"]["commands"]
+    assert rows["between commands"]["limits"]["control"] == report["control"] > 0.01 * report["cycles"]
 
 
 def test_a_profile_of_an_artifact_refuses_what_only_compiles(small: Path, dlavm: Command) -> None:

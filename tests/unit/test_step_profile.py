@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,6 +29,9 @@ from dlavm.support.errors import DlavmError
 from dlavm.support.paths import data_root
 from dlavm.target import load_target
 from dlavm.target.isa import Instr, disassemble, encode_program, from_text, places
+from dlavm.target.sizes import sizes
+from tests.ops.programs import random_case
+from tests.ops.test_engines import start
 from tests.rtl.cores import execute, placed, write
 from tests.rtl.timed_programs import concurrent_case, many_rows_case
 
@@ -101,6 +105,23 @@ def test_traffic_adds_up_to_the_counters(timed: NativeDevice, tmp_path: Path) ->
         assert sum(t.read_beats for t in samples) * 16 == read
         assert sum(t.busy for t in samples) == timed.csr_read(registers["CHANNEL_BUSY"].offset)
         number += memory.channels
+
+
+def test_a_run_that_ends_with_an_error_has_a_record(timed: NativeDevice, tmp_path: Path) -> None:
+    """What was before the error, whole; the run after it without the option has none."""
+    case = random_case(NANO, 1, 3)
+    words = np.array([*case.words[:-NANO.header_words], 0xFF, 0], np.uint32)  # instead of END
+    start(timed, NANO, case)
+    timed.mem_write(timed.csr_read(NANO.registers["PROGRAM"].offset) * 16, words)
+    timed.set_option("profile", str(tmp_path / "a"))
+    with pytest.raises(DeviceError, match="illegal_opcode"):
+        timed.run()
+    record = read_record(tmp_path / "a")
+    assert len(record.commands) >= 3 and record.cycles > max(command.end for command in record.commands)
+    (tmp_path / "a").unlink()
+    timed.set_option("profile", "")
+    run(timed, 1)
+    assert not (tmp_path / "a").exists()
 
 
 def test_what_the_option_refuses(timed: NativeDevice, tmp_path: Path) -> None:
@@ -275,6 +296,17 @@ def test_a_command_that_the_program_does_not_have() -> None:
 # -- the verb -----------------------------------------------------------------------------------------------
 
 
+def test_slices_nest_where_a_cycle_is_no_whole_nanosecond(tmp_path: Path) -> None:
+    """225 MHz."""
+    assert main(["profile", STORIES, "--board", "vcu128", "--ctx", "64", "--least", "1", "--trace",
+                 str(tmp_path / "t.json")]) == 0  # fmt: skip
+    found = json.loads((tmp_path / "t.json").read_text())
+    slices = [event for event in found["traceEvents"] if event["ph"] == "X"]
+    end = round(1000 * found["otherData"]["cycles"] / 225)
+    for thread in {event["tid"] for event in slices}:
+        _check_nesting([event for event in slices if event["tid"] == thread], end)
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A token of the bundled model on nano: the report by kind, the trace, the page."""
@@ -321,22 +353,24 @@ def test_the_trace(written: dict[str, Any]) -> None:
         assert isinstance(event["pid"], int) and isinstance(event["tid"], int) and isinstance(event["args"], dict)
         if event["ph"] != "M":
             assert 0 <= event["ts"] <= cycles / clock
+            assert (1000 * event["ts"]) == pytest.approx(round(1000 * event["ts"]), abs=1e-6)
         if event["ph"] == "C":
             assert all(isinstance(value, int | float) and value >= 0 for value in event["args"].values())
     names = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
     assert sorted(names.values()) == ["front end", "layers", "matrix engine", "store engine", "vector engine"]
     for thread in names:
-        _check_nesting([e for e in events if e["ph"] == "X" and e["tid"] == thread], cycles / clock)
+        _check_nesting([e for e in events if e["ph"] == "X" and e["tid"] == thread], round(1000 * cycles / clock))
 
 
-def _check_nesting(slices: list[dict[str, Any]], end: float) -> None:
+def _check_nesting(slices: list[dict[str, Any]], end: int) -> None:
+    """In nanoseconds: viewers drop a slice that reaches beyond the one around it."""
     assert slices
-    stack: list[float] = []
+    stack: list[int] = []
     for event in slices:
-        while stack and stack[-1] <= event["ts"] + 1e-9:
+        begin, finish = round(1000 * event["ts"]), round(1000 * event["ts"] + 1000 * event["dur"])
+        while stack and stack[-1] <= begin:
             stack.pop()
-        finish = event["ts"] + event["dur"]
-        assert finish <= (stack[-1] if stack else end) + 1e-9, event
+        assert finish <= (stack[-1] if stack else end), event
         stack.append(finish)
 
 
@@ -375,6 +409,24 @@ def test_by_place_and_of_a_prompt(capsys: pytest.CaptureFixture[str]) -> None:
     cycles = [int(re.split(r"  +", line)[2].replace(",", "")) for line in lines if line.startswith("layer *")]
     assert cycles == sorted(cycles, reverse=True) and len(cycles) > 10
     assert "because no command is there" in lines[-1]
+
+
+@pytest.mark.parametrize("board", ["nano", "vcu128"])
+def test_no_share_is_above_one(board: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of lanes, of memory, of the roof: with a prompt, where the lanes have most to do."""
+    page = tmp_path / "p.html"
+    assert main(["profile", STORIES, "--board", board, "--ctx", "64", "-n", "32", "--html", str(page), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    shares = [row[name] for row in rows for name in ("lanes_share", "memory_share") if row[name] is not None]
+    assert len(shares) > 10 and all(0 < share < 1 for share in shares)
+    assert max(row["lanes_share"] or 0 for row in rows) > 0.1
+    roof = [float(cell) for cell in re.findall(r"<td>([\d.]+) %</td><td>[\d,]+</td></tr>", page.read_text())]
+    assert len(roof) > 5 and all(0 < share < 100 for share in roof)
+
+
+def test_lanes_of_a_core() -> None:
+    lanes = {board: sizes(load_target("v3", board)).matrix_lanes for board in ("nano", "kv260", "vcu128")}
+    assert lanes == {"nano": 128, "kv260": 256, "vcu128": 8192}
 
 
 @pytest.mark.parametrize(("arguments", "wrong"), [
