@@ -45,8 +45,7 @@ void MatrixEngine::begin(Clock& clock, const Command& /*command*/) {
 }
 
 bool MatrixEngine::quiet(uint64_t now) const {
-    return load_.idle() && feed_.idle(now) && array_.idle(now) && operands_.idle() &&
-           epilogue_.idle(now);
+    return load_.idle() && feed_.idle(now) && array_.idle(now) && operands_.idle() && epilogue_.idle(now);
 }
 
 int32_t MatrixEngine::step_units(Clock& clock) {

@@ -76,7 +76,7 @@ class EngineQueue {
         CommandPtr command;
         Span span;
     };
-    bool step_ahead(Clock& clock, const Semaphores& semaphores);           // true: the entry was passed
+    bool step_ahead(Clock& clock, const Semaphores& semaphores);          // true: the entry was passed
     bool step_entry(Clock& clock, Semaphores& semaphores, Trace* trace);  // true: it is over
     void begin(Clock& clock, Item& item);
     void push(Clock& clock, const Item& item) {
