@@ -47,8 +47,8 @@ module linear_prepare #(
   logic   check_done, nothing, good, begin_fetch, asked_q, fetch_idle, cancel, asked, turn;
   error_e check_error;
   logic   dropping_q;
-  // Requests whose last beat was not taken: the read client holds no more than 21.
-  logic [5:0] mine_q, next_q;
+  // Requests whose last beat was not taken: the read client holds no more than 69.
+  logic [6:0] mine_q, next_q;
 
   for (genvar i = 0; i < int'(LINEAR_WORDS); i++) begin : g_word
     assign job_o.words[i] = cmd_word_i[i];
@@ -100,10 +100,10 @@ module linear_prepare #(
   assign drop_o = dropping_q && !mine_o;
 
   always_ff @(posedge clk_i) begin
-    mine_q <= mine_q + 6'(asked && state_q == BEGUN) - 6'(last_i && mine_o);
-    next_q <= next_q + 6'(asked && state_q != BEGUN) - 6'(last_i && !mine_o);
+    mine_q <= mine_q + 7'(asked && state_q == BEGUN) - 7'(last_i && mine_o);
+    next_q <= next_q + 7'(asked && state_q != BEGUN) - 7'(last_i && !mine_o);
     if (start_o) begin
-      mine_q <= next_q + 6'(asked);
+      mine_q <= next_q + 7'(asked);
       next_q <= '0;
     end
     dropping_q <= cancel || (dropping_q && next_q != 0);

@@ -99,6 +99,9 @@ module memory_fabric #(
   endfunction
   localparam logic [SPACES-1:0][7:0] SPACE_CHUNK = rows_of_bursts();
 
+  // Latency x bandwidth, so that weights stream; what is asked for beyond would only let the other clients wait.
+  localparam int unsigned WEIGHTS_UNDER_WAY = (READ_ROWS < 96) ? READ_ROWS : 96;
+
   // The last one is `wt`.
   logic [READERS:0]                          chunk_valid, chunk_ready, row_valid;
   logic [READERS:0][SPACE_WIDTH-1:0]         chunk_space;
@@ -120,7 +123,7 @@ module memory_fabric #(
   end
 
   read_port #(.UNITS(ROW_UNITS), .SPACES(SPACES), .BASE(BASE), .CAPACITY(CAPACITY), .CHUNK(CHUNK),
-              .SPACE_CHUNK(SPACE_CHUNK), .ROWS(READ_ROWS)) u_row_port (
+              .SPACE_CHUNK(SPACE_CHUNK), .ROWS(READ_ROWS), .UNDER_WAY(WEIGHTS_UNDER_WAY)) u_row_port (
       .clk_i, .rst_i,
       .req_valid_i(wt_req_valid_i), .req_ready_o(wt_req_ready_o), .req_addr_i(wt_req_addr_i),
       .req_units_i(wt_req_units_i), .valid_o(wt_valid_o), .ready_i(wt_ready_i), .data_o(wt_data_o),

@@ -3,7 +3,7 @@
 // are smaller than rows gets them word by word.
 //
 // A chunk is asked for only when the buffer has room for all of it, so that a client that does not listen never
-// keeps others waiting. Requests are answered in order, at one beat a cycle; a request that starts inside a row
+// keeps others waiting; and no more is on its way than UNDER_WAY rows, behind which the others wait. Requests are answered in order, at one beat a cycle; a request that starts inside a row
 // costs one cycle more. One outside of every memory space is answered with beats marked `error_o`.
 module read_port #(
     parameter int unsigned UNITS = 2,          // 16 bytes each, of a beat of the client
@@ -14,6 +14,7 @@ module read_port #(
     parameter int unsigned CHUNK = 16,     // rows, a power of two
     parameter logic [SPACES-1:0][7:0] SPACE_CHUNK = {SPACES{8'(CHUNK)}},  // the same of each space, at most CHUNK
     parameter int unsigned ROWS = 64,      // of the buffer, a power of two, at least CHUNK
+    parameter int unsigned UNDER_WAY = ROWS,  // rows that were asked for and have not come, at most
     parameter int unsigned REQUESTS = 64,  // on their way
     localparam int unsigned WIDTH = UNITS * mem_pkg::UNIT_BITS,
     localparam int unsigned ROW_BITS = ROW_UNITS * mem_pkg::UNIT_BITS,
@@ -69,7 +70,7 @@ module read_port #(
   logic [SPACE_WIDTH-1:0]        space_q;
   logic [mem_pkg::ROW_WIDTH-1:0] row_q;
   logic [COUNT:0]                rows_q;
-  logic [CREDIT_WIDTH-1:0]       credit_q;
+  logic [CREDIT_WIDTH-1:0]       credit_q, under_way_q;
   logic [CHUNK_WIDTH-1:0]        to_boundary, rows;
   logic                          granted, row_taken;
 
@@ -77,7 +78,8 @@ module read_port #(
   assign most          = CHUNK_WIDTH'(SPACE_CHUNK[space_q]);
   assign to_boundary   = most - (CHUNK_WIDTH'(row_q) & (most - CHUNK_WIDTH'(1)));
   assign rows          = (rows_q < (COUNT + 1)'(to_boundary)) ? CHUNK_WIDTH'(rows_q) : to_boundary;
-  assign chunk_valid_o = busy_q && credit_q >= CREDIT_WIDTH'(rows);
+  assign chunk_valid_o = busy_q && credit_q >= CREDIT_WIDTH'(rows) &&
+      under_way_q + CREDIT_WIDTH'(rows) <= CREDIT_WIDTH'(UNDER_WAY);
   assign chunk_space_o = space_q;
   assign chunk_row_o   = row_q;
   assign chunk_rows_o  = rows;
@@ -96,12 +98,14 @@ module read_port #(
       rows_q <= rows_q - (COUNT + 1)'(rows);
     end
     if (rst_i) begin
-      busy_q   <= 1'b0;
-      credit_q <= CREDIT_WIDTH'(ROWS);
+      busy_q      <= 1'b0;
+      credit_q    <= CREDIT_WIDTH'(ROWS);
+      under_way_q <= '0;
     end else begin
       if (take) busy_q <= map_ok;
       else if (granted && rows_q == (COUNT + 1)'(rows)) busy_q <= 1'b0;
-      credit_q <= credit_q - (granted ? CREDIT_WIDTH'(rows) : '0) + CREDIT_WIDTH'(row_taken);
+      credit_q    <= credit_q - (granted ? CREDIT_WIDTH'(rows) : '0) + CREDIT_WIDTH'(row_taken);
+      under_way_q <= under_way_q + (granted ? CREDIT_WIDTH'(rows) : '0) - CREDIT_WIDTH'(row_valid_i);
     end
   end
 

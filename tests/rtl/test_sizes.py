@@ -68,13 +68,13 @@ def test_random_programs(name: str) -> None:
 def test_sizes_of_boards() -> None:
     """A board's AXI ports bring in a cycle of the core what its weights' memory does; clients take what lanes need."""
     assert sizes(NANO) == Sizes(
-        port_bytes=16, halves=2, row_units=2, units=2, lanes=8, rows_most=256, client_rows=64, share=1
+        port_bytes=16, halves=2, row_units=2, units=2, lanes=8, rows_most=256, client_rows=64, weight_rows=256, share=1
     )
     for name, size in (
-        ("kv260", Sizes(64, 2, 4, 4, 16, 4096, 64, 1)),
-        ("vcu128", Sizes(64, 1, 128, 16, 128, 4096, 32, 2)),
-        ("u280", Sizes(64, 1, 128, 16, 128, 4096, 32, 2)),
-        ("v80", Sizes(32, 2, 128, 16, 128, 4096, 32, 2)),
+        ("kv260", Sizes(64, 2, 4, 4, 16, 4096, 64, 4096, 1)),
+        ("vcu128", Sizes(64, 1, 128, 16, 128, 4096, 32, 4096, 2)),
+        ("u280", Sizes(64, 1, 128, 16, 128, 4096, 32, 4096, 2)),
+        ("v80", Sizes(32, 2, 128, 16, 128, 4096, 32, 4096, 2)),
     ):
         spec = load_target("v3", name)
         assert sizes(spec) == size
@@ -89,3 +89,12 @@ def test_memories_that_do_not_fit() -> None:
     spec = replace(NANO, board=replace(NANO.board, memories={**memories, "ddr": crooked}))
     with pytest.raises(DlavmError, match="expected ddr of nano in rows of 32 bytes"):
         top_text(spec)
+
+
+@pytest.mark.parametrize("prefetch", [1, 48, 96 * 32])
+def test_a_prefetch_buffer_that_does_not_fit(prefetch: int) -> None:
+    """It has a power of two rows, of which a row is the smallest part; a small one has what memory has on its way."""
+    spec = replace(NANO, board=replace(NANO.board, weight_prefetch=prefetch))
+    with pytest.raises(DlavmError, match=f"expected weight_prefetch of nano .* rows of 32 bytes, got {prefetch}"):
+        sizes(spec)
+    assert sizes(replace(NANO, board=replace(NANO.board, weight_prefetch=32))).weight_rows == 64

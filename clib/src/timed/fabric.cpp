@@ -162,8 +162,9 @@ void WritePort::step_busy(Clock& clock) {
 Fabric::Fabric(const Shape& shape, Memories& memories) : watches_(shape.spaces.size()) {
     for (uint32_t i = 0; i < kReaders; ++i) {
         const bool weights = i == kReaders - 1;
-        readers.emplace_back(shape, kReader[i], weights ? shape.row_units : shape.units,
-                             weights ? shape.weight_rows : shape.client_rows);
+        const uint32_t rows = weights ? shape.weight_rows : shape.client_rows;
+        readers.emplace_back(shape, kReader[i], weights ? shape.row_units : shape.units, rows,
+                             weights ? std::min(rows, kWeightsUnderWay) : rows);
     }
     for (const Part client : kWriter) writers.emplace_back(shape, client);
     for (size_t s = 0; s < shape.spaces.size(); ++s) {

@@ -27,9 +27,13 @@ struct Chunk {
 
 class ReadPort {
   public:
-    // `units`: of the client's beats.
-    ReadPort(const Shape& shape, Part client, uint32_t units, uint32_t rows)
-        : shape_(&shape), client_(client), units_(units), credit_(static_cast<int32_t>(rows)) {}
+    // `units`: of the client's beats. `rows`: of the buffer; `under_way`: at most.
+    ReadPort(const Shape& shape, Part client, uint32_t units, uint32_t rows, uint32_t under_way)
+        : shape_(&shape),
+          client_(client),
+          units_(units),
+          most_under_way_(static_cast<int32_t>(under_way)),
+          credit_(static_cast<int32_t>(rows)) {}
 
     // The client. A beat is looked at (valid, last) before it is taken, once a cycle.
     bool ready(uint64_t now) const { return requests_.ready(now); }
@@ -85,6 +89,7 @@ class ReadPort {
     const Shape* shape_;
     Part client_;
     uint32_t units_;
+    int32_t most_under_way_;  // rows that were asked for and have not come
     Fifo<Request, 4> requests_;
     Fifo<Told, 64> told_;
     // the request that is cut into chunks
@@ -94,7 +99,6 @@ class ReadPort {
     uint32_t rows_left_ = 0;
     uint64_t granted_ = kNever;  // in which cycle
     Count credit_, rows_, under_way_;
-    int32_t most_under_way_ = 100000;
     // beats
     bool started_ = false, begun_ = false;
     uint32_t left_ = 0, word_ = 0, rest_ = 0;  // word of the row; units from that word on

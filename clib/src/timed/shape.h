@@ -12,7 +12,7 @@ namespace dlavm::timed {
 constexpr uint32_t kUnitBytes = 16;
 
 // Of memory_fabric and the queues, where no board changes them.
-constexpr uint32_t kChunkRows = 16, kQueueDepth = 8;
+constexpr uint32_t kChunkRows = 16, kQueueDepth = 8, kWeightsUnderWay = 96;
 
 struct Shape {
     std::vector<abi::Space> spaces;

@@ -65,7 +65,7 @@ module memory_bench #(
   memory_fabric #(
       .READERS(READERS), .WRITERS(WRITERS), .UNITS(2), .ROW_UNITS(ROW_UNITS), .PORT_BYTES(PORT_BYTES), .SPACES(2),
       .BASE({40'h8_0000_0000, 40'h0}), .CAPACITY({40'h4000, 40'h8000}), .SPACE_CHANNELS({8'd1, 8'd2}),
-      .SPACE_STRIPE({16'(PORT_BYTES), 16'd16}), .CHANNELS(CHANNELS), .CHUNK(16), .READ_ROWS(64), .CLIENT_ROWS((ROW_UNITS == 2) ? 64 : 32)
+      .SPACE_STRIPE({16'(PORT_BYTES), 16'd16}), .CHANNELS(CHANNELS), .CHUNK(16), .READ_ROWS(256), .CLIENT_ROWS((ROW_UNITS == 2) ? 64 : 32)
   ) u_fabric (.quiet_o(unused_quiet), .*);
 
 endmodule
