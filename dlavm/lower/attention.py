@@ -66,9 +66,10 @@ def _attention(c: Context, node: Node, batch: int) -> None:
     keys, layout = c.cache(node["k_cache"], node)
     values, _ = c.cache(node["v_cache"], node)
     tile = min(batch, _token_tile(c, node, q, q.inner // layout.heads))
+    unit = ADDRESS_UNIT // SLOPE if node.number("alibi") else 1  # heads whose slopes begin at an address
     of_tile = partial(_tile, c, node, q, out, (keys, values), layout, tile)
     for part, first, count in _tiles(c, q.outer, tile):
-        for index in range(groups := _groups(c, q, layout, partial(of_tile, part, first, count))):
+        for index in range(groups := _groups(c, q, layout, unit, partial(of_tile, part, first, count))):
             scratch = _scratch(c, node, layout, tile * (q.inner // layout.heads), Group(index, groups), tile)
             for launch in of_tile(part, first, count, Group(index, groups), scratch):
                 c.tasks.launch(launch.op, **launch.fields)
@@ -132,13 +133,15 @@ def _tile(c: Context, node: Node, q: Rows, out: Rows, caches: tuple[Expr, Expr],
         "row_scale": scratch.recip})  # fmt: skip
 
 
-def _groups(c: Context, q: Rows, layout: KvLayout, launches: Callable[[Group, Scratch], Iterator[Launch]]) -> int:
+def _groups(
+    c: Context, q: Rows, layout: KvLayout, unit: int, launches: Callable[[Group, Scratch], Iterator[Launch]]
+) -> int:
     """Into how many groups of heads attention is cut, so that the softmax of one runs beside the products of others:
-    the fewest of those with which a token is done first. One where commands follow each other anyway."""
+    the fewest of those with which a token is done first. One where commands follow each other anyway. `unit`: query
+    heads of which a group has a multiple."""
     if not c.spec.has("decoupled"):
         return 1
-    slopes = q.inner * SLOPE // ADDRESS_UNIT  # those of a group begin at an address
-    fits = [n for n in range(1, MOST_GROUPS + 1) if layout.heads % n == 0 and (n == 1 or slopes % n == 0)]
+    fits = [n for n in range(1, MOST_GROUPS + 1) if layout.heads % n == 0 and (n == 1 or q.inner // n % unit == 0)]
     somewhere, cost = Scratch(wrap(0), wrap(0), 1), Cost(c.spec)
 
     def end(count: int) -> int:

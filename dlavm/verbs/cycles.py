@@ -56,6 +56,7 @@ def add_parser(sub: Subparsers) -> None:
     parser.add_argument(
         "--trace", type=text, metavar="FILE", help="CSV: when each command of the token was queued, began and ended"
     )
+    parser.add_argument("--trace-prompt", type=text, metavar="FILE", help="the same of the prompt's last step")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,10 +74,8 @@ def run(args: argparse.Namespace) -> int:
             device.set_option("latency", args.latency)
         load(device, compiled)
         prompt = [(min(chunk, args.p - at), args.d + at) for at in range(0, args.p, chunk)]
-        rows = [_row(device, compiled, f"pp{args.p}", prompt)] if prompt else []
-        if args.trace:
-            device.set_option("trace", args.trace)
-        rows.append(_row(device, compiled, "tg", [(1, args.d)]))
+        rows = [_row(device, compiled, f"pp{args.p}", prompt, args.trace_prompt)] if prompt else []
+        rows.append(_row(device, compiled, "tg", [(1, args.d)], args.trace))
     for row in rows:
         row["test"] += f" @ d{args.d}" if args.d else ""
     if args.json:
@@ -105,12 +104,17 @@ def step(device: NativeDevice, compiled: Compiled, values: Mapping[str, int]) ->
     return device.counters()
 
 
-def _row(device: NativeDevice, compiled: Compiled, test: str, steps: list[tuple[int, int]]) -> dict[str, Any]:
-    """`steps`: tokens of each, and how many are in the cache before."""
+def _row(
+    device: NativeDevice, compiled: Compiled, test: str, steps: list[tuple[int, int]], trace: str | None
+) -> dict[str, Any]:
+    """`steps`: tokens of each, and how many are in the cache before; `trace`: the file for the commands of the last."""
     board, started = compiled.spec.board, time.process_time()
     last = len(steps) - 1
-    counters = [step(device, compiled, {"token": tokens, "kv_len": depth, "head_rows": int(i == last), "kv_base": 0})
-                for i, (tokens, depth) in enumerate(steps)]  # fmt: skip
+    counters = []
+    for i, (tokens, depth) in enumerate(steps):
+        device.set_option("trace", trace if trace and i == last else "")
+        values = {"token": tokens, "kv_len": depth, "head_rows": int(i == last), "kv_base": 0}
+        counters.append(step(device, compiled, values))
     cycles, moved = sum(c.cycles for c in counters), sum(c.bytes_read + c.bytes_written for c in counters)
     tokens, seconds = sum(tokens for tokens, _ in steps), cycles / (board.clock_mhz * 1e6)
     peak = 1e9 * compiled.spec.space("weights").peak_gbs

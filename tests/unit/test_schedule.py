@@ -70,7 +70,7 @@ def test_a_layer() -> None:
 
 
 def test_what_others_wait_for_stays_where_it_is() -> None:
-    text = "launch NORM src=@a dst=@b\nawait\nlaunch COPY src=@c dst=@d\nlaunch LOAD_TABLE table=@w\n"
+    text = "launch NORM src=@a dst=@b\nawait all\nlaunch COPY src=@c dst=@d\nlaunch LOAD_TABLE table=@w\n"
     text += "launch LINEAR wgt=@w src=@e dst=@f\n"
     assert schedule(parsed(text), V3) == parsed(text)
     carried = "launch LINEAR acc_out=1 wgt=@w src=@a dst=@b\nlaunch LINEAR acc_in=1 wgt=@w src=@a dst=@b\n"
