@@ -10,8 +10,9 @@ One semaphore serves each pair of engines: edges of a pair never cross, as both 
 
 Loops. What a body needs from before the loop, or from the turn before, comes in *tokens*: signals that are given
 before the loop and at the end of each turn, taken once in every turn where they are first needed, and once behind the
-loop. Whatever the number of turns, each WAIT finds its own signal. What every turn knows of the one before is the
-largest set that a turn leaves behind if it begins with it.
+loop. Whatever the number of turns, each WAIT finds its own signal. What an engine needs before its first command, from
+before the loop alone, it waits for there. What every turn knows of the one before is the largest set that a turn leaves
+behind if it begins with it.
 """
 from __future__ import annotations
 
@@ -70,6 +71,8 @@ class _Body:
     known: dict[Pair, _Known] = field(default_factory=dict)
     tokens: dict[Pair, list[int]] = field(default_factory=dict)
     used: set[Pair] = field(default_factory=set)
+    begun: set[str] = field(default_factory=set)  # engines that have waited or worked in it
+    early: dict[Pair, int] = field(default_factory=dict)  # entries around the loop that are better waited for there
     latest: dict[Pair, int] = field(default_factory=dict)  # slot behind which the next signal of a pair may stand
 
     def of(self, pair: Pair) -> _Known:
@@ -127,6 +130,7 @@ class _Orderer:
         parts = [e for e in ("load", engine) if e == engine or "wgt" in stmt.fields]
         for part in parts:
             self._need(body, part, access(stmt, self._program, self._spec, part))
+            body.begun.add(part)
         if "load" in parts:  # what it fetches has come, so matrix knows what load knew
             for source in self._engines:
                 body.known[engine, source] = body.of((engine, source)).joined(body.of(("load", source)))
@@ -185,6 +189,8 @@ class _Orderer:
             body.give(pair, body.entries[source][need.here - 1].slot, self._signal(pair))
         else:
             body.tokens.setdefault(pair, []).append(gain[source].before)
+            if not need.turn and sink not in body.begun:
+                body.early[pair] = need.before
         for other, known in gain.items():
             if other != sink:
                 body.known[sink, other] = body.of((sink, other)).joined(known)
@@ -222,6 +228,11 @@ class _Orderer:
         for sink, touched in self._touched(stmt.body).items():
             self._need_from_around(body, sink, touched)
         found = self._settle(body, stmt, turn, certain)
+        while found.early:  # needed at once and of no other turn: no token, but a wait before the loop
+            for pair, place in found.early.items():
+                if place > body.of(pair).here:
+                    self._edge(body, pair, _Known(here=place))
+            found = self._settle(body, stmt, turn, certain)
         if not certain:  # what its body waits for may never come: older tokens of the same semaphore go first
             for pair in sorted(found.used):
                 self._need_all_from_around(body, pair)
@@ -232,6 +243,7 @@ class _Orderer:
             for given in tokens:
                 entries = body.entries.get(pair[1], [])
                 body.give(pair, entries[given - 1].slot if given else 0, self._signal(pair))
+        body.begun |= {*turn, "load"}
         body.used |= found.used
         body.latest |= dict.fromkeys(found.used, len(body.slots) - 1)
         body.slots[-1][-1] = replace(stmt, body=found.statements())

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from dlavm.schedule import beside
+from dlavm.schedule.order import Beside
 from dlavm.support.errors import DlavmError
 from dlavm.target.spec import TargetSpec
 from dlavm.task import Call, Copy, For, If, Launch, Load, Program, Stmt
@@ -43,7 +44,9 @@ class _Use:
         return _Use(first, last, first, last, self.defined)
 
 
-def liveness(program: Program, spec: TargetSpec, role: str = "activations") -> list[Interval]:
+def liveness(
+    program: Program, spec: TargetSpec, role: str = "activations", beside: Beside = beside
+) -> list[Interval]:
     """An interval for each touched buffer of the role, in order of declaration; time counts launches and copies, and
     what the program loads from a buffer it reads with the next of them. Where engines run beside each other, what one
     of them uses is needed until all have begun that others begin meanwhile (`schedule.beside`).
@@ -52,7 +55,7 @@ def liveness(program: Program, spec: TargetSpec, role: str = "activations") -> l
     other is needed for the whole loop: another turn may read what this one wrote. A write counts for the whole
     buffer, functions where they are called.
     """
-    uses, _ = _Scan(program, spec).body(program.body, 0, ())
+    uses, _ = _Scan(program, spec, beside).body(program.body, 0, ())
     wanted = [b for b in program.buffers if b.role == role and b.name in uses]
     return [Interval(b.name, uses[b.name].first, uses[b.name].last, b.bytes) for b in wanted]
 
@@ -60,8 +63,8 @@ def liveness(program: Program, spec: TargetSpec, role: str = "activations") -> l
 class _Scan:
     """Recursive in the nesting of blocks and calls, which is small, and a loop over statements, which are many."""
 
-    def __init__(self, program: Program, spec: TargetSpec) -> None:
-        self._program, self._spec = program, spec
+    def __init__(self, program: Program, spec: TargetSpec, beside: Beside) -> None:
+        self._program, self._spec, self._beside = program, spec, beside
 
     def body(self, stmts: Sequence[Stmt], time: int, calls: tuple[str, ...]) -> tuple[dict[str, _Use], int]:
         """The uses of a body that begins at `time`, and when it ends."""
@@ -72,7 +75,7 @@ class _Scan:
             each.append(found)
             ends.append(time)
         uses: dict[str, _Use] = {}
-        for found, end, last in zip(each, ends, beside(stmts, self._program, self._spec), strict=True):
+        for found, end, last in zip(each, ends, self._beside(stmts, self._program, self._spec), strict=True):
             for name, use in found.items():
                 kept = use.until_end(end, ends[last])
                 uses[name] = uses[name].joined(kept) if name in uses else kept

@@ -23,6 +23,7 @@ from dlavm.task import Await, For, If, Launch, Load, Program, Stmt, walk_body
 from dlavm.task.accesses import ANYWHERE, Access, access_of_all
 from dlavm.task.ir import buffers_in
 
+Beside = Callable[[Sequence[Stmt], Program, TargetSpec], Sequence[int]]
 Chooser = Callable[[Sequence[int]], int]
 """Which of some numbers to take."""
 
@@ -139,11 +140,16 @@ def beside(stmts: Sequence[Stmt], program: Program, spec: TargetSpec) -> list[in
     time, it is always the statement itself.
     """
     if program.functions or not spec.has("decoupled"):
-        return list(range(len(stmts)))
+        return alone(stmts, program, spec)
     timeline = _Timeline(program, spec)
     spans = [timeline.run(stmt) for stmt in stmts]
     begins = [begin for begin, _ in spans]
     return [max(number, bisect_left(begins, end) - 1) for number, (_, end) in enumerate(spans)]
+
+
+def alone(stmts: Sequence[Stmt], program: Program, spec: TargetSpec) -> list[int]:
+    """`beside` where nothing begins before all that is in front of it has ended."""
+    return list(range(len(stmts)))
 
 
 class _Timeline:
@@ -162,7 +168,8 @@ class _Timeline:
             spans = [self.run(inner) for inner in stmt.body]
             return (spans[0][0], max(end for _, end in spans)) if spans else (self._begun, self._begun)
         touched = access_of_all((stmt,), self._program, self._spec)
-        engine = self._spec.commands[stmt.op].engine if isinstance(stmt, Launch) else None
+        command = self._spec.commands.get(stmt.op) if isinstance(stmt, Launch) else None
+        engine = command.engine if command else None
         if engine is None or waits_for_all(stmt) or ANYWHERE in touched.reads | touched.writes:
             begin = self._begun = self._ended
         else:
@@ -170,7 +177,7 @@ class _Timeline:
             waits += [self._written.get(name, 0) for name in touched.reads | touched.writes]
             waits += [self._read.get(name, 0) for name in touched.writes]
             begin = self._begun = max(waits)
-        end = begin + self._cost(stmt) if isinstance(stmt, Launch) else begin
+        end = begin + (self._cost(stmt) if engine else 0)
         self._ended = max(self._ended, end)
         if engine:
             self._free[engine] = end

@@ -34,7 +34,9 @@ NOTHING = Access()
 
 def access(stmt: Launch, program: Program, spec: TargetSpec, engine: str | None = None) -> Access:
     """What a command touches; with `engine`, what that engine touches of it: `load` fetches the weights of LINEAR."""
-    command = spec.commands[stmt.op]
+    command = spec.commands.get(stmt.op)
+    if command is None:  # `verify` refuses it
+        return Access(frozenset([ANYWHERE]), frozenset([ANYWHERE]))
     found: tuple[set[str], set[str]] = (set(), set())
     for name, value in stmt.fields.items():
         field = command.by_name.get(name)
