@@ -44,6 +44,7 @@ from dlavm.passes import (
 )
 from dlavm.quant import AUTO, DEFAULT_KV, cache_format, quantisation, used_formats
 from dlavm.report import render
+from dlavm.schedule import schedule
 from dlavm.support.atomic import MANIFEST_NAME
 from dlavm.support.errors import DlavmError
 from dlavm.support.kept import stamp
@@ -173,8 +174,10 @@ def _tasks(lowered: Lowered, spec: TargetSpec, options: Options, prefix: str = "
     _dump(f"{prefix}task-01-shared", shared, spec)
     rolled = roll(shared, alignments(spec)) if options.rolls and not is_flat(spec) else Rolled(shared)
     _dump(f"{prefix}task-02-rolled", rolled.program, spec)
-    program = simplify(rolled.program)
-    _dump(f"{prefix}task-03-simplified", program, spec)
+    simplified = simplify(rolled.program)
+    _dump(f"{prefix}task-03-simplified", simplified, spec)
+    program = schedule(simplified, spec)
+    _dump(f"{prefix}task-04-scheduled", program, spec)
     verify(program, spec)
     return lowered, rolled, program
 

@@ -3,13 +3,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dlavm.codegen.ordering import EngineOrder
+from dlavm.codegen.ordering import ordered
 from dlavm.codegen.scalars import OutOfRegistersError, Scalars
 from dlavm.support.errors import DlavmError
 from dlavm.sym import Expr, Var, free_vars, select, substitute, wrap
 from dlavm.target import TargetSpec
 from dlavm.target.isa import Instr, SReg, encode_program
-from dlavm.task import Await, For, If, Launch, Let, Load, Program, Stmt, walk_body
+from dlavm.task import Await, For, If, Launch, Let, Load, Program, Signal, Stmt, Wait, walk_body
 from dlavm.task.ir import exprs_of
 
 RESERVES = (12, 32)  # registers left to the body of a loop; with all of them nothing is computed before it
@@ -25,6 +25,7 @@ def commands(program: Program, spec: TargetSpec, bases: Mapping[str, int]) -> li
     DlavmError for a statement or target that has no stream form."""
     if not spec.has("stream", "scalars", "loops"):
         raise DlavmError(f"target {spec.name} has no autonomous stream (needs capabilities scalars and loops)")
+    program = ordered(program, spec, bases)
     *first, last = RESERVES
     for reserve in first:
         try:
@@ -40,12 +41,11 @@ class _Generator:
         self._addresses = {b.base: wrap(bases[b.name] // 16) for b in program.buffers}
         self._out: list[Instr] = []
         self._scalars = Scalars(spec, program.args, self._emit, reserve)
-        self._order = EngineOrder(spec, self._emit)
 
     def run(self) -> list[Instr]:
         # A work list instead of recursion: `None` closes the loop on top of the stack, a variable is needed no more.
         work: list[Stmt | Expr | None] = list(reversed(_with_ends(self._program.body)))
-        loops: list[tuple[Instr, list[Instr], Expr, str | None]] = []
+        loops: list[tuple[Instr, list[Instr], Expr]] = []
         while work:
             stmt = work.pop()
             if stmt is None:
@@ -80,7 +80,9 @@ class _Generator:
             self._load(stmt)
         elif isinstance(stmt, Await):
             self._emit(Instr("FENCE"))
-            self._order.fence()
+        elif isinstance(stmt, Signal | Wait):
+            engine = self._spec.enums["engine"][stmt.engine]
+            self._emit(Instr(type(stmt).__name__.upper(), {"engine": engine, "sem": stmt.sem}))
         else:
             raise DlavmError(f"code generation: {type(stmt).__name__} has no form in the stream of {self._spec.name}")
 
@@ -94,30 +96,21 @@ class _Generator:
         self._emit(Instr("SCALAR", {"fn": fn["load"], "rd": register, "ra": base.index, "b": index}))
 
     def _launch(self, launch: Launch) -> None:
-        command = self._spec.commands[launch.op]
         fields = {name: self._scalars.value(self._resolve(wrap(v))) for name, v in launch.fields.items()}
-        weight_format = fields.get("format", 0)
-        assert isinstance(weight_format, int) and command.engine
-        self._order.before(launch.op, command.engine, weight_format)
         self._emit(Instr(launch.op, {n: v for n, v in fields.items() if v != 0}, where=launch.where))
 
-    def _open(self, stmt: For | If, depth: int) -> tuple[Instr, list[Instr], Expr, str | None]:
+    def _open(self, stmt: For | If, depth: int) -> tuple[Instr, list[Instr], Expr]:
         """Starts the body of a loop; an If is a loop of zero or one turns."""
         count = self._scalars.value(self._resolve(stmt.count if isinstance(stmt, For) else _once(stmt.cond)))
         var = stmt.var if isinstance(stmt, For) else Var(f"if_{depth}", 0, 1)
         inside = (self._resolve(expr) for _, inner in walk_body(stmt.body) for _, expr in exprs_of(inner))
         self._scalars.enter((expr for expr in inside if not expr.is_const), isinstance(stmt, For))
         register = self._scalars.bind(var)
-        engine = self._first_engine(stmt)
-        if engine:
-            self._order.loop_border(engine)
         outer, self._out = self._out, []
         where = f"for {var.name}" if isinstance(stmt, For) else "if"
-        return Instr("LOOP", {"rd": register, "count": count}, where=where), outer, var, engine
+        return Instr("LOOP", {"rd": register, "count": count}, where=where), outer, var
 
-    def _close(self, loop: Instr, outer: list[Instr], var: Expr, engine: str | None) -> None:
-        if engine:
-            self._order.loop_border(engine)
+    def _close(self, loop: Instr, outer: list[Instr], var: Expr) -> None:
         self._emit(Instr("ENDLOOP"))
         body, self._out = self._out, outer
         length = len(encode_program(self._spec, body))
@@ -125,17 +118,6 @@ class _Generator:
         self._out.extend(body)
         self._scalars.leave()
         self._scalars.unbind(var)
-
-    def _first_engine(self, stmt: For | If) -> str | None:
-        """Engine of the first launch in a body."""
-        work: list[Stmt] = list(reversed(stmt.body))
-        while work:
-            inner = work.pop()
-            if isinstance(inner, Launch):
-                return self._spec.commands[inner.op].engine
-            if isinstance(inner, For | If):
-                work.extend(reversed(inner.body))
-        return None
 
 
 def _once(cond: Expr) -> Expr:

@@ -1,7 +1,9 @@
 """rope, kv_append, attention: scores, softmax and mixing of all heads in three commands a token tile."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -12,12 +14,18 @@ from dlavm.graph.attention import alibi_slopes
 from dlavm.lower.context import Context, Part, Rows
 from dlavm.lower.linear import token_tiles
 from dlavm.lower.rules import rule
+from dlavm.schedule.cost import Cost
+from dlavm.schedule.order import Node as Work
+from dlavm.schedule.order import begin_times
 from dlavm.support.errors import DlavmError
 from dlavm.sym import Expr, IntoExpr, minimum, wrap
 from dlavm.target.isa import f32_bits
 from dlavm.target.layout import KV_FORMATS, MAX_TOKEN_TILE, KvLayout, attention_tile, row_bytes, score_columns
 from dlavm.target.spec import ADDRESS_UNIT
+from dlavm.task import Launch
 
+MOST_GROUPS = 8
+SLOPE = 4  # bytes
 CACHE = "|".join(f"kv_{name}" for name in KV_FORMATS)  # capabilities, of which the format of the cache takes one
 
 
@@ -57,36 +65,95 @@ def _attention(c: Context, node: Node, batch: int) -> None:
     q, out = c.rows(node["q"]), c.place(node.output)
     keys, layout = c.cache(node["k_cache"], node)
     values, _ = c.cache(node["v_cache"], node)
-    group, window = q.inner // layout.heads, _window(node, layout)
-    tile = min(batch, _token_tile(c, node, q, group))
-    columns = score_columns(layout.ctx, window, tile)
-    score_row = row_bytes(columns) // ADDRESS_UNIT
-    scores = Rows(c.storage(f"{node.name}.scores", "activations", layout.heads * tile * group * row_bytes(columns),
-                            f"f16[{layout.heads}, {tile}, {group}, {columns}]"),
-                  q.outer, group * score_row, group, score_row, columns)
-    recip = c.storage(f"{node.name}.recip", "activations", 4 * layout.heads * tile * group,
-                      f"f32[{layout.heads}, {tile}, {group}]")
-    score_step = tile * group * score_row
-    cache: dict[str, IntoExpr] = {"batch": layout.heads, "wgt_tile": layout.block_bytes // ADDRESS_UNIT,
-                                  "wgt_b": layout.head_bytes // ADDRESS_UNIT}
-    formats = [c.spec.enums["weight_format"][name] for name in (layout.stored.keys, layout.stored.values)]
-    bend, mask = _bend(c, node), _mask(c, node, q.inner, window)
+    tile = min(batch, _token_tile(c, node, q, q.inner // layout.heads))
+    unit = ADDRESS_UNIT // SLOPE if node.number("alibi") else 1  # heads whose slopes begin at an address
+    of_tile = partial(_tile, c, node, q, out, (keys, values), layout, tile)
     for part, first, count in _tiles(c, q.outer, tile):
-        # Positions that the tile's first and last token see, without the blocks that no token of the tile sees.
-        seen = part.kv_len + first + 1
-        blocks = (seen - minimum(seen, window)) // BLOCK if window else wrap(0)
-        seen, total = seen - blocks * BLOCK, seen + count - 1 - blocks * BLOCK
-        skipped = part.kv_base + blocks * (layout.block_bytes // ADDRESS_UNIT)
-        here, there = q.at(part.first + first, count), out.at(part.first + first, count)
-        rows: dict[str, IntoExpr] = {"rows_o": count, "rows_i": group}
-        c.tasks.launch("LINEAR", format=formats[0], **here.fields("src"), src_b=group * q.inner_stride,
-                       **scores.fields("dst"), dst_b=score_step, **rows, **cache, wgt=keys + skipped, k=layout.dim,
-                       n=total, use_scale=1, scale=f32_bits(node.number("scale")), **bend)
-        c.tasks.launch("SOFTMAX", **scores.fields("src"), src_b=score_step, **scores.fields("dst"), dst_b=score_step,
-                       **rows, batch=layout.heads, visible=seen, width=total, recip=recip, **mask)
-        c.tasks.launch("LINEAR", format=formats[1], **scores.fields("src"), src_b=score_step,
-                       **there.fields("dst"), dst_b=group * out.inner_stride, **rows, **cache, wgt=values + skipped,
-                       k=total, n=layout.dim, use_row_scale=1, row_scale=recip)
+        for index in range(groups := _groups(c, q, layout, unit, partial(of_tile, part, first, count))):
+            scratch = _scratch(c, node, layout, tile * (q.inner // layout.heads), Group(index, groups), tile)
+            for launch in of_tile(part, first, count, Group(index, groups), scratch):
+                c.tasks.launch(launch.op, **launch.fields)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Part `index` of `count` equal ones of the key/value heads."""
+
+    index: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Scores of a group of heads in rows of `row` address units, and the reciprocals of their sums."""
+
+    scores: Expr
+    recip: Expr
+    row: int
+
+
+def _scratch(c: Context, node: Node, layout: KvLayout, rows: int, group: Group, tile: int) -> Scratch:
+    """`rows` of each key/value head."""
+    heads, columns = layout.heads // group.count, score_columns(layout.ctx, _window(node, layout), tile)
+    name, end = f"{node.name}.", f".{group.index}" if group.count > 1 else ""
+    scores = c.storage(f"{name}scores{end}", "activations", heads * rows * row_bytes(columns),
+                       f"f16[{heads}, {tile}, {rows // tile}, {columns}]")
+    recip = c.storage(f"{name}recip{end}", "activations", 4 * heads * rows, f"f32[{heads}, {tile}, {rows // tile}]")
+    return Scratch(scores, recip, row_bytes(columns) // ADDRESS_UNIT)
+
+
+def _tile(c: Context, node: Node, q: Rows, out: Rows, caches: tuple[Expr, Expr], layout: KvLayout, tile: int,
+          part: Part, first: Expr, count: Expr, group: Group, scratch: Scratch) -> Iterator[Launch]:
+    """Scores, softmax and mixing of a group of heads for `count` tokens from `first` on."""
+    window, inner, heads = _window(node, layout), q.inner // layout.heads, layout.heads // group.count
+    # Positions that the tile's first and last token see, without the blocks that no token of the tile sees.
+    seen = part.kv_len + first + 1
+    blocks = (seen - minimum(seen, window)) // BLOCK if window else wrap(0)
+    seen, total = seen - blocks * BLOCK, seen + count - 1 - blocks * BLOCK
+    begin = group.index * heads
+    skipped = part.kv_base + blocks * (layout.block_bytes // ADDRESS_UNIT) + begin * (layout.head_bytes // ADDRESS_UNIT)
+    here, there = q.at(part.first + first, count), out.at(part.first + first, count)
+    here, there = (replace(x, base=x.base + begin * inner * x.inner_stride) for x in (here, there))
+    row, step = scratch.row, tile * inner * scratch.row
+    rows: dict[str, IntoExpr] = {"rows_o": count, "rows_i": inner, "batch": heads}
+    cache: dict[str, IntoExpr] = {"wgt_tile": layout.block_bytes // ADDRESS_UNIT,
+                                  "wgt_b": layout.head_bytes // ADDRESS_UNIT}
+    src: dict[str, IntoExpr] = {"src": scratch.scores, "src_so": inner * row, "src_si": row, "src_b": step}
+    dst: dict[str, IntoExpr] = {"dst": scratch.scores, "dst_so": inner * row, "dst_si": row, "dst_b": step}
+    formats = [c.spec.enums["weight_format"][name] for name in (layout.stored.keys, layout.stored.values)]
+    yield Launch("LINEAR", {
+        "format": formats[0], **here.fields("src"), "src_b": inner * q.inner_stride, **dst, **rows, **cache,
+        "wgt": caches[0] + skipped, "k": layout.dim, "n": total, "use_scale": 1,
+        "scale": f32_bits(node.number("scale")), **_bend(c, node)})  # fmt: skip
+    yield Launch("SOFTMAX", {**src, **dst, **rows, "visible": seen, "width": total, "recip": scratch.recip,
+                             **_mask(c, node, q.inner, window, begin * inner)})
+    yield Launch("LINEAR", {
+        "format": formats[1], **src, **there.fields("dst"), "dst_b": inner * out.inner_stride, **rows, **cache,
+        "wgt": caches[1] + skipped, "k": total, "n": layout.dim, "use_row_scale": 1,
+        "row_scale": scratch.recip})  # fmt: skip
+
+
+def _groups(
+    c: Context, q: Rows, layout: KvLayout, unit: int, launches: Callable[[Group, Scratch], Iterator[Launch]]
+) -> int:
+    """Into how many groups of heads attention is cut, so that the softmax of one runs beside the products of others:
+    the fewest of those with which a token is done first. One where commands follow each other anyway. `unit`: query
+    heads of which a group has a multiple."""
+    if not c.spec.has("decoupled"):
+        return 1
+    fits = [n for n in range(1, MOST_GROUPS + 1) if layout.heads % n == 0 and (n == 1 or q.inner // n % unit == 0)]
+    somewhere, cost = Scratch(wrap(0), wrap(0), 1), Cost(c.spec)
+
+    def end(count: int) -> int:
+        nodes: list[Work] = []
+        for number, launch in enumerate(launches(Group(0, count), somewhere) for _ in range(count)):
+            for place, one in enumerate(launch):
+                engine = c.spec.commands[one.op].engine or ""
+                needs = frozenset([3 * number + place - 1] if place else [])
+                nodes.append(Work((), frozenset([engine]), cost(one), needs))
+        return max(begin + work.cycles for begin, work in zip(begin_times(nodes), nodes, strict=True))
+
+    return min(fits, key=lambda count: (end(count), count))
 
 
 def _window(node: Node, layout: KvLayout) -> int:
@@ -101,13 +168,14 @@ def _bend(c: Context, node: Node) -> dict[str, IntoExpr]:
     return {"use_act": 1, "act_slot": c.act_slot(softcap(cap), node)} if cap else {}
 
 
-def _mask(c: Context, node: Node, heads: int, window: int) -> dict[str, IntoExpr]:
-    """Fields of SOFTMAX for a window and for ALiBi, whose slopes are alike in all layers."""
+def _mask(c: Context, node: Node, heads: int, window: int, first: int) -> dict[str, IntoExpr]:
+    """Fields of SOFTMAX for a window and for ALiBi, whose slopes are alike in all layers, from a head on."""
     most, scale = node.number("alibi"), node.number("alibi_scale")
     fields: dict[str, IntoExpr] = {"window": window} if window else {}
     if most:
         slopes = (alibi_slopes(heads, most) * scale).astype(np.float32)
-        fields |= {"use_slopes": 1, "slopes": c.floats(f"alibi.{heads}.{most}.{scale}", tuple(slopes.tolist()))}
+        fields |= {"use_slopes": 1, "slopes": c.floats(f"alibi.{heads}.{most}.{scale}", tuple(slopes.tolist()))
+                   + first * SLOPE // ADDRESS_UNIT}
     return fields
 
 

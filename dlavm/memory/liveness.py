@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from dlavm.schedule import beside
+from dlavm.schedule.order import Beside
 from dlavm.support.errors import DlavmError
 from dlavm.target.spec import TargetSpec
 from dlavm.task import Call, Copy, For, If, Launch, Load, Program, Stmt
@@ -32,20 +34,28 @@ class _Use:
     outer_last: int
     defined: bool
 
+    def until_end(self, end: int, later: int) -> _Use:
+        """Of a statement that ends at `end` in the order of the program, and runs until `later`."""
+        return replace(self, last=later if self.last == end else self.last,
+                       outer_last=later if self.outer_last == end else self.outer_last)  # fmt: skip
+
     def joined(self, later: _Use) -> _Use:
         first, last = min(self.outer_first, later.outer_first), max(self.outer_last, later.outer_last)
         return _Use(first, last, first, last, self.defined)
 
 
-def liveness(program: Program, spec: TargetSpec, role: str = "activations") -> list[Interval]:
+def liveness(
+    program: Program, spec: TargetSpec, role: str = "activations", beside: Beside = beside
+) -> list[Interval]:
     """An interval for each touched buffer of the role, in order of declaration; time counts launches and copies, and
-    what the program loads from a buffer it reads with the next of them.
+    what the program loads from a buffer it reads with the next of them. Where engines run beside each other, what one
+    of them uses is needed until all have begun that others begin meanwhile (`schedule.beside`).
 
     A buffer that every turn of a loop writes before it reads it lives within a turn, if nothing outside touches it; any
     other is needed for the whole loop: another turn may read what this one wrote. A write counts for the whole
     buffer, functions where they are called.
     """
-    uses, _ = _Scan(program, spec).body(program.body, 0, ())
+    uses, _ = _Scan(program, spec, beside).body(program.body, 0, ())
     wanted = [b for b in program.buffers if b.role == role and b.name in uses]
     return [Interval(b.name, uses[b.name].first, uses[b.name].last, b.bytes) for b in wanted]
 
@@ -53,16 +63,22 @@ def liveness(program: Program, spec: TargetSpec, role: str = "activations") -> l
 class _Scan:
     """Recursive in the nesting of blocks and calls, which is small, and a loop over statements, which are many."""
 
-    def __init__(self, program: Program, spec: TargetSpec) -> None:
-        self._program, self._spec = program, spec
+    def __init__(self, program: Program, spec: TargetSpec, beside: Beside) -> None:
+        self._program, self._spec, self._beside = program, spec, beside
 
-    def body(self, stmts: Iterable[Stmt], time: int, calls: tuple[str, ...]) -> tuple[dict[str, _Use], int]:
+    def body(self, stmts: Sequence[Stmt], time: int, calls: tuple[str, ...]) -> tuple[dict[str, _Use], int]:
         """The uses of a body that begins at `time`, and when it ends."""
-        uses: dict[str, _Use] = {}
+        each: list[dict[str, _Use]] = []
+        ends: list[int] = []
         for stmt in stmts:
             found, time = self._statement(stmt, time, calls)
+            each.append(found)
+            ends.append(time)
+        uses: dict[str, _Use] = {}
+        for found, end, last in zip(each, ends, self._beside(stmts, self._program, self._spec), strict=True):
             for name, use in found.items():
-                uses[name] = uses[name].joined(use) if name in uses else use
+                kept = use.until_end(end, ends[last])
+                uses[name] = uses[name].joined(kept) if name in uses else kept
         return uses, time
 
     def _statement(self, stmt: Stmt, time: int, calls: tuple[str, ...]) -> tuple[dict[str, _Use], int]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from dlavm.profile.record import Command, Record, Wait
 from dlavm.profile.subject import Subject
 from dlavm.report.steps import group_of
-from dlavm.report.traffic import RULES, kind, macs, operands
+from dlavm.schedule.traffic import RULES, kind, macs, operands
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec
 from dlavm.target.isa import decode_payload

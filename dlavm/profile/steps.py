@@ -76,7 +76,7 @@ class Steps:
     """All entries of a compiled model for one sequence."""
 
     def __init__(self, device: NativeDevice, compiled: Compiled) -> None:
-        self._device = device
+        self.device = device
         self._entries = [(entry.bounds, WAYS[entry.code.control](device, compiled, name))
                          for name, entry in sorted(compiled.entries.items(), key=_tokens) if name != BATCH]  # fmt: skip
 
@@ -84,7 +84,7 @@ class Steps:
         """Runs a step through the entry for the fewest tokens that takes it."""
         values = step_values(tokens, depth, head_rows)
         next(way for bounds, way in self._entries if _admits(bounds, values)).start(values)
-        return self._device.counters()
+        return self.device.counters()
 
 
 def _tokens(item: tuple[str, CompiledEntry]) -> int:

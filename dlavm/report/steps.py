@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from dlavm.memory import MemoryMap
-from dlavm.report.traffic import kind, macs, operands
+from dlavm.schedule.traffic import kind, macs, operands
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec
 from dlavm.target.spec import ADDRESS_UNIT

@@ -51,11 +51,12 @@ def add_parser(sub: Subparsers) -> None:
     parser.add_argument(
         "--trace", type=text, metavar="FILE", help="CSV: when each command of the token was queued, began and ended"
     )
+    parser.add_argument("--trace-prompt", type=text, metavar="FILE", help="the same of the prompt's last step")
 
 
 def run(args: argparse.Namespace) -> int:
     spec = target_of(args)
-    if args.trace and not spec.has("stream"):
+    if (args.trace or args.trace_prompt) and not spec.has("stream"):
         raise DlavmError(f"cycles: --trace: expected a target with a stream, got {spec.name}")
     options, model = options_of(args), model_of(args.model, args.weights or "none")
     ctx, chunk = options.sizes(model, spec)
@@ -68,10 +69,8 @@ def run(args: argparse.Namespace) -> int:
             device.set_option("latency", args.latency)
         steps = Steps(device, compiled)
         prompt = [(min(chunk, args.p - at), args.d + at) for at in range(0, args.p, chunk)]
-        rows = [_row(steps, spec, f"pp{args.p}", prompt)] if prompt else []
-        if args.trace:
-            device.set_option("trace", args.trace)
-        rows.append(_row(steps, spec, "tg", [(1, args.d)]))
+        rows = [_row(steps, spec, f"pp{args.p}", prompt, args.trace_prompt)] if prompt else []
+        rows.append(_row(steps, spec, "tg", [(1, args.d)], args.trace))
     for row in rows:
         row["test"] += f" @ d{args.d}" if args.d else ""
     if args.json:
@@ -81,10 +80,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _row(steps: Steps, spec: TargetSpec, test: str, pieces: list[tuple[int, int]]) -> dict[str, Any]:
-    """`pieces`: tokens of each step, and how many are in the cache before."""
-    started, last = time.process_time(), len(pieces) - 1
-    counters = [steps.step(tokens, depth, int(i == last)) for i, (tokens, depth) in enumerate(pieces)]
+def _row(
+    steps: Steps, spec: TargetSpec, test: str, pieces: list[tuple[int, int]], trace: str | None
+) -> dict[str, Any]:
+    """`pieces`: tokens of each step, and how many are in the cache before; `trace`: the file for the commands of the
+    last."""
+    started, last, counters = time.process_time(), len(pieces) - 1, []
+    for i, (tokens, depth) in enumerate(pieces):
+        steps.device.set_option("trace", trace if trace and i == last else "")
+        counters.append(steps.step(tokens, depth, int(i == last)))
     cycles, moved = sum(c.cycles for c in counters), sum(c.bytes_read + c.bytes_written for c in counters)
     tokens, seconds = sum(tokens for tokens, _ in pieces), cycles / (spec.board.clock_mhz * 1e6)
     peak = 1e9 * spec.space("weights").peak_gbs

@@ -13,16 +13,20 @@ import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from dlavm import compile as compiler
 from dlavm.compile import Options
 from dlavm.formats import BLOCK, FORMATS
 from dlavm.graph import Graph
-from dlavm.lower import context
+from dlavm.lower import attention, context
+from dlavm.lower.context import Rows
 from dlavm.lower.tiling import Tiling, is_legal
+from dlavm.schedule import schedule
 from dlavm.sim.native import NativeDevice
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec, load_target
-from dlavm.target.layout import PackedWeights, ceildiv
+from dlavm.target.layout import KvLayout, PackedWeights, ceildiv
 from dlavm.target.spec import Board
+from dlavm.task import Program
 from tests.conftest import examples
 from tests.ops.run_graph import Step, outcome
 from tests.prop.lowerable_graphs import CTX, VOCAB, lowerable_graphs, random_params
@@ -93,6 +97,26 @@ def test_random_tilings(
         assume("too small" not in str(error) and "exceed the buffers" not in str(error))
         raise
     assert tiled == outcome(graph, UNTILED, params, steps(cut), NativeDevice)
+
+
+@settings(max_examples=examples(25))
+@given(
+    lowerable_graphs(formats=tuple(FORMATS)), st.sampled_from(CUTS), st.sampled_from(BOARDS), st.integers(0, 1 << 32)
+)  # fmt: skip
+def test_random_orders_of_commands(graph: Graph, cut: tuple[int, ...], spec: TargetSpec, seed: int) -> None:
+    """Any order that dependencies allow, and any groups of heads; the simulator refuses what no semaphore orders."""
+    params, rng = random_params(graph), Random(seed)
+
+    def groups(c: object, q: Rows, layout: KvLayout, unit: int, launches: object) -> int:
+        even = [n for n in range(1, layout.heads + 1) if layout.heads % n == 0 and q.inner // n % unit == 0]
+        return rng.choice([1, *even])
+
+    def order(program: Program, spec: TargetSpec) -> Program:
+        return schedule(program, spec, rng.choice)
+
+    expected = outcome(graph, spec, params, steps(cut), NativeDevice)
+    with patch.object(compiler, "schedule", order), patch.object(attention, "_groups", groups):
+        assert outcome(graph, spec, params, steps(cut), NativeDevice) == expected
 
 
 @settings(max_examples=examples(8) // 4)

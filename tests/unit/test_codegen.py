@@ -234,9 +234,13 @@ def test_semaphores_pair_up_and_loops_close() -> None:
     instrs = [i for _, i in decode_program(NANO, generate(program, NANO, dict(assign(program, NANO).bases)))]
     ops = [i.op for i in instrs]
     assert ops.count("LOOP") == ops.count("ENDLOOP") > 0 and ops[-1] == "END"
-    assert ops.count("SIGNAL") == ops.count("WAIT")
-    signals = [(i, a) for i, a in enumerate(instrs) if a.op == "SIGNAL"]
-    assert all(instrs[i + 1].op == "WAIT" and instrs[i + 1].fields["sem"] == a.fields["sem"] for i, a in signals)
+    signals, waits = ([(i, a.fields) for i, a in enumerate(instrs) if a.op == op] for op in ("SIGNAL", "WAIT"))
+    assert signals and {f["sem"] for _, f in signals} == {f["sem"] for _, f in waits}
+    engines = len(NANO.enums["engine"])
+    for place, fields in signals:  # behind what it speaks of, for an engine that waits further down
+        assert fields["sem"] // engines == fields["engine"]
+        assert any(i > place and f["sem"] == fields["sem"] for i, f in waits)
+    assert all(fields["sem"] % engines == fields["engine"] for _, fields in waits)
 
 
 def test_a_target_without_stream_is_refused() -> None:

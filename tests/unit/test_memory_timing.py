@@ -281,6 +281,8 @@ def test_long_reads_reach_the_peak_less_refresh(board_name: str, memory_name: st
     share = (len(cycles) - 16) * t["beat_bytes"] / (cycles[-1] - cycles[15]) / per_cycle
     lost = t["refresh_clocks"] / t["refresh_interval"]
     around = (t["ras"] + t["rp"] + t["rcd_read"] + t["rtp"] + t["faw"]) / t["refresh_interval"]
+    if t["refresh_banks"] == 1:  # behind the stream, which meets a bank that is not ready once in a while
+        lost, around = 0.0, 0.01
     assert min(1 - lost - around, of_port) - 0.005 < share < min(1 - lost + 0.005, of_port + 1e-9)
 
 

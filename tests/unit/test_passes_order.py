@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice, permutations
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dlavm.compile
+import dlavm.memory.layout
 from dlavm.compile import Options, compile_model, pipeline
 from dlavm.frontend import load_model
 from dlavm.graph import Builder, Graph, verify
@@ -30,6 +32,7 @@ from dlavm.passes.order_for_memory import (
     _Pieces,
     best_order,
 )
+from dlavm.schedule import alone
 from dlavm.sym import mul
 from dlavm.target import TargetSpec, load_target
 from dlavm.target.layout import row_bytes
@@ -107,7 +110,7 @@ def test_random_graphs(spec: TargetSpec, graph: Graph) -> None:
     assert OrderForMemory(spec)(after).nodes == after.nodes
     peaks = []
     for one in (graph, after):
-        intervals = liveness(share_in_place(lower(one, spec).program, spec), spec)
+        intervals = liveness(share_in_place(lower(one, spec).program, spec), spec, beside=alone)
         peaks.append(lower_bound([replace(i, size=row_bytes(i.size, 1)) for i in intervals]))
         assert peak(one, spec) >= peaks[-1]
         assert peak(one, spec) == peaks[-1] or queries_are_parts(one)
@@ -227,6 +230,9 @@ def test_caches_are_read_before_they_change() -> None:
 def test_the_peak_is_the_one_of_the_memory_plan(
     model: str, target: tuple[str, str], repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Where commands run one after the other, in the order of the nodes."""
+    monkeypatch.setattr(dlavm.compile, "schedule", lambda program, spec: program)
+    monkeypatch.setattr(dlavm.memory.layout, "liveness", partial(liveness, beside=alone))
     spec, options = load_target(*target), Options(ctx=96, chunk=40)
     loaded = load_model(f"{repository}/models/{model}", "none")
     ordered = run(pipeline(options, spec), loaded.graph(96, 40))

@@ -33,8 +33,8 @@ from dlavm.report.steps import group_of
 from dlavm.report.stream import histogram
 from dlavm.report.svg import Axis, tag, text
 from dlavm.report.text import number, seconds, share, size
-from dlavm.report.traffic import RULES, operands
 from dlavm.runtime.session import open_session
+from dlavm.schedule.traffic import RULES, operands
 from dlavm.sim.native import NativeDevice
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec, load_target

@@ -15,7 +15,7 @@ from dlavm.graph import Builder
 from dlavm.lower import lower
 from dlavm.lower.tiling import Tiling, candidates, choose_tiling, cost, is_legal
 from dlavm.passes import QuantizeWeights
-from dlavm.report.traffic import operands
+from dlavm.schedule.traffic import operands
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec, load_target
 from dlavm.target.layout import PackedWeights
