@@ -189,6 +189,8 @@ def put(*path: Any) -> Callable[[dict[str, Any]], object]:
         (put("entries", "step", "outputs", "logits", "rows", 1 << 40), "entries.step.logits"),
         (put("kv", 0, "format", "int4"), "kv.kv: format: expected one of fp16, mxint8, got 'int4'"),
         (put("kv", 0, "format", "mxint8"), "kv.kv: expected heads and blocks of whole units of 1056 bytes"),
+        (put("kv", 0, "head_bytes", 0), "kv.kv: head_bytes: expected at least .* blocks"),
+        (put("kv", 0, "head_bytes", 2**20 + 8), "kv.kv: head_bytes: expected at least .* in units of 16, got 1048584"),
         (put("memory", "kv_bytes", None), "memory.kv_bytes"),
         (put("files", "../x", "0" * 64), "files"),
         (put("files", "manifest.json", "0" * 64), "files"),

@@ -10,6 +10,8 @@ from dlavm.memory import Interval, assign, check_capacity, liveness, plan, valid
 from dlavm.memory.csv import parse_csv, read_csv
 from dlavm.support.errors import DlavmError
 from dlavm.target import load_target
+from dlavm.target.layout import KV_FORMATS, KvLayout
+from dlavm.target.sizes import sizes
 from dlavm.task import Buffer, Program, parse_program
 
 V1, V3 = load_target("v1", "nano"), load_target("v3", "nano")
@@ -210,6 +212,34 @@ def test_regions_in_order_and_pages() -> None:
     assert set(made.bases) == {b.name for b in EVERY_ROLE} | {"stream"}
     with pytest.raises(DlavmError, match="got 'stack'"):
         made.region("stack")
+
+
+@pytest.mark.parametrize("board", ["nano", "kv260", "vcu128", "u280", "v80"])
+def test_regions_begin_with_what_comes_in_a_cycle(board: str) -> None:
+    """Whatever lies before them: rows of the memory fabric."""
+    spec = load_target("v3", board)
+    buffers = [Buffer("i", "input", 64, "u32[16]"), Buffer("k", "kv", 4096, "f16[1, 32, 64]")]
+    row = sizes(spec).row_units * 16
+    assert all(region.base % row == 0 for region in assign(program(*buffers), spec).regions)
+
+
+@pytest.mark.parametrize("board", ["nano", "kv260", "vcu128", "u280", "v80"])
+@pytest.mark.parametrize("form", KV_FORMATS)
+def test_heads_meet_in_a_bank_least(board: str, form: str) -> None:
+    """Where a tile holds values of several heads, four heads of a long cache begin in four banks. Gaps are no more than
+    an eighth, and none where a tile is no wider than a block."""
+    memory = load_target("v3", board).space("kv")
+    figures = memory.timing.values
+    bank = memory.channels * figures["page_bytes"] * figures["interleave"]
+    gaps = set()
+    for ctx in (1, 128, 1152, 1312, 2048, 4096, 8192, 1 << 17):
+        close, here = KvLayout(8, ctx, 128, form), KvLayout(8, ctx, 128, form, memory)
+        gap = here.head_bytes - close.head_bytes
+        gaps.add(gap)
+        assert 0 <= 8 * gap <= close.head_bytes and here.bytes == 8 * here.head_bytes
+        if ctx == 1 << 17 and memory.row_tile > 32:
+            assert len({head * here.head_bytes // bank % figures["banks"] for head in range(4)}) == 4
+    assert (gaps == {0}) == (memory.row_tile <= 32)
 
 
 def test_roles_lie_in_their_spaces() -> None:
