@@ -33,7 +33,8 @@ module linear_decode #(
     output logic [23:0]                 tile_units_o,   // packed weights: of a row tile, in 16 bytes
     output logic                        pieces_o,       // src is loaded 32 k at a time (activation_load),
     output logic [1:0]                  places_o,       // into 2^places_o places of the activation buffer
-    output logic [1:0]                  heads_o         // of a unit of values, log2
+    output logic [1:0]                  heads_o,        // of a unit of values, log2
+    output logic                        ordered_o       // the cache is fetched in the order of memory (block_order)
 );
 
   import dlavm_isa_pkg::*;
@@ -116,6 +117,7 @@ module linear_decode #(
       if (values_o && !pieces_o && 2'(i) <= places_o && n_blocks_o <= 24'(SETS >> i) && (rows_q << i) <= ROWS_MOST)
         heads_o = 2'(i);
   end
+  assign ordered_o = (SETS > 1) & ~bytes_o & ((keys_o & (k_blocks_o <= 24'(matrix_pkg::TOGETHER))) | (heads_o != 2'd0));
   assign rows_o = rows_q[23:0];
 
   // A count past its field's width; a number that means nothing.

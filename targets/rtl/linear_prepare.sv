@@ -61,7 +61,8 @@ module linear_prepare #(
       .format_o(job_o.format), .keys_o(job_o.keys), .values_o(job_o.values), .bytes_o(job_o.bytes),
       .rows_o(job_o.rows), .k_blocks_o(job_o.k_blocks), .n_blocks_o(job_o.n_blocks), .k_tail_o(job_o.k_tail),
       .n_tail_o(job_o.n_tail), .tiles_o(job_o.tiles), .tile_units_o(job_o.tile_units),
-      .pieces_o(job_o.pieces), .places_o(job_o.places), .heads_o(job_o.heads));
+      .pieces_o(job_o.pieces), .places_o(job_o.places), .heads_o(job_o.heads),
+      .ordered_o(job_o.ordered));
 
   assign error_o     = (cmd_opcode_i == OP_LINEAR) ? check_error : ERROR_ILLEGAL_OPCODE;
   assign good        = (error_o == ERROR_NONE) && !nothing;
@@ -84,13 +85,18 @@ module linear_prepare #(
     if (rst_i || cancel) state_q <= EMPTY;
   end
 
+  // Keys too come block of tokens after block of tokens then.
+  logic in_memory_order;
+  assign in_memory_order = job_o.keys && job_o.ordered;
+
   // -- Weights ------------------------------------------------------------------------------------------------------
 
   weight_fetch #(.TILE(TILE)) u_fetch (
-      .clk_i, .rst_i(rst_i | cancel), .start_i(begin_fetch), .keys_i(job_o.keys), .values_i(job_o.values),
+      .clk_i, .rst_i(rst_i | cancel), .start_i(begin_fetch), .keys_i(job_o.keys && !in_memory_order),
+      .values_i(job_o.values || in_memory_order), .together_i(job_o.ordered && job_o.values),
       .bytes_i(job_o.bytes), .wgt_i(cmd_word_i[LINEAR_WGT_WORD]), .wgt_tile_i(cmd_word_i[LINEAR_WGT_TILE_WORD]),
       .wgt_b_i(cmd_word_i[LINEAR_WGT_B_WORD]), .tile_units_i(job_o.tile_units),
-      .tiles_i(job_o.values ? job_o.k_blocks : job_o.tiles), .key_blocks_i(job_o.n_blocks),
+      .tiles_i(job_o.values ? job_o.k_blocks : in_memory_order ? job_o.n_blocks : job_o.tiles), .key_blocks_i(job_o.n_blocks),
       .dim_blocks_i(job_o.keys ? job_o.k_blocks : job_o.n_blocks), .batch_i(cmd_word_i[LINEAR_BATCH_WORD][11:0]),
       .heads_i(job_o.heads),
       .idle_o(fetch_idle), .req_valid_o, .req_ready_i, .req_unit_o, .req_units_o);

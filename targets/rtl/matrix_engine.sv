@@ -126,6 +126,7 @@ module matrix_engine #(
   format_t     format;
   logic        keys, values, bytes, pieces;
   logic [1:0]  places, heads;
+  logic        ordered;
   logic [23:0] rows, k_blocks, n_blocks, tiles, k, n;
   logic [5:0]  k_tail, n_tail;
   logic [11:0] rows_i, batch;
@@ -135,7 +136,7 @@ module matrix_engine #(
   assign {format, keys, values, bytes} = {job_q.format, job_q.keys, job_q.values, job_q.bytes};
   assign {rows, k_blocks, n_blocks, tiles} = {job_q.rows, job_q.k_blocks, job_q.n_blocks, job_q.tiles};
   assign {k_tail, n_tail} = {job_q.k_tail, job_q.n_tail};
-  assign {pieces, places, heads} = {job_q.pieces, job_q.places, job_q.heads};
+  assign {pieces, places, heads, ordered} = {job_q.pieces, job_q.places, job_q.heads, job_q.ordered};
   assign words   = job_q.words;
   assign word0   = words[0];
   assign rows_i  = words[LINEAR_ROWS_I_WORD][11:0];
@@ -223,17 +224,31 @@ module matrix_engine #(
       .metadata_o(unpack_metadata), .push_o(unpack_push));
 
   if (TILE >= 32) begin : g_blocks
-    logic exp_now;
+    logic exp_now, beat_valid, beat_ready;
+    logic [WEIGHT_UNITS*128-1:0] beat;
+    if (SETS > 1) begin : g_order
+      block_order #(.UNITS(WEIGHT_UNITS), .SETS(SETS)) u_order (
+          .clk_i, .clear_i(clear), .enable_i(state_q == RUN && cache), .ordered_i(ordered), .values_i(values),
+          .token_blocks_i(keys ? n_blocks : k_blocks), .dim_blocks_i(keys ? k_blocks : n_blocks), .batch_i(batch),
+          .heads_i(heads), .valid_i(wt_valid), .ready_o(kv_ready), .beat_i(wt_data_i), .valid_o(beat_valid),
+          .ready_i(beat_ready), .beat_o(beat));
+    end else begin : g_straight
+      assign {beat_valid, kv_ready, beat} = {wt_valid, beat_ready, wt_data_i};
+      logic unused_ordered;
+      assign unused_ordered = ordered;
+    end
     kv_blocks #(.UNITS(WEIGHT_UNITS), .PORT_BYTES(PORT_BYTES), .HALVES(HALVES), .SLOT_WIDTH(SLOT_WIDTH)) u_kv (
         .clk_i, .rst_i, .clear_i(clear), .enable_i(state_q == RUN && cache), .values_i(values), .bytes_i(bytes),
         .key_blocks_i(n_blocks), .token_blocks_i(k_blocks), .batch_i(batch), .heads_i(heads),
         .dim_blocks_i(keys ? k_blocks : n_blocks), .dim_tail_i(keys ? k_tail : n_tail),
-        .valid_i(wt_valid), .ready_o(kv_ready), .beat_i(wt_data_i), .room_i(room), .write_o(kv_write),
+        .valid_i(beat_valid), .ready_o(beat_ready), .beat_i(beat), .room_i(room), .write_o(kv_write),
         .slot_o(kv_slot), .entry_o(kv_entry), .code_o(kv_code), .write_meta_o(kv_write_meta), .meta_slot_o(begun_slot),
         .metadata_o(kv_metadata), .exp_valid_o(exp_now), .exp_set_o(exp_set), .exp_o(token_exp), .push_o(kv_push[0]));
     assign exp_valid    = {8{exp_now}};
     assign kv_push[2:1] = '0;
   end else begin : g_tokens
+    logic unused_ordered;
+    assign unused_ordered = ordered;
     logic [SLOT_WIDTH-1:0]       slot_of_all;
     logic [UNIT_ENTRY_WIDTH-1:0] entry_of_all;
     kv_unpack #(.UNITS(WEIGHT_UNITS), .PORT_BYTES(PORT_BYTES), .SLOT_WIDTH(SLOT_WIDTH)) u_kv (

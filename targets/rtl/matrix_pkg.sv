@@ -22,6 +22,7 @@ package matrix_pkg;
     logic        pieces;      // src is loaded 32 k at a time,
     logic [1:0]  places;      // into 2^places places of the activation buffer
     logic [1:0]  heads;       // of a unit of values, log2
+    logic        ordered;     // the cache is fetched in the order of memory (block_order)
   } job_t;
   // verilator lint_on UNUSEDSIGNAL
 
@@ -33,6 +34,12 @@ package matrix_pkg;
     side      = (halves == 2) ? half : quad / (quads / 2);
     first_row = place / (beat_bytes / 16) * (beat_bytes / 2) + side * (beat_bytes / 4) + place % (beat_bytes / 16) * 4;
   endfunction
+
+  // Blocks of 32 tokens of a head that are read one after the other where heads share a unit of values; blocks of 32
+  // elements of a token's keys that may be (block_order).
+  // verilator lint_off UNUSEDPARAM
+  localparam int unsigned TOGETHER = 4;
+  // verilator lint_on UNUSEDPARAM
 
   // Heads of this unit of values: no more than 2^most, nor than are left of the batch.
   function automatic logic [2:0] heads_here(input logic [1:0] most, input logic [11:0] left);

@@ -2,7 +2,8 @@
 //   packed weights   a row tile a request
 //   keys             for each row tile of tokens, each block of 32 elements: those tokens' part of a cache block, or
 //                    of each of the tile's cache blocks
-//   values           for each block of 32 tokens all of its elements, of each of the heads that share a unit
+//   values           for each block of 32 tokens all of its elements, of each of the heads that share a unit; TOGETHER
+//                    blocks of tokens of a head before the next head (block_order)
 //   MXINT8 cache     a block of 32 elements at a time, keys or values, and first the exponents of its 32 tokens
 module weight_fetch #(
     parameter int unsigned TILE = 16,            // rows
@@ -19,6 +20,7 @@ module weight_fetch #(
     input  logic        keys_i,
     input  logic        values_i,
     input  logic        bytes_i,       // of an MXINT8 cache
+    input  logic        together_i,    // values
     input  logic [31:0] wgt_i,         // addresses in units of 16 bytes
     input  logic [31:0] wgt_tile_i,
     input  logic [31:0] wgt_b_i,
@@ -46,6 +48,8 @@ module weight_fetch #(
   logic [31:0] block_base_q;       // and its start
   logic [2:0]  head_q, heads;      // values: of the unit
   logic [31:0] span_q;             // from the unit's first head to this one
+  logic [2:0]  run_q, run;         // values: block of tokens of those that are read together
+  logic        run_last;
   logic        accept, exponents, set_last, block_done, head_done, tile_done, part_last, tile_last, batch_last;
   assign exponents  = bytes_i & ~exponents_q;
   assign accept     = active_q & req_ready_i & ~exponents;
@@ -53,9 +57,12 @@ module weight_fetch #(
   assign block_done = accept & set_last;
   assign heads      = matrix_pkg::heads_here(heads_i, batch_i - batch_q);
   assign head_done  = block_done & (~(keys_i | bytes_i) | (block_q + 24'd1 == dim_blocks_i));
-  assign tile_done  = head_done & (head_q + 3'd1 == heads);
+  assign run        = !together_i ? 3'd1 : (tiles_i - tile_q < 24'(matrix_pkg::TOGETHER)) ? 3'(tiles_i - tile_q)
+                                                                                        : 3'(matrix_pkg::TOGETHER);
+  assign run_last   = (run_q + 3'd1 == run);
+  assign tile_done  = head_done & run_last & (head_q + 3'd1 == heads);
   assign part_last  = ~keys_i | (part_q == 3'(PARTS - 1));
-  assign tile_last  = (tile_q + 24'd1 == tiles_i);
+  assign tile_last  = (tile_q + 24'(run) == tiles_i);
   assign batch_last = (batch_q + 12'(heads) == batch_i);
 
   // Of a block of 32 elements; of a row tile's tokens in it.
@@ -79,7 +86,9 @@ module weight_fetch #(
   logic [31:0] offset, next_offset, tile_step, next_base, next_head, next_batch;
   assign offset      = unit_q - block_base_q;
   assign next_offset = offset + 32'(block_units);
-  assign tile_step   = (keys_i && SETS > 1) ? wgt_tile_i << $clog2(SETS) : wgt_tile_i;
+  // A last tile of fewer blocks has none behind it.
+  assign tile_step   = (keys_i && SETS > 1) ? wgt_tile_i << $clog2(SETS) :
+                       together_i ? wgt_tile_i << $clog2(matrix_pkg::TOGETHER) : wgt_tile_i;
   assign next_base   = part_last ? tile_base_q + tile_step : tile_base_q;  // of the next tile
   assign next_head   = tile_base_q + span_q + wgt_b_i;
   assign next_batch  = base_q + span_q + wgt_b_i;
@@ -97,19 +106,27 @@ module weight_fetch #(
       block_base_q <= tile_base_q + span_q;
       unit_q       <= tile_base_q + span_q + next_offset;
     end
-    if (head_done && !tile_done) begin
+    if (head_done && !run_last) begin
       block_q      <= '0;
+      run_q        <= run_q + 3'd1;
+      block_base_q <= block_base_q + wgt_tile_i;
+      unit_q       <= block_base_q + wgt_tile_i;
+    end
+    if (head_done && run_last && !tile_done) begin
+      block_q      <= '0;
+      run_q        <= '0;
       head_q       <= head_q + 3'd1;
       span_q       <= span_q + wgt_b_i;
       block_base_q <= next_head;
       unit_q       <= next_head;
     end
     if (tile_done) begin
+      run_q        <= '0;
       head_q       <= '0;
       span_q       <= '0;
       block_q      <= '0;
       part_q       <= part_last ? '0 : part_q + 3'd1;
-      tile_q       <= tile_q + 24'd1;
+      tile_q       <= tile_q + 24'(run);
       left_q       <= left_q - 24'(SETS);
       tile_base_q  <= next_base;
       block_base_q <= next_base;
@@ -134,6 +151,7 @@ module weight_fetch #(
       part_q       <= '0;
       set_q        <= '0;
       head_q       <= '0;
+      run_q        <= '0;
       span_q       <= '0;
       left_q       <= key_blocks_i;
       base_q       <= wgt_i;

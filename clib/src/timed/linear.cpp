@@ -65,6 +65,8 @@ LinearJob linear_job(const Command& command, const Shape& shape) {
     for (uint32_t heads = 2; job.values && !job.pieces && heads <= std::min(most_heads, job.places);
          heads *= 2)
         if (job.n_blocks <= shape.sets() / heads && job.rows * heads <= shape.rows_most) job.heads = heads;
+    job.ordered =
+        shape.sets() > 1 && !job.bytes && ((job.keys && job.k_blocks <= kTogether) || job.heads != 1);
     job.tile_units = tile_beats(job) * (shape.row_units * shape.halves / 2);
     return job;
 }

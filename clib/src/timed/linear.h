@@ -10,6 +10,9 @@ namespace dlavm::timed {
 
 enum class Element : uint8_t { kInt4, kInt8, kE2m1, kE2m3, kE4m3, kCache };
 
+constexpr uint32_t kBlockUnits = 128;  // kv_pkg: of 32 fp16 elements of 32 tokens, in units of 16 bytes
+constexpr uint32_t kTogether = 4;      // matrix_pkg
+
 struct LinearJob {
     isa::Linear c;
     Element element = Element::kCache;
@@ -21,6 +24,7 @@ struct LinearJob {
     bool pieces = false;       // src is loaded 32 k at a time,
     uint32_t places = 1;       // to so many places of the activation buffer
     uint32_t heads = 1;        // that share a unit of values, at most
+    bool ordered = false;      // the cache is fetched in the order of memory: BlockOrder
     uint32_t rows = 0, k_blocks = 0, n_blocks = 0, tiles = 0, tile_units = 0;
 
     bool cache() const { return keys || values; }

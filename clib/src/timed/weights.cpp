@@ -6,7 +6,7 @@ namespace dlavm::timed {
 
 namespace {
 
-constexpr uint32_t kHalfUnit = 128, kByteUnit = 64, kExponentUnits = 2;  // kv_pkg, in units of 16 bytes
+constexpr uint32_t kByteUnit = 64, kExponentUnits = 2;  // kv_pkg, in units of 16 bytes
 
 }  // namespace
 
@@ -17,9 +17,11 @@ void WeightFetch::start(const LinearJob& job) {
     active_ = true;
     exponents_ = false;
     batch_ = tile_ = block_ = part_ = 0;
-    tiles_ = job.values ? job.k_blocks : job.tiles;
-    parts_ = job.keys ? shape_->parts() : 1;
-    sets_ = job.keys ? shape_->sets() : 1;
+    keys_ = job.keys && !job.ordered;
+    tiles_ = job.values ? job.k_blocks : job.ordered ? job.n_blocks : job.tiles;
+    parts_ = keys_ ? shape_->parts() : 1;
+    sets_ = keys_ ? shape_->sets() : 1;
+    run_ = 0;
     set_ = head_ = 0;
     span_ = 0;
     left_ = job.n_blocks;
@@ -27,22 +29,28 @@ void WeightFetch::start(const LinearJob& job) {
 }
 
 uint32_t WeightFetch::units() const {
-    if (job_->keys) return (job_->bytes ? kByteUnit : kHalfUnit) / parts_;
-    if (job_->values) return job_->bytes ? kByteUnit : job_->dim_blocks() * kHalfUnit;
+    if (keys_) return (job_->bytes ? kByteUnit : kBlockUnits) / parts_;
+    if (job_->cache()) return job_->bytes ? kByteUnit : job_->dim_blocks() * kBlockUnits;
     return job_->tile_units;
 }
 
+uint32_t WeightFetch::run() const {
+    return job_->ordered && job_->values ? std::min(kTogether, tiles_ - tile_) : 1;
+}
+
 void WeightFetch::tile_done(uint64_t part_units) {
-    head_ = 0;
+    const uint32_t run = this->run();
+    head_ = run_ = 0;
     const uint64_t next_batch = base_ + span_ + job_->c.wgt_b;
     span_ = 0;
     const bool part_last = part_ + 1 == parts_;
-    if (part_last) tile_base_ += uint64_t{job_->c.wgt_tile} * sets_;
+    if (part_last) tile_base_ += uint64_t{job_->c.wgt_tile} * sets_ * run;
     left_ -= sets_;
     block_base_ = tile_base_;
     part_ = part_last ? 0 : part_ + 1;
     unit_ = tile_base_ + part_ * part_units;
-    if (++tile_ != tiles_) return;
+    tile_ += run;
+    if (tile_ != tiles_) return;
     tile_ = part_ = 0;
     tile_base_ = block_base_ = unit_ = base_ = next_batch;
     left_ = job_->n_blocks;
@@ -52,7 +60,7 @@ void WeightFetch::tile_done(uint64_t part_units) {
 
 void WeightFetch::step(Clock& clock) {
     if (!active_ || !port_->ready(clock.now())) return;
-    const uint32_t block_units = job_->bytes ? kByteUnit : kHalfUnit;
+    const uint32_t block_units = job_->bytes ? kByteUnit : kBlockUnits;
     if (job_->bytes && !exponents_) {
         exponents_ = true;
         const uint64_t unit = block_base_ + job_->dim_blocks() * block_units + block_ * kExponentUnits;
@@ -71,9 +79,14 @@ void WeightFetch::step(Clock& clock) {
     unit_ = tile_base_ + span_ + (unit_ - block_base_) + block_units;
     block_base_ = tile_base_ + span_;
     ++block_;
-    if ((job_->keys || job_->bytes) && block_ != job_->dim_blocks()) return;
+    if ((keys_ || job_->bytes) && block_ != job_->dim_blocks()) return;
     block_ = 0;
-    if (++head_ == job_->heads_here(batch_)) return tile_done(job_->keys ? count : 0);
+    if (++run_ != run()) {
+        block_base_ = unit_ = tile_base_ + span_ + uint64_t{run_} * job_->c.wgt_tile;
+        return;
+    }
+    run_ = 0;
+    if (++head_ == job_->heads_here(batch_)) return tile_done(keys_ ? count : 0);
     span_ += job_->c.wgt_b;
     block_base_ = unit_ = tile_base_ + span_;
 }
@@ -214,7 +227,8 @@ int32_t KvUnpack::step(Clock& clock) {
 
 void KvBlocks::start(const LinearJob& job) {
     job_ = &job;
-    const uint32_t block = job.bytes ? kByteUnit : kHalfUnit, sets = shape_->sets();
+    order_.start(job);
+    const uint32_t block = job.bytes ? kByteUnit : kBlockUnits, sets = shape_->sets();
     block_beats_ = block > shape_->row_units ? block / shape_->row_units : 1;
     leavers_ = std::min(sets, std::max(2u, sets / 2));
     beat_ = set_ = dim_ = batch_ = head_ = token_block_ = 0;
@@ -263,7 +277,7 @@ void KvBlocks::take(Clock& clock) {
     const bool exponents = job_->bytes && !exponents_, first = beat_ == 0, last = beat_ + 1 == block_beats_;
     if (first && set_ == 0 && units_->room(now) <= claimed_.at(now)) return;
     if (!exponents && last && free_at() > now) return clock.at(free_at());
-    port_->take(clock);
+    order_.take(clock);
     if (exponents) {
         exponents_ = true;
         return;
@@ -284,7 +298,8 @@ int32_t KvBlocks::step(Clock& clock) {
         claimed_.add(now, -pushed);
     }
     clock.at(pushes_.next());
-    if (port_->valid(now)) take(clock);
+    if (order_.valid(now)) take(clock);
+    order_.step(clock);
     return pushed;
 }
 

@@ -3,43 +3,12 @@
 
 #include <array>
 
+#include "timed/block_order.h"
 #include "timed/fabric.h"
 #include "timed/latency.h"
 #include "timed/linear.h"
 
 namespace dlavm::timed {
-
-// The counts of linear_prepare.sv: which beats belong to the command that runs.
-class WeightPort {
-  public:
-    explicit WeightPort(ReadPort& port) : port_(&port) {}
-    bool ready(uint64_t now) const { return port_->ready(now); }
-    void ask(Clock& clock, uint64_t address, uint32_t units) {
-        if (begun_)
-            mine_.add(clock.now(), 1);
-        else
-            ++next_;
-        port_->ask(clock, address, units);
-    }
-    bool valid(uint64_t now) const { return mine_.at(now) != 0 && port_->valid(now); }
-    void take(Clock& clock) {
-        if (port_->last()) mine_.add(clock.now(), -1);
-        port_->take(clock);
-    }
-    // The command that was asked for begins; all of it was asked for.
-    void begin(uint64_t now) {
-        mine_.add(now, next_);
-        next_ = 0;
-        begun_ = true;
-    }
-    void fetched() { begun_ = false; }
-
-  private:
-    ReadPort* port_;
-    Count mine_;  // requests whose last beat was not taken
-    int32_t next_ = 0;
-    bool begun_ = false;
-};
 
 // weight_fetch.sv
 class WeightFetch {
@@ -51,13 +20,15 @@ class WeightFetch {
 
   private:
     uint32_t units() const;
+    uint32_t run() const;  // blocks of tokens that are read together
     void tile_done(uint64_t part_units);
 
     const Shape* shape_;
     WeightPort* port_;
     const LinearJob* job_ = nullptr;
     bool active_ = false, exponents_ = false;
-    uint32_t batch_ = 0, tile_ = 0, block_ = 0, part_ = 0, tiles_ = 0, parts_ = 1;
+    bool keys_ = false;  // not in the order of memory
+    uint32_t batch_ = 0, tile_ = 0, block_ = 0, part_ = 0, run_ = 0, tiles_ = 0, parts_ = 1;
     uint32_t set_ = 0, sets_ = 1, left_ = 0;  // keys: blocks of the tile, those from it on
     uint32_t head_ = 0;                       // values: of the unit
     uint64_t span_ = 0;                       // from its first head to this one
@@ -134,7 +105,7 @@ class KvBlocks {
     static constexpr uint32_t kMostLeavers = 16;
 
     KvBlocks(const Shape& shape, WeightPort& port, UnitBuffer& units)
-        : shape_(&shape), port_(&port), units_(&units) {}
+        : shape_(&shape), order_(shape, port), units_(&units) {}
     void start(const LinearJob& job);
     int32_t step(Clock& clock);  // units that were completed
     bool turning() const { return pushes_.size() != 0; }
@@ -146,7 +117,7 @@ class KvBlocks {
     void next_set(bool set_last, bool dim_last);
 
     const Shape* shape_;
-    WeightPort* port_;
+    BlockOrder order_;
     UnitBuffer* units_;
     const LinearJob* job_ = nullptr;
     uint32_t block_beats_ = 1, beat_ = 0, set_ = 0, dim_ = 0, left_ = 0, leavers_ = 1;
