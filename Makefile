@@ -12,6 +12,7 @@ PYTEST  := $(BIN)/python -m pytest -q
 STORIES := output/stories
 MINUTES ?= 10
 EXAMPLES ?= 10000
+PROGRAMS ?= 1000
 # Expressions; text of graphs and tasks; passes; order of nodes; memory plans; generated code; tilings; engines.
 SWEEP   ?= $(addprefix tests/,prop/test_sym_prop.py prop/test_graph_text_prop.py prop/test_task_prop.py \
            prop/test_passes_prop.py unit/test_passes_order.py unit/test_codegen.py ops/test_random_graphs.py ops/test_engines.py)
@@ -34,8 +35,9 @@ test: lint  ## lint, then every test that is not marked slow
 test-all: lint  ## lint, then every test
 	$(PYTEST) -n $(JOBS) tests
 
-sweep: $(VENV)/.stamp-test  ## 10,000 examples of each property that SWEEP names; some hours
+sweep: $(VENV)/.stamp-test  ## 10,000 examples of each property that SWEEP names, 1,000 programs on the Verilated core; some hours
 	TEST_EXAMPLES=$(EXAMPLES) $(PYTEST) -n $(JOBS) -m "not slow" $(SWEEP)
+	TEST_EXAMPLES=$(PROGRAMS) $(PYTEST) -n $(JOBS) tests/rtl/test_core.py -k "many_random_programs and v3"
 
 test-rtl: $(VENV)/.stamp-test  ## the RTL alone: blocks with cocotb, whole programs on the Verilated core
 	$(PYTEST) -n $(JOBS) tests/rtl

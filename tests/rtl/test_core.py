@@ -17,6 +17,7 @@ from dlavm.sim.reference import ReferenceDevice
 from dlavm.support.paths import native_library
 from dlavm.target import TargetSpec, load_target
 from dlavm.target.isa import Instr
+from tests.conftest import examples
 from tests.ops import test_errors as errors
 from tests.ops.programs import PROGRAM, READ, USED, WRITE, Case, case_of, random_case
 from tests.rtl import cores
@@ -57,7 +58,7 @@ def test_random_programs(core: NativeDevice, spec: TargetSpec, seed: int) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(1000, 1100, 10))
+@pytest.mark.parametrize("first", range(1000, 1000 + examples(100), 10))
 def test_many_random_programs(core: NativeDevice, spec: TargetSpec, first: int) -> None:
     for seed in range(first, first + 10):
         core.set_option("stalls", (0, 0, 200)[seed % 3])

@@ -13,7 +13,7 @@ from dlavm.sim.native import NativeDevice
 from dlavm.target import TargetSpec, load_target
 from tests.e2e.conftest import run_command
 from tests.ops.programs import random_case
-from tests.rtl.test_core import check_same
+from tests.rtl.test_control_flow import check_same
 
 NANO = load_target("v3", "nano")
 missing = build.missing_tools(("verilator",))

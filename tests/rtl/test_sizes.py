@@ -22,6 +22,7 @@ from tests.ops.test_engines import start
 NANO = load_target("v3", "nano")
 missing = build.missing_tools()
 needs_verilator = pytest.mark.skipif(missing is not None, reason=str(missing))
+SHARED = "shared lanes"
 
 
 def board(channels: int, port_bytes: int, beat_rows: int = 1, lanes: int = 8) -> TargetSpec:
@@ -41,15 +42,24 @@ BOARDS = {
     "wider": board(8, 32, lanes=64),  # of 128
     "two beats": board(8, 16, 2, lanes=32),  # of 64; rows of 256 bytes
     "two wide beats": board(8, 32, 2, lanes=32),  # of 128; rows of 512 bytes
+    SHARED: board(4, 16, 2, lanes=16),  # of 32; what wide formats need in two lanes of four, as on the largest boards
 }
+
+
+def named(name: str, monkeypatch: pytest.MonkeyPatch) -> TargetSpec:
+    """The board of BOARDS of that name; lanes of SHARED are shared for as long as the test runs."""
+    if name == SHARED:
+        monkeypatch.setattr("dlavm.target.sizes.MOST_WIDE_QUADS", 4)
+        assert sizes(BOARDS[name]).share == 2
+    return BOARDS[name]
 
 
 @needs_verilator
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BOARDS)
-def test_random_programs(name: str) -> None:
+def test_random_programs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every command, with and without stalls."""
-    spec = BOARDS[name]
+    spec = named(name, monkeypatch)
     with NativeDevice(spec) as native, NativeDevice(spec, f"rtl:{library(spec)}") as core:
         core.set_option("max_cycles", 2_000_000)
         for seed in range(24):

@@ -24,7 +24,7 @@ from tests.e2e.conftest import run_command
 from tests.ops.programs import MAKERS, WRITE, Case, random_case
 from tests.ops.test_engines import start
 from tests.rtl.cores import V1, V2, execute, placed, write
-from tests.rtl.test_sizes import BOARDS
+from tests.rtl.test_sizes import BOARDS, named
 from tests.rtl.timed_programs import case_of, concurrent_case, many_rows_case, single_case
 
 NANO = load_target("v3", "nano")
@@ -129,10 +129,10 @@ def test_after_an_error(pair: Pair) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["kv260", *BOARDS])
-def test_other_boards(name: str) -> None:
+def test_other_boards(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """kv260: rows of 64 bytes, several clocks of memory a cycle, a memory that does not begin at zero. BOARDS: each
     width of the blocks."""
-    spec = BOARDS.get(name) or load_target("v3", name)
+    spec = named(name, monkeypatch) if name in BOARDS else load_target("v3", name)
     for pair in pair_of(spec):
         for seed in range(30):
             case = (random_case(spec, seed, 6), many_rows_case(spec, seed), concurrent_case(spec, seed))[seed % 3]

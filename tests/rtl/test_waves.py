@@ -13,7 +13,7 @@ from dlavm.sim.device import DeviceError
 from dlavm.sim.native import NativeDevice
 from dlavm.target import load_target
 from tests.ops.programs import random_case
-from tests.rtl.test_core import check_same
+from tests.rtl.test_control_flow import check_same
 
 NANO = load_target("v3", "nano")
 HEADER, HIERARCHY = 0, 6  # types of blocks
