@@ -145,7 +145,8 @@ module vector_decode #(
   logic [23:0] span;
   logic [1:0]  fitting, group;
   assign span    = (fields.row == R_HALVES) ? fields.dim >> 1 : fields.dim;
-  assign fitting = (span <= 24'(2 * LANES)) ? 2'd3 : (span <= 24'(4 * LANES)) ? 2'd2 : (span <= 24'(8 * LANES)) ? 2'd1 : 2'd0;
+  assign fitting = (span <= 24'(2 * LANES)) ? 2'd3 : (span <= 24'(4 * LANES)) ? 2'd2 :
+                   (span <= 24'(8 * LANES)) ? 2'd1 : 2'd0;
   always_comb begin
     case (groups(fields.row))
       MAPS:    group = fitting;
@@ -154,8 +155,8 @@ module vector_decode #(
     endcase
   end
 
-  // Inner rows go in turns. Where there is one of them the outer rows become inner ones (of a softmax those of one row set,
-  // else its sets), in the same order, unless something that a group shares differs: a table row, the block of a window.
+  // Inner rows go in turns. Where there is one of them the outer rows become inner ones (of a softmax with one outer row its
+  // row sets), in the same order, unless something that a group shares differs: a table row, the block of a window.
   job_t in_turns;
   logic softmax, rotary, sets;
   assign softmax = fields.row == R_SOFTMAX;

@@ -55,11 +55,12 @@ module vector_engine #(
 
   localparam int unsigned OUTS = 32;   // chunks on their way to memory
   localparam int unsigned ANSWERS = 8; // words on their way to memory
-  localparam int unsigned WRITES = 4 * GROUP;  // requests: the loads of a strip need not wait for the writes of the one before
+  localparam int unsigned WRITES = 4 * GROUP;  // requests: loads of a strip do not wait for the writes of the one before
 
   job_t decoded, job;
   logic start, idle, bus_error_q, bad_index;
-  vector_decode #(.LANES(LANES), .VIRTUAL(VIRTUAL), .WORDS(WORDS)) u_decode (.opcode_i(cmd_opcode_i), .word_i(cmd_word_i), .job_o(decoded));
+  vector_decode #(.LANES(LANES), .VIRTUAL(VIRTUAL), .WORDS(WORDS)) u_decode (
+      .opcode_i(cmd_opcode_i), .word_i(cmd_word_i), .job_o(decoded));
 
   // The sequencer and its queues.
   load_t  load_in, load;
