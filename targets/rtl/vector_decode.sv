@@ -1,6 +1,7 @@
 // The fields of a vector command, and whether they are in range (doc/numerics.md, section 11). Combinational.
 module vector_decode #(
     parameter int unsigned LANES = 8,
+    parameter int unsigned VIRTUAL = 128,
     parameter int unsigned WORDS = dlavm_isa_pkg::LINEAR_WORDS
 ) (
     input  logic [7:0]        opcode_i,
@@ -139,11 +140,13 @@ module vector_decode #(
   end
 
   // How many rows go in turns: as many as have accumulators, or, where none are needed, as fit a strip.
-  localparam int unsigned SUMS = (LANES >= 8 * GROUP) ? $clog2(GROUP) : $clog2(LANES / 8);
+  localparam int unsigned ROWS = STRIP * LANES / VIRTUAL;  // of accumulators
+  localparam int unsigned SUMS = (ROWS >= GROUP) ? $clog2(GROUP) : (ROWS > 1) ? $clog2(ROWS) : 0;
   logic [23:0] span;
   logic [1:0]  fitting, group;
   assign span    = (fields.row == R_HALVES) ? fields.dim >> 1 : fields.dim;
-  assign fitting = (span <= 24'(2 * LANES)) ? 2'd3 : (span <= 24'(4 * LANES)) ? 2'd2 : (span <= 24'(8 * LANES)) ? 2'd1 : 2'd0;
+  assign fitting = (span <= 24'(2 * LANES)) ? 2'd3 : (span <= 24'(4 * LANES)) ? 2'd2 :
+                   (span <= 24'(8 * LANES)) ? 2'd1 : 2'd0;
   always_comb begin
     case (groups(fields.row))
       MAPS:    group = fitting;
@@ -152,8 +155,8 @@ module vector_decode #(
     endcase
   end
 
-  // Inner rows go in turns. Where there is one of them the outer rows become inner ones (of a softmax those of one row set,
-  // else its sets), in the same order, unless something that a group shares differs: a table row, the block of a window.
+  // Inner rows go in turns. Where there is one of them the outer rows become inner ones (of a softmax with one outer row its
+  // row sets), in the same order, unless something that a group shares differs: a table row, the block of a window.
   job_t in_turns;
   logic softmax, rotary, sets;
   assign softmax = fields.row == R_SOFTMAX;

@@ -5,6 +5,7 @@
 module vector_engine #(
     parameter int unsigned UNITS = 2,   // of a memory beat, 16 bytes each
     parameter int unsigned LANES = 8,   // a power of two, 8 to 128, and no more than a beat has halves
+    parameter int unsigned VIRTUAL = 128,  // virtual lanes of a reduction; fewer in tests, for what many lanes do
     parameter int unsigned WORDS = dlavm_isa_pkg::LINEAR_WORDS
 ) (
     input  logic                    clk_i,
@@ -54,11 +55,12 @@ module vector_engine #(
 
   localparam int unsigned OUTS = 32;   // chunks on their way to memory
   localparam int unsigned ANSWERS = 8; // words on their way to memory
-  localparam int unsigned WRITES = 4 * GROUP;  // requests: the loads of a strip need not wait for the writes of the one before
+  localparam int unsigned WRITES = 4 * GROUP;  // requests: loads of a strip do not wait for the writes of the one before
 
   job_t decoded, job;
   logic start, idle, bus_error_q, bad_index;
-  vector_decode #(.LANES(LANES), .WORDS(WORDS)) u_decode (.opcode_i(cmd_opcode_i), .word_i(cmd_word_i), .job_o(decoded));
+  vector_decode #(.LANES(LANES), .VIRTUAL(VIRTUAL), .WORDS(WORDS)) u_decode (
+      .opcode_i(cmd_opcode_i), .word_i(cmd_word_i), .job_o(decoded));
 
   // The sequencer and its queues.
   load_t  load_in, load;
@@ -133,7 +135,7 @@ module vector_engine #(
   logic [LANES-1:0][15:0] out_made_chunk, permuted;
   logic [31:0]            word_made_value;
 
-  vector_issue #(.LANES(LANES)) u_issue (
+  vector_issue #(.LANES(LANES), .VIRTUAL(VIRTUAL)) u_issue (
       .clk_i, .rst_i, .work_valid_i(work_valid), .work_ready_o(work_ready), .work_i(work),
       .strip_ready_i(full_q[work_bank_q]), .strip_done_o(strip_done), .out_ready_i(out_room), .word_ready_i(word_room),
       .valid_o(issued), .issue_o(issue), .idle_o(lanes_idle));

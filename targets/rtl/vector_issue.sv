@@ -1,9 +1,10 @@
 // Takes the work of the vector lanes from its queue and issues it: one chunk of one step a cycle, as soon as what it uses is
 // there. A step reads what an earlier one wrote at least vector_pkg::LATENCY cycles after that was issued; in a long strip
-// the chunks in between fill the time. A tree has log2(128) levels, over the slots of the accumulators first, over the
+// the chunks in between fill the time. A tree has log2(VIRTUAL) levels, over the slots of the accumulators first, over the
 // lanes then (doc/numerics.md, section 4).
 module vector_issue #(
-    parameter int unsigned LANES = 8
+    parameter int unsigned LANES = 8,
+    parameter int unsigned VIRTUAL = 128
 ) (
     input  logic                 clk_i,
     input  logic                 rst_i,
@@ -45,7 +46,7 @@ module vector_issue #(
   always_comb begin
     distance = 8'(VIRTUAL / 2) >> level_q;
     slots_up = 4'(distance / 8'(LANES));
-    rotate   = (slots_up != 0) ? 4'd0 : 4'd7 - 4'(level_q);
+    rotate   = (slots_up != 0) ? 4'd0 : 4'($clog2(VIRTUAL)) - 4'(level_q);
     if (work_i.tree) begin
       step_now  = '{work_i.tree_max ? MAX : ADD, A_ACC, B_ACC, TO_ACC, PLAIN, 1'b0};
       columns   = (slots_up != 0) ? slots_up - 4'd1 : 4'd0;
@@ -78,15 +79,15 @@ module vector_issue #(
   logic [LATENCY-1:1]      summed_q;  // so many cycles ago
   logic [LATENCY-1:1][3:0] summed_slot_q;
   logic [LATENCY-1:1]      same_slot;
-  logic                    sum_due;
+  logic [3:0]              slot_a;
+  logic                    sum_due, fresh_a;
   always_comb begin
     for (int k = 1; k < int'(LATENCY); k++)
-      same_slot[k] = summed_q[k] && summed_slot_q[k] == issue_o.slot_a && !issue_o.fresh_a;
-    issue_o.forward_a = sums && same_slot[SUM_LATENCY];
+      same_slot[k] = summed_q[k] && summed_slot_q[k] == slot_a && !fresh_a;
     sum_due = !sums || same_slot == 0 || same_slot == (LATENCY - 1)'(1 << (SUM_LATENCY - 1));
   end
   always_ff @(posedge clk_i) begin
-    summed_slot_q <= {summed_slot_q[LATENCY-2:1], issue_o.slot_a};
+    summed_slot_q <= {summed_slot_q[LATENCY-2:1], slot_a};
     summed_q      <= rst_i ? '0 : {summed_q[LATENCY-2:1], valid_o && sums};
   end
 
@@ -98,12 +99,12 @@ module vector_issue #(
 
   always_ff @(posedge clk_i) begin
     if (rst_i) begin
-      begun_q <= 1'b0;
-      at_q    <= '0;
-      level_q <= '0;
+      begun_q  <= 1'b0;
+      at_q     <= '0;
+      level_q  <= '0;
       row_q    <= '0;
       column_q <= '0;
-      since_q <= '1;
+      since_q  <= '1;
     end else if (valid_o) begin
       since_q <= 4'd1;
       if (sums) begin
@@ -135,21 +136,25 @@ module vector_issue #(
   logic [2:0]  fewer;
   assign fewer = (work_i.stagger && rows - row_q > work_i.behind) ? rows - row_q - work_i.behind : 3'd0;
 
+  assign slot_a  = work_i.tree ? slot_of_row + column_q : slot;
+  assign fresh_a = work_i.tree ? level_q == 0 && column_q > used : work_i.first && 8'(column_q) < 8'(SLOTS);
+
   always_comb begin
-    issue_o.step     = step_now;
-    issue_o.row      = row_q;
-    issue_o.column   = column_q;
-    issue_o.chunk    = 4'({row_q, 4'd0} >> work_i.group) + column_q;
-    issue_o.slot_a   = work_i.tree ? slot_of_row + column_q : slot;
-    issue_o.slot_b   = work_i.tree ? slot_of_row + column_q + slots_up : slot;
-    issue_o.fresh_a  = work_i.tree ? level_q == 0 && column_q > used : work_i.first && 8'(column_q) < 8'(SLOTS);
-    issue_o.fresh_b  = work_i.tree && level_q == 0 && column_q + slots_up > used;
-    issue_o.rotate   = work_i.tree ? rotate[2:0] : 3'd0;
-    issue_o.count    = (work_i.count > 12'(fewer)) ? work_i.count - 12'(fewer) : 12'd0;
-    issue_o.skip     = work_i.skip;
-    issue_o.number   = work_i.number + 24'(ahead);
-    issue_o.position = work_i.position + 25'(ahead);
-    issue_o.rank     = work_i.rank;
+    issue_o.step      = step_now;
+    issue_o.row       = row_q;
+    issue_o.column    = column_q;
+    issue_o.chunk     = 4'({row_q, 4'd0} >> work_i.group) + column_q;
+    issue_o.slot_a    = slot_a;
+    issue_o.slot_b    = work_i.tree ? slot_of_row + column_q + slots_up : slot;
+    issue_o.fresh_a   = fresh_a;
+    issue_o.forward_a = sums && same_slot[SUM_LATENCY];
+    issue_o.fresh_b   = work_i.tree && level_q == 0 && column_q + slots_up > used;
+    issue_o.rotate    = work_i.tree ? rotate[2:0] : 3'd0;
+    issue_o.count     = (work_i.count > 12'(fewer)) ? work_i.count - 12'(fewer) : 12'd0;
+    issue_o.skip      = work_i.skip;
+    issue_o.number    = work_i.number + 24'(ahead);
+    issue_o.position  = work_i.position + 25'(ahead);
+    issue_o.rank      = work_i.rank;
   end
 
   logic unused_rotate;

@@ -6,7 +6,6 @@ package vector_pkg;
 
   // Lint sees one module at a time, and none uses all of them.
   // verilator lint_off UNUSEDPARAM
-  localparam int unsigned VIRTUAL = 128;  // virtual lanes of a reduction
   localparam int unsigned STRIP = 16;     // chunks of a strip
   localparam int unsigned GROUP = 8;      // rows of a group at most
   // Cycles from the issue of a step to the first issue that may use its result: of a temporary or scalar, of an output.

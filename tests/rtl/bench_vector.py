@@ -1,13 +1,18 @@
-"""cocotb: whole commands on the vector engine; memory is compared with the numpy reference byte for byte."""
+"""cocotb: whole commands on the vector engine; memory is compared with the numpy reference byte for byte.
+
+RTL_VIRTUAL: virtual lanes of a reduction, where the bench was built with fewer than 128.
+"""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import cocotb
 import numpy as np
 from cocotb.triggers import RisingEdge
 
+from dlavm.sim.reference import numerics
 from dlavm.sim.reference.memory import FlatMemory
 from dlavm.sim.reference.vector import VectorEngine
 from dlavm.target import load_target
@@ -24,6 +29,7 @@ VECTOR = [m for m in programs.MAKERS if SPEC.commands[m.__name__.upper()].engine
 TABLES = ["silu", "gelu", "tanh", "relu"]
 ROUNDS = 12
 LIMIT = 400_000  # cycles of a command
+numerics.LANES = int(os.environ.get("RTL_VIRTUAL", "128"))
 Fields = dict[str, int]
 
 
@@ -326,22 +332,19 @@ async def rows_in_turns(dut: Any) -> None:
     of a strip, of many strips. Rows of a softmax that see one position more each, the same ones, a window, none."""
     bench = Bench(dut, 10)
     await bench.begin(1)
-    for width, stall in ((5, 0.0), (129, 0.3), (261, 0.0), (300, 0.5), (1100, 0.0)):
+    for width, stall in ((5, 0.0), (300, 0.4)):
         bench.memory.stall = stall
         for batch, outer, inner, changed in (
-            (2, 15, 1, {}), (1, 11, 1, {"visible": 3}), (1, 9, 1, {"visible": width + 1}), (2, 5, 1, {"window": 33}),
-            (13, 1, 1, {}), (7, 1, 1, {"window": 40}), (2, 2, 15, {}), (1, 3, 7, {"window": 2}),
-            (2, 2, 3, {"use_slopes": 1, "slopes": 16}),
+            (2, 15, 1, {}), (1, 11, 1, {"visible": 3}), (2, 3, 1, {"window": 33}), (11, 1, 1, {"window": 40}),
+            (1, 2, 7, {"window": 2}), (2, 2, 3, {"use_slopes": 1, "slopes": 16}),
         ):
             assert await bench.check("SOFTMAX", softmax(bench.rng, batch, outer, inner, width, **changed)) == ""
-    for dim, stall in ((8, 0.4), (72, 0.0), (128, 0.2), (264, 0.0), (1096, 0.3)):
+    for dim, stall in ((8, 0.0), (136, 0.0), (264, 0.4)):
         bench.memory.stall = stall
-        for outer, inner in ((15, 1), (1, 15), (2, 5)):
+        for outer, inner in ((15, 1), (1, 11)):
             for op, changed in (
-                ("NORM", {"norm": 0, "use_beta": 0}), ("NORM", {"norm": 0, "use_beta": 1}),
-                ("NORM", {"norm": 1, "use_beta": 0}), ("NORM", {"norm": 1, "use_beta": 1}), ("ACT", {"act_slot": 0}),
-                *(("ROPE", {"form": form, "rot": rot}) for form in (0, 1) for rot in (dim, dim // 4 * 2)),
-                *(("ELTWISE", {"fn": fn}) for fn in range(3)),
+                ("NORM", {"norm": 0, "use_beta": 0}), ("NORM", {"norm": 1, "use_beta": 1}), ("ACT", {"act_slot": 0}),
+                ("ROPE", {"form": 0, "rot": dim // 4 * 2}), ("ROPE", {"form": 1, "rot": dim}), ("ELTWISE", {"fn": 0}),
             ):
                 assert await bench.check(op, dense(op, bench.rng, outer, inner, dim, **changed)) == ""
 

@@ -38,10 +38,14 @@ def test_bench(bench: Path, name: str) -> None:
     assert build.run_bench(TOP, f"tests.rtl.bench_{name}", bench) > 0
 
 
-@pytest.mark.parametrize("lanes", [8, *(pytest.param(lanes, marks=pytest.mark.slow) for lanes in (16, 64))])
-def test_vector_engine(tmp_path_factory: pytest.TempPathFactory, lanes: int) -> None:
-    """Of reductions, groups of 1, 2 and 8 rows."""
-    directory = built("vector_bench", tmp_path_factory, {"LANES": lanes, "UNITS": max(2, lanes // 8)})
+@pytest.mark.parametrize(("lanes", "virtual"), [
+    (8, 128), pytest.param(16, 128, marks=pytest.mark.slow), pytest.param(8, 8, marks=pytest.mark.slow)])
+def test_vector_engine(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, lanes: int, virtual: int
+) -> None:
+    """Reductions of one row at a time, of two; of eight with one accumulator each, as 128 lanes have it."""
+    directory = built("vector_bench", tmp_path_factory, {"LANES": lanes, "VIRTUAL": virtual})
+    monkeypatch.setenv("RTL_VIRTUAL", str(virtual))
     assert build.run_bench("vector_bench", "tests.rtl.bench_vector", directory) > 0
 
 

@@ -2,6 +2,7 @@
 module vector_bench #(
     parameter int unsigned UNITS = 2,
     parameter int unsigned LANES = 8,
+    parameter int unsigned VIRTUAL = 128,
     localparam int unsigned WORDS = dlavm_isa_pkg::LINEAR_WORDS
 ) (
     input  logic                    clk_i,
@@ -41,7 +42,7 @@ module vector_bench #(
   logic [31:0] words [WORDS];
   always_comb for (int i = 0; i < int'(WORDS); i++) words[i] = cmd_words_i[i];
 
-  vector_engine #(.UNITS(UNITS), .LANES(LANES)) u_engine (
+  vector_engine #(.UNITS(UNITS), .LANES(LANES), .VIRTUAL(VIRTUAL)) u_engine (
       .clk_i, .rst_i, .cmd_valid_i, .cmd_ready_o, .cmd_opcode_i, .cmd_word_i(words), .done_o, .error_o, .error_code_o,
       .rd_req_valid_o, .rd_req_ready_i, .rd_req_addr_o, .rd_req_units_o, .rd_valid_i, .rd_ready_o, .rd_data_i, .rd_last_i,
       .rd_error_i, .wr_req_valid_o, .wr_req_ready_i, .wr_req_addr_o, .wr_req_units_o, .wr_valid_o, .wr_ready_i,
