@@ -2,8 +2,9 @@
 #include <immintrin.h>
 
 #include "sim/kernels_common.h"
-#include "sim/kernels_int4_avx2.h"
+#include "sim/kernels_int4.h"
 #include "sim/kernels_wide.h"
+#include "sim/vector_avx2.h"
 #include "sim/vector_avx512.h"
 
 namespace dlavm::sim {
@@ -46,7 +47,7 @@ inline void store_act(ActBlock& out, const Block512& m, int bits) {
     put(out.high + kWide, _mm512_srai_epi32(m.second, 4));
     put(out.low, _mm512_and_si512(m.first, mask));
     put(out.low + kWide, _mm512_and_si512(m.second, mask));
-    out.eight_sums = 8 * _mm512_reduce_add_epi32(_mm512_add_epi32(m.first, m.second));
+    out.bias = -kInt4Zero * _mm512_reduce_add_epi32(_mm512_add_epi32(m.first, m.second));
     out.scale = power_of_two(m.exponent - (bits - 2));
 }
 
@@ -86,87 +87,10 @@ void quantize_512(const uint16_t* in, size_t k, int bits, MantissaBlock* out) {
     });
 }
 
-// The weights of 16 rows in one unit; [2p] holds k = 8p..8p+3, [2p+1] the next four.
-struct Unit512 {
-    __m512i quad[8];
-};
-
-inline Unit512 load_unit(const uint8_t* stream, size_t pair_bytes) {
-    const __m512i nibble = _mm512_set1_epi8(15);
-    Unit512 u;
-    for (int p = 0; p < 4; ++p) {
-        const __m512i w = _mm512_loadu_si512(stream + p * pair_bytes);
-        u.quad[2 * p] = _mm512_and_si512(w, nibble);
-        u.quad[2 * p + 1] = _mm512_and_si512(_mm512_srli_epi16(w, 4), nibble);
-    }
-    return u;
-}
-
-// `bias` is the negative of zero point times sum of the mantissas.
-inline __m512 unit_product(const Unit512& u, const ActBlock& a, __m512i bias, __m512 scale) {
-    __m512i high0 = _mm512_setzero_si512(), high1 = high0, low0 = high0;
-    __m512i low1 = bias;
-    for (int q = 0; q < 8; q += 2) {
-        high0 = _mm512_dpbusd_epi32(high0, u.quad[q], Avx512::broadcast(a.high + 4 * q));
-        low0 = _mm512_dpbusd_epi32(low0, u.quad[q], Avx512::broadcast(a.low + 4 * q));
-        high1 = _mm512_dpbusd_epi32(high1, u.quad[q + 1], Avx512::broadcast(a.high + 4 * q + 4));
-        low1 = _mm512_dpbusd_epi32(low1, u.quad[q + 1], Avx512::broadcast(a.low + 4 * q + 4));
-    }
-    const __m512i high = _mm512_slli_epi32(_mm512_add_epi32(high0, high1), 4);
-    const __m512 dot = _mm512_cvtepi32_ps(_mm512_add_epi32(high, _mm512_add_epi32(low0, low1)));
-    return _mm512_mul_ps(_mm512_mul_ps(dot, scale), _mm512_set1_ps(a.scale));
-}
-
-template <bool kG128>
-inline __m512i bias_of(const ActBlock& a, __m512i zero) {
-    if (kG128) return _mm512_set1_epi32(-a.eight_sums);
-    return _mm512_mullo_epi32(zero, _mm512_set1_epi32(-a.eight_sums / 8));
-}
-
-template <bool kOneToken, bool kG128>
-void int4_group(const TileJob& job, uint32_t first_row) {
-    const Spans spans = kG128 ? kInt4G128 : spans_of(*job.format);
-    const size_t pair_bytes = size_t{4} * job.rows;
-    Walk walk(spans, job);
-    __m512 scale = _mm512_setzero_ps();
-    __m512i zero = _mm512_set1_epi32(8);
-    __m512 sum = _mm512_loadu_ps(job.acc + first_row);
-    for (uint32_t kb = 0; kb < job.k_blocks; ++kb) {
-        walk.next(kb);
-        if (walk.group_begins) {
-            scale = Avx512::halves(walk.scales + first_row);
-            if (spans.zero_blocks != 0) zero = Avx512::bytes(walk.zeros + first_row, walk.second);
-        }
-        const Unit512 unit = load_unit(walk.unit + size_t{4} * first_row, pair_bytes);
-        const ActBlock* acts = job.acts + static_cast<size_t>(kb) * job.tokens;
-        if (kOneToken) {
-            sum = _mm512_add_ps(sum, unit_product(unit, *acts, bias_of<kG128>(*acts, zero), scale));
-        } else {
-            float* acc = job.acc + first_row;
-            for (uint32_t t = 0; t < job.tokens; ++t, acc += job.rows) {
-                const __m512 product = unit_product(unit, acts[t], bias_of<kG128>(acts[t], zero), scale);
-                _mm512_storeu_ps(acc, _mm512_add_ps(_mm512_loadu_ps(acc), product));
-            }
-        }
-    }
-    if (kOneToken) _mm512_storeu_ps(job.acc + first_row, sum);
-}
-
-template <bool kG128>
-void int4_groups(const TileJob& job) {
-    for (uint32_t row = 0; row < job.rows; row += kWide) {
-        if (job.tokens == 1) {
-            int4_group<true, kG128>(job, row);
-        } else {
-            int4_group<false, kG128>(job, row);
-        }
-    }
-}
-
+// A tile of 8 rows a channel is too narrow for these vectors.
 void int4_512(const TileJob& job) {
-    if (job.rows % kWide != 0) return int4_avx2(job);
-    if (job.format->number == isa::WeightFormat::kInt4g128) return int4_groups<true>(job);
-    int4_groups<false>(job);
+    if (job.rows % kWide != 0) return int4_vectors<Avx2>(job);
+    int4_vectors<Avx512>(job);
 }
 
 void wide_512(const TileJob& job) {

@@ -72,13 +72,17 @@ class Machine {
     std::atomic<bool> stop{false};  // set from another thread: commands of many rows give up
 
   private:
+    struct TileItems;
+
+    static TileItems tile_items(const isa::Linear& c, const formats::Format& form, const Space& space,
+                                uint64_t tokens, unsigned threads);
     void plan_epilogue(const isa::Linear& c, AccessList& list) const;
     void check_linear(const isa::Linear& c) const;
     void check_slot(uint32_t slot) const;
     void linear_packed(const isa::Linear& c, const formats::Format& form, uint64_t batch);
     void quantize_rows(const isa::Linear& c, const formats::Format& form, uint64_t batch);
     void packed_item(const isa::Linear& c, const formats::Format& form, uint64_t batch, const Space& space,
-                     uint64_t item, Scratch& scratch);
+                     const TileItems& items, uint64_t item, Scratch& scratch);
     void linear_keys(const isa::Linear& c);
     void linear_values(const isa::Linear& c);
     // One row into its block of the cache.

@@ -15,6 +15,8 @@ struct Avx512 {
     using I = __m512i;
     using F = __m512;
     static constexpr uint32_t kRows = 16;
+    static constexpr uint32_t kGroups = 2, kTokens = 3,
+                              kLoneGroups = 4;  // what registers hold (kernels_int4.h)
 
     static I load(const void* p) { return _mm512_loadu_si512(p); }
     static I broadcast(const void* four_bytes) {
@@ -51,6 +53,11 @@ struct Avx512 {
     // sum + the products of each pair of 16-bit integers.
     static I add_pairs(I sum, I a, I b) { return _mm512_dpwssd_epi32(sum, a, b); }
 
+    // Unsigned times signed bytes, four a row: a sum begins with what is added to it in the end.
+    static I begin_quads(I bias) { return bias; }
+    static I add_quads(I sum, I codes, I x) { return _mm512_dpbusd_epi32(sum, codes, x); }
+    static I end_quads(I high, I low, I) { return _mm512_add_epi32(_mm512_slli_epi32(high, 4), low); }
+
     // 16 fp16; an exponent of 31 reads as +-65504.
     static F halves(const uint16_t* p) {
         const __m256i h = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
@@ -76,6 +83,8 @@ struct Avx512 {
     static void store(float* p, F x) { _mm512_storeu_ps(p, x); }
     static F add(F a, F b) { return _mm512_add_ps(a, b); }
     static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+    // Of an exact product: fused or not, sum + a * b is rounded once.
+    static F add_exact_product(F sum, F a, F b) { return _mm512_fmadd_ps(a, b, sum); }
     static F to_float(I x) { return _mm512_cvtepi32_ps(x); }
     // 256 * high + low, rounded once.
     static F to_float(I high, I low) {
