@@ -147,6 +147,7 @@ extern const Kernels kPortableKernels;
 #if DLAVM_X86_SIMD
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;
+extern const Kernels kAvx512VnniKernels;
 #endif
 
 // The kernels of that name, the fastest that this processor has for "auto"; null where it has none.

@@ -2,6 +2,7 @@
 #include <immintrin.h>
 
 #include "sim/kernels_common.h"
+#include "sim/kernels_epilogue.h"
 #include "sim/kernels_int4.h"
 #include "sim/kernels_wide.h"
 #include "sim/vector_avx2.h"
@@ -194,9 +195,10 @@ void values_256(const ValuesJob& job) {
 }  // namespace
 
 const Kernels kAvx2Kernels = {
-    "avx2",     to_float_plain, quantize_act_256, quantize_wide_256, quantize_256,  int4_256,   wide_256,
-    scores_256, values_256,     epilogue_plain,   norm_plain,        softmax_plain, rope_plain, act_plain,
-    add_plain,  mul_plain,      scale_plain,      argmax_plain,      topk_plain,
+    "avx2",     to_float_plain, quantize_act_256, quantize_wide_256, quantize_256,
+    int4_256,   wide_256,       scores_256,       values_256,        epilogue_vectors<Avx2>,
+    norm_plain, softmax_plain,  rope_plain,       act_plain,         add_plain,
+    mul_plain,  scale_plain,    argmax_plain,     topk_plain,
 };
 
 }  // namespace dlavm::sim

@@ -97,7 +97,26 @@ struct Avx2 {
         return _mm256_set_m128(second, first);
     }
 
+    // Eight fp16 of numbers, to nearest even, saturated.
+    static void store_halves(uint16_t* p, F x) {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p), to_halves(x));
+    }
+    // The same, each in a word.
+    static I half_words(F x) { return _mm256_cvtepu16_epi32(to_halves(x)); }
+    static F saturated(F x) { return clamped(x, kFloatMax); }
+    template <int kBits>
+    static I right32(I x) {
+        return _mm256_srli_epi32(x, kBits);
+    }
+    static F gathered(const float* table, I index) { return _mm256_i32gather_ps(table, index, 4); }
+
   private:
+    static F clamped(F x, float limit) {
+        return _mm256_min_ps(_mm256_max_ps(x, _mm256_set1_ps(-limit)), _mm256_set1_ps(limit));
+    }
+    static __m128i to_halves(F x) {
+        return _mm256_cvtps_ph(clamped(x, kHalfMax), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    }
     static __m128 joined(__m128i high, __m128i low) {
         const __m256d scaled = _mm256_mul_pd(_mm256_cvtepi32_pd(high), _mm256_set1_pd(256.0));
         return _mm256_cvtpd_ps(_mm256_add_pd(scaled, _mm256_cvtepi32_pd(low)));
