@@ -139,12 +139,15 @@ void Machine::finish(const isa::Linear& c, uint64_t batch, uint64_t column, uint
     }
     uint32_t* scales = scratch.get<uint32_t>(kRowScale, c.use_row_scale ? tokens : 0);
     if (c.use_row_scale) memory.read(in_bytes(c.row_scale) + 4 * batch * tokens, scales, 4 * tokens);
-    for (uint64_t t = 0; t < tokens; ++t) {
-        const uint64_t o = t / c.rows_i, i = t % c.rows_i;
+    for (uint64_t t = 0, o = 0, i = 0; t < tokens; ++t) {
         if (c.use_row_scale) row_scale = read_float(scales[t]);
         if (e.aux != nullptr) memory.read(aux.at(0, o, i) + 2 * column, aux_row, bytes);
         kernels->epilogue(e, acc + t * pitch, out, columns);
         memory.write(dst.at(batch, o, i) + 2 * column, out, bytes);
+        if (++i == c.rows_i) {
+            i = 0;
+            ++o;
+        }
     }
 }
 

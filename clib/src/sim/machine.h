@@ -98,9 +98,14 @@ class Machine {
     void for_rows(const RowSet& dst, uint64_t bytes, size_t cost, Body body) {
         const uint64_t per_batch = dst.count_o * dst.count_i;
         const auto range = [&](size_t begin, size_t end, unsigned worker) {
+            uint64_t b = begin / per_batch, o = begin % per_batch / dst.count_i, i = begin % dst.count_i;
             for (size_t row = begin; row < end && !stop.load(std::memory_order_relaxed); ++row) {
-                const uint64_t rest = row % per_batch;
-                body(row / per_batch, rest / dst.count_i, rest % dst.count_i, scratch_[worker]);
+                body(b, o, i, scratch_[worker]);
+                if (++i < dst.count_i) continue;
+                i = 0;
+                if (++o < dst.count_o) continue;
+                o = 0;
+                ++b;
             }
         };
         if (dst.overlaps_itself(bytes)) {
