@@ -321,7 +321,7 @@ void stress_reset() {
 
 int main(int argc, char** argv) {
     const int rounds = argc > 1 ? std::atoi(argv[1]) : 400;
-    for (const char* simd : {"portable", "avx2", "avx512"}) {
+    for (const char* simd : {"portable", "avx2", "avx512", "avx512vnni"}) {
         for (uint32_t header_words : {1u, 2u}) stress_streams(header_words, simd, rounds);
     }
     stress_launch(4 * rounds);

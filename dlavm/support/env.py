@@ -15,7 +15,7 @@ from dlavm.support.errors import DlavmError
 
 T = TypeVar("T")
 
-SIMD_LEVELS = ("auto", "portable", "avx2", "avx512")
+SIMD_LEVELS = ("auto", "portable", "avx2", "avx512", "avx512vnni")
 
 
 @dataclass(frozen=True)

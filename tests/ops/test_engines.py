@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from dlavm.sim.native import NativeDevice
 from dlavm.sim.reference import ReferenceDevice
+from dlavm.support.env import SIMD_LEVELS
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec, load_target
 from tests.conftest import examples
@@ -83,7 +84,7 @@ def test_every_value_of_every_field() -> None:
             compare_stepwise(spec, native, case)
 
 
-@pytest.mark.parametrize("simd", ["portable", "avx2", "avx512"])
+@pytest.mark.parametrize("simd", SIMD_LEVELS[1:])
 def test_every_simd_path(simd: str) -> None:
     spec = load_target("v3", "nano")
     with NativeDevice(spec) as native:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from dlavm.sim.native import NativeDevice
 from dlavm.sim.reference import ReferenceDevice
+from dlavm.support.env import SIMD_LEVELS
 from dlavm.support.errors import DlavmError
 from dlavm.target import load_target
 from dlavm.target.isa import Instr, encode_program
@@ -23,7 +24,7 @@ WINDOWS = (0, 1, 2, 31, 32, 33, 63, 64, 100, 129, 250, 1 << 23)
 Result = tuple[NDArray[np.float16], NDArray[np.float32]]
 
 
-@pytest.fixture(params=["reference", "portable", "avx2", "avx512"])
+@pytest.fixture(params=["reference", *SIMD_LEVELS[1:]])
 def device(request: pytest.FixtureRequest) -> Any:
     with (ReferenceDevice if request.param == "reference" else NativeDevice)(SPEC) as made:
         if request.param != "reference":

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from dlavm.sim.native import NativeDevice
 from dlavm.sim.reference import ReferenceDevice
+from dlavm.support.env import SIMD_LEVELS
 from dlavm.support.errors import DlavmError
 from dlavm.target import load_target
 from dlavm.target.isa import Instr, encode_program
@@ -18,7 +19,7 @@ SRC, IDS, WEIGHTS, PROGRAM = 0, 1 << 16, 1 << 17, 1 << 18
 RNG = np.random.default_rng(5)
 
 
-@pytest.fixture(params=["reference", "portable", "avx2", "avx512"])
+@pytest.fixture(params=["reference", *SIMD_LEVELS[1:]])
 def device(request: pytest.FixtureRequest) -> Any:
     with (ReferenceDevice if request.param == "reference" else NativeDevice)(SPEC) as made:
         if request.param != "reference":

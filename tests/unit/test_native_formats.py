@@ -16,6 +16,7 @@ from dlavm.pack.weights import pack_grid
 from dlavm.sim.device import DeviceError
 from dlavm.sim.native import NativeDevice
 from dlavm.sim.reference import ReferenceDevice
+from dlavm.support.env import SIMD_LEVELS
 from dlavm.target.isa import Instr, encode, f32_bits, payload
 from dlavm.target.layout import PackedWeights
 from dlavm.target.spec import TargetSpec, load_target
@@ -26,7 +27,7 @@ SPEC = nano()
 MEMORY = SPEC.space("weights")
 WEIGHTS, SRC, DST = (MEMORY.base + i * 0x80000 for i in range(3))
 FLOATS = {"e2m1": ml_dtypes.float4_e2m1fn, "e2m3": ml_dtypes.float6_e2m3fn, "e4m3": ml_dtypes.float8_e4m3fn}
-ENGINES = ("reference", "portable", "avx2", "avx512")
+ENGINES = ("reference", *SIMD_LEVELS[1:])
 
 
 @pytest.fixture(params=ENGINES)

@@ -8,13 +8,14 @@ import pytest
 from dlavm.formats import FORMATS
 from dlavm.sim.device import DeviceError
 from dlavm.sim.native import NativeDevice
+from dlavm.support.env import SIMD_LEVELS
 from dlavm.target.isa import Instr
 from dlavm.target.layout import PackedWeights
 from dlavm.target.spec import TargetSpec, load_target
 from tests.unit.native_helpers import run, units
 
 SIZE = 1 << 21  # bytes: the first half is noise, results go to the second
-PATHS = ("portable", "avx2", "avx512")
+PATHS = SIMD_LEVELS[1:]
 
 
 def noise(rng: np.random.Generator) -> np.ndarray:

@@ -54,7 +54,7 @@ typedef struct {
 
 typedef struct {
     const char* engine;  // "sim", "timed", "rtl", "xdma"; behind tcp: that of the other machine
-    const char* simd;    // "portable", "avx2" or "avx512"; "none" on a card
+    const char* simd;    // "portable", "avx2", "avx512" or "avx512vnni"; "none" on a card
     uint32_t threads;    // that work on one command; 0 on a card
     uint32_t abi_version;
 } dlavm_device_info;
@@ -77,14 +77,14 @@ const char* dlavm_error(const dlavm_device* device);
 
 int dlavm_info(const dlavm_device* device, dlavm_device_info* out);
 
-// sim: threads, a number (0: one per processor); simd: auto, portable, avx2, avx512; check_hazards: 0 or 1
-// (default 1). rtl: latency of memory in cycles, or board, its own timing (the default), timing, changes of
-// that ("refresh_clocks=0 cl=9"), stalls a channel makes in 1000 cycles (0) from seed (1), fault, a byte of
-// channel 0 whose beat is answered with an error (none), max_cycles of a run. timed: those of sim;
-// latency and timing as rtl; memoryN, the whole timing of space N ("clocks=9 cycles=4 .."), without which the
-// latency is 40; timing_only (1: commands write nothing); trace, a CSV file of a run's commands; fold and
-// skip (0: plainer ways to the same cycles). xdma: timeout_ms, after which a run is given up and the card
-// reset (default 10000). tcp: the options of the device there.
+// sim: threads, a number (0: one per processor); simd: auto, portable, avx2, avx512, avx512vnni;
+// check_hazards: 0 or 1 (default 1). rtl: latency of memory in cycles, or board, its own timing (the
+// default), timing, changes of that ("refresh_clocks=0 cl=9"), stalls a channel makes in 1000 cycles (0) from
+// seed (1), fault, a byte of channel 0 whose beat is answered with an error (none), max_cycles of a run.
+// timed: those of sim; latency and timing as rtl; memoryN, the whole timing of space N ("clocks=9 cycles=4
+// .."), without which the latency is 40; timing_only (1: commands write nothing); trace, a CSV file of a
+// run's commands; fold and skip (0: plainer ways to the same cycles). xdma: timeout_ms, after which a run is
+// given up and the card reset (default 10000). tcp: the options of the device there.
 int dlavm_set_option(dlavm_device* device, const char* name, const char* value);
 
 // Copies memory at linear byte addresses; the bytes must lie in one space.

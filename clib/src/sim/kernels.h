@@ -9,11 +9,13 @@
 
 namespace dlavm::sim {
 
+constexpr int32_t kInt4Zero = 8;  // the code of the weight 0
+
 // 32 activations for int4 weights: mantissa = 16 * high + low, value = mantissa * scale.
 struct ActBlock {
     int8_t high[kBlock];
     int8_t low[kBlock];
-    int32_t eight_sums;  // 8 * sum of the mantissas: a stored weight is w + 8
+    int32_t bias;  // -8 * sum of the mantissas: a stored weight is w + 8
     float scale;
 };
 
@@ -39,16 +41,18 @@ struct Segment {
 };
 constexpr size_t kSegments = 2048;
 
-// One channel's part of one weight tile, for all token rows.
+// What some neighbouring channels have of one weight tile, for all token rows.
 struct TileJob {
     const formats::Format* format;
-    const uint8_t* stream;
-    uint32_t rows;      // of the tile in this channel: port bytes / 2
+    const uint8_t* stream;  // of the first channel
+    size_t pitch;           // from the stream of a channel to that of the next
+    uint32_t channels;
+    uint32_t rows;      // of the tile in one channel: port bytes / 2
     uint32_t k_blocks;  // of 32
     uint32_t tokens;
     const ActBlock* acts;   // [k_blocks][tokens], of int4
     const WideBlock* wide;  // the same of the others
-    float* acc;             // [tokens][rows]
+    float* acc;             // [tokens][channels * rows]
 };
 
 // 32 tokens of 32 columns of a cache, [32 tokens][32] fp16 or, where there are exponents of the tokens, int8.
@@ -143,6 +147,7 @@ extern const Kernels kPortableKernels;
 #if DLAVM_X86_SIMD
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;
+extern const Kernels kAvx512VnniKernels;
 #endif
 
 // The kernels of that name, the fastest that this processor has for "auto"; null where it has none.

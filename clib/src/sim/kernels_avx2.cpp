@@ -2,8 +2,10 @@
 #include <immintrin.h>
 
 #include "sim/kernels_common.h"
-#include "sim/kernels_int4_avx2.h"
+#include "sim/kernels_epilogue.h"
+#include "sim/kernels_int4.h"
 #include "sim/kernels_wide.h"
+#include "sim/vector_avx2.h"
 
 namespace dlavm::sim {
 
@@ -84,7 +86,7 @@ void quantize_act_256(const uint16_t* in, size_t k, int bits, ActBlock* out, siz
             b.low[i] = static_cast<int8_t>(words[i] & 15);
             sum += words[i];
         }
-        b.eight_sums = 8 * sum;
+        b.bias = -kInt4Zero * sum;
         b.scale = power_of_two(m.exponent - (bits - 2));
     });
 }
@@ -130,6 +132,8 @@ inline void dot_pairs(const int16_t* mantissa, const __m256i (*pairs)[kParts], _
             dot[i] = _mm256_add_epi32(dot[i], _mm256_madd_epi16(x, pairs[p][i]));
     }
 }
+
+void int4_256(const TileJob& job) { int4_vectors<Avx2>(job); }
 
 void wide_256(const TileJob& job) { wide_vectors<Avx2>(job); }
 
@@ -191,9 +195,10 @@ void values_256(const ValuesJob& job) {
 }  // namespace
 
 const Kernels kAvx2Kernels = {
-    "avx2",     to_float_plain, quantize_act_256, quantize_wide_256, quantize_256,  int4_avx2,  wide_256,
-    scores_256, values_256,     epilogue_plain,   norm_plain,        softmax_plain, rope_plain, act_plain,
-    add_plain,  mul_plain,      scale_plain,      argmax_plain,      topk_plain,
+    "avx2",     to_float_plain, quantize_act_256, quantize_wide_256, quantize_256,
+    int4_256,   wide_256,       scores_256,       values_256,        epilogue_vectors<Avx2>,
+    norm_plain, softmax_plain,  rope_plain,       act_plain,         add_plain,
+    mul_plain,  scale_plain,    argmax_plain,     topk_plain,
 };
 
 }  // namespace dlavm::sim

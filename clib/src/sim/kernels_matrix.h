@@ -53,7 +53,7 @@ static void quantize_act_plain(const uint16_t* in, size_t k, int bits, ActBlock*
             b.low[i] = static_cast<int8_t>(m[i] & 15);
             sum += m[i];
         }
-        b.eight_sums = 8 * sum;
+        b.bias = -kInt4Zero * sum;
         b.scale = power_of_two(exponent - (bits - 2));
     }
 }
@@ -93,14 +93,14 @@ static inline uint32_t metadata_byte(const uint16_t* pairs, uint32_t row, bool s
     return second ? pairs[row] >> 8 : pairs[row] & 255;
 }
 
-static void int4_plain(const TileJob& job) {
+static void int4_channel(const TileJob& job, uint32_t channel) {
     const uint32_t rows = job.rows;
-    Walk walk(spans_of(*job.format), job);
+    Walk walk(spans_of(*job.format), rows, job.stream + channel * job.pitch);
     for (uint32_t kb = 0; kb < job.k_blocks; ++kb) {
         walk.next(kb);
         for (uint32_t t = 0; t < job.tokens; ++t) {
             const ActBlock& a = job.acts[static_cast<size_t>(kb) * job.tokens + t];
-            float* acc = job.acc + static_cast<size_t>(t) * rows;
+            float* acc = job.acc + (static_cast<size_t>(t) * job.channels + channel) * rows;
             for (uint32_t j = 0; j < rows; ++j) {
                 int32_t high = 0, low = 0;
                 for (uint32_t p = 0; p < 4; ++p) {
@@ -112,13 +112,17 @@ static void int4_plain(const TileJob& job) {
                     }
                 }
                 const int32_t zero = walk.zeros == nullptr
-                                         ? 8
+                                         ? kInt4Zero
                                          : static_cast<int32_t>(metadata_byte(walk.zeros, j, walk.second));
-                const float dot = static_cast<float>(16 * high + low - zero * (a.eight_sums / 8));
+                const float dot = static_cast<float>(16 * high + low + zero * (a.bias / kInt4Zero));
                 acc[j] += dot * half_to_float(walk.scales[j]) * a.scale;
             }
         }
     }
+}
+
+static void int4_plain(const TileJob& job) {
+    for (uint32_t channel = 0; channel < job.channels; ++channel) int4_channel(job, channel);
 }
 
 // The code of element k of a row in a unit.
@@ -153,11 +157,11 @@ static inline float group_scale(const formats::Format& format, const Walk& walk,
     return float_of((byte > kLargestScale ? kLargestScale : byte) << 23);
 }
 
-static void wide_plain(const TileJob& job) {
+static void wide_channel(const TileJob& job, uint32_t channel) {
     const formats::Format& format = *job.format;
     const int32_t* const values = values_of(format.codes);
     const float unit_value = power_of_two(format.unit_exponent);
-    Walk walk(spans_of(format), job);
+    Walk walk(spans_of(format), job.rows, job.stream + channel * job.pitch);
     for (uint32_t kb = 0; kb < job.k_blocks; ++kb) {
         walk.next(kb);
         for (uint32_t j = 0; j < job.rows; ++j) {
@@ -177,11 +181,15 @@ static void wide_plain(const TileJob& job) {
                     const uint32_t place = (k & ~3u) | (k & 1) << 1 | (k >> 1 & 1);  // 0, 2, 1, 3
                     dot += int64_t{w[k]} * a.mantissa[place];
                 }
-                job.acc[static_cast<size_t>(t) * job.rows + j] +=
+                job.acc[(static_cast<size_t>(t) * job.channels + channel) * job.rows + j] +=
                     static_cast<float>(dot) * scale * (a.scale * unit_value);
             }
         }
     }
+}
+
+static void wide_plain(const TileJob& job) {
+    for (uint32_t channel = 0; channel < job.channels; ++channel) wide_channel(job, channel);
 }
 
 // Rows of a cache unit as mantissas and scales; columns from `columns` on count as zero.

@@ -13,8 +13,6 @@ struct Spans {
     uint32_t unit_row_bytes;
 };
 
-constexpr Spans kInt4G128 = {4, 4, 0, 16};
-
 static inline Spans spans_of(const formats::Format& f) {
     const uint32_t blocks = f.group / kBlock;
     return {blocks, f.e8m0 ? 2 * blocks : blocks, f.zeros ? 2 * blocks : 0, 4 * f.bits};
@@ -26,7 +24,8 @@ namespace {
 // sets include.
 class Walk {
   public:
-    Walk(const Spans& spans, const TileJob& job) : spans_(spans), rows_(job.rows), at_(job.stream) {}
+    Walk(const Spans& spans, uint32_t rows, const uint8_t* stream)
+        : spans_(spans), rows_(rows), at_(stream) {}
 
     // Goes on to block kb, the one behind the last.
     void next(uint32_t kb) {
@@ -55,6 +54,11 @@ class Walk {
     const uint32_t rows_;
     const uint8_t* at_;
 };
+
+// Metadata of the channel whose stream is so many bytes behind.
+inline const uint16_t* in_channel(const uint16_t* pairs, size_t bytes) {
+    return pairs + bytes / sizeof *pairs;
+}
 
 }  // namespace
 

@@ -122,13 +122,14 @@ struct WideUnit {
     }
 };
 
+// The rows of one group, V::kRows from first_row of a channel on.
 template <class V, Codes kCodes>
-inline void wide_rows(const TileJob& job, uint32_t first_row) {
+inline void wide_rows(const TileJob& job, uint32_t channel, uint32_t first_row) {
     const formats::Format& format = *job.format;
     const Spans spans = spans_of(format);
-    const size_t slice = size_t{4} * job.rows;
+    const size_t slice = size_t{4} * job.rows, columns = size_t{job.channels} * job.rows;
     const typename V::F unit_value = V::all(power_of_two(format.unit_exponent));
-    Walk walk(spans, job);
+    Walk walk(spans, job.rows, job.stream + channel * job.pitch);
     typename V::F scale = V::all(0.0f);
     typename V::I zero = V::all32(128);
     for (uint32_t kb = 0; kb < job.k_blocks; ++kb) {
@@ -142,17 +143,19 @@ inline void wide_rows(const TileJob& job, uint32_t first_row) {
         }
         const WideUnit<V, kCodes> unit(walk.unit + size_t{4} * first_row, slice);
         const WideBlock* acts = job.wide + static_cast<size_t>(kb) * job.tokens;
-        float* acc = job.acc + first_row;
-        for (uint32_t t = 0; t < job.tokens; ++t, acc += job.rows) {
+        float* acc = job.acc + size_t{channel} * job.rows + first_row;
+        for (uint32_t t = 0; t < job.tokens; ++t, acc += columns) {
             const typename V::F scaled = V::mul(unit.product(acts[t], zero), scale);
-            V::store(acc, V::add(V::load_floats(acc), V::mul(scaled, V::all(acts[t].scale))));
+            V::store(acc, V::add_exact_product(V::load_floats(acc), scaled, V::all(acts[t].scale)));
         }
     }
 }
 
 template <class V, Codes kCodes>
 inline void wide_tile(const TileJob& job) {
-    for (uint32_t row = 0; row < job.rows; row += V::kRows) wide_rows<V, kCodes>(job, row);
+    for (uint32_t channel = 0; channel < job.channels; ++channel) {
+        for (uint32_t row = 0; row < job.rows; row += V::kRows) wide_rows<V, kCodes>(job, channel, row);
+    }
 }
 
 template <class V>

@@ -14,7 +14,29 @@ enum : unsigned { kAcc, kRow, kAuxRow, kOutRow, kBias, kRowScale };
 
 constexpr uint64_t kMaxColumns = 512;  // of one item: port_bytes <= 1024
 
+// Columns of an item: neighbouring channels share the activations. Few where there are many tokens, so that
+// the accumulators stay in the first-level cache.
+constexpr uint64_t kColumns = 32, kLoneColumns = 64;
+constexpr uint64_t kItemsPerThread = 4;  // fewer leave threads without work at the end
+
 }  // namespace
+
+// How a product is shared out: neighbouring channels of one tile.
+struct Machine::TileItems {
+    TileLayout layout;
+    uint64_t channels, groups;  // of an item, of a tile
+
+    uint64_t count() const { return layout.tiles * groups; }
+};
+
+Machine::TileItems Machine::tile_items(const isa::Linear& c, const formats::Format& form, const Space& space,
+                                       uint64_t tokens, unsigned threads) {
+    const TileLayout layout = tile_layout(space, form, c.k, c.n);
+    const uint64_t wanted = (tokens == 1 ? kLoneColumns : kColumns) / layout.rows;
+    uint64_t channels = std::min<uint64_t>(std::max<uint64_t>(wanted, 1), space.channels);
+    while (channels > 1 && divide_up(c.n, layout.rows * channels) < kItemsPerThread * threads) channels /= 2;
+    return {layout, channels, divide_up(space.channels, channels)};
+}
 
 void Machine::run(const isa::Linear& c) {
     if (is_keys(c)) return linear_keys(c);
@@ -50,18 +72,16 @@ void Machine::linear_packed(const isa::Linear& c, const formats::Format& form, u
     const uint64_t tokens = static_cast<uint64_t>(c.rows_o) * c.rows_i;
     if (c.acc_out && !c.acc_in) accumulators_.resize(tokens * c.n);
     const Space& space = *memory.find(in_bytes(c.wgt), 1);
-    const TileLayout layout = tile_layout(space, form, c.k, c.n);
-    const uint64_t items =
-        divide_up(c.n, layout.rows);  // (tile, channel) in the order of their output columns
+    const TileItems items = tile_items(c, form, space, tokens, pool.size());
     const auto body = [&](size_t begin, size_t end, unsigned worker) {
         for (size_t i = begin; i < end && !stop.load(std::memory_order_relaxed); ++i) {
-            packed_item(c, form, batch, space, i, scratch_[worker]);
+            packed_item(c, form, batch, space, items, i, scratch_[worker]);
         }
     };
     if (!c.acc_out && dst.overlaps_itself(uint64_t{2} * c.n)) {
-        body(0, items, 0);
+        body(0, items.count(), 0);
     } else {
-        pool.run(items, 50 + tokens * c.k * layout.rows / 64, body);
+        pool.run(items.count(), 50 + tokens * c.k * items.layout.rows * items.channels / 64, body);
     }
     if (c.acc_out) {
         acc_rows_ = tokens;
@@ -69,28 +89,34 @@ void Machine::linear_packed(const isa::Linear& c, const formats::Format& form, u
     }
 }
 
-// Rows of one channel in one tile.
+// Rows of some neighbouring channels in one tile. Items go down the tiles of the same channels, whose streams
+// continue each other in memory.
 void Machine::packed_item(const isa::Linear& c, const formats::Format& form, uint64_t batch,
-                          const Space& space, uint64_t item, Scratch& scratch) {
-    const TileLayout layout = tile_layout(space, form, c.k, c.n);
-    const uint32_t tokens = c.rows_o * c.rows_i, rows = static_cast<uint32_t>(layout.rows);
-    const uint64_t tile = item / space.channels, channel = item % space.channels, column = item * rows;
-    const uint32_t columns = static_cast<uint32_t>(std::min<uint64_t>(rows, c.n - column));
+                          const Space& space, const TileItems& items, uint64_t item, Scratch& scratch) {
+    const uint32_t tokens = c.rows_o * c.rows_i, rows = static_cast<uint32_t>(items.layout.rows);
+    const uint64_t tile = item % items.layout.tiles, channel = item / items.layout.tiles * items.channels,
+                   column = tile * items.layout.tile_rows + channel * rows;
+    if (column >= c.n) return;
+    const uint64_t channels =
+        std::min({items.channels, space.channels - channel, divide_up(c.n - column, rows)});
+    const uint64_t pitch = channels * rows, columns = std::min<uint64_t>(pitch, c.n - column);
     const uint64_t linear =
         in_bytes(c.wgt) + batch * in_bytes(c.wgt_b) + tile * in_bytes(c.wgt_tile) - space.base;
-    float* acc = scratch.get<float>(kAcc, static_cast<size_t>(tokens) * rows);
-    std::memset(acc, 0, static_cast<size_t>(tokens) * rows * sizeof(float));
+    float* acc = scratch.get<float>(kAcc, tokens * pitch);
+    std::memset(acc, 0, tokens * pitch * sizeof(float));
     for (uint32_t t = 0; c.acc_in && t < tokens; ++t) {
-        std::memcpy(acc + static_cast<size_t>(t) * rows, &accumulators_[t * uint64_t{c.n} + column],
-                    columns * sizeof(float));
+        std::memcpy(acc + t * pitch, &accumulators_[t * uint64_t{c.n} + column], columns * sizeof(float));
     }
     const auto run = form.codes == formats::Codes::kInt4 ? kernels->int4 : kernels->wide;
-    run({&form, space.channel(static_cast<uint32_t>(channel)) + linear / space.channels, rows,
-         static_cast<uint32_t>(divide_up(c.k, kBlock)), tokens, acts_.data(), wide_acts_.data(), acc});
-    if (!c.acc_out) return finish(c, batch, column, columns, rows, acc, scratch);
+    run({&form, space.channel(static_cast<uint32_t>(channel)) + linear / space.channels, space.pitch,
+         static_cast<uint32_t>(channels), rows, static_cast<uint32_t>(divide_up(c.k, kBlock)), tokens,
+         acts_.data(), wide_acts_.data(), acc});
+    if (!c.acc_out) {
+        return finish(c, batch, column, static_cast<uint32_t>(columns), static_cast<uint32_t>(pitch), acc,
+                      scratch);
+    }
     for (uint32_t t = 0; t < tokens; ++t) {
-        std::memcpy(&accumulators_[t * uint64_t{c.n} + column], acc + static_cast<size_t>(t) * rows,
-                    columns * sizeof(float));
+        std::memcpy(&accumulators_[t * uint64_t{c.n} + column], acc + t * pitch, columns * sizeof(float));
     }
 }
 
@@ -113,12 +139,15 @@ void Machine::finish(const isa::Linear& c, uint64_t batch, uint64_t column, uint
     }
     uint32_t* scales = scratch.get<uint32_t>(kRowScale, c.use_row_scale ? tokens : 0);
     if (c.use_row_scale) memory.read(in_bytes(c.row_scale) + 4 * batch * tokens, scales, 4 * tokens);
-    for (uint64_t t = 0; t < tokens; ++t) {
-        const uint64_t o = t / c.rows_i, i = t % c.rows_i;
+    for (uint64_t t = 0, o = 0, i = 0; t < tokens; ++t) {
         if (c.use_row_scale) row_scale = read_float(scales[t]);
         if (e.aux != nullptr) memory.read(aux.at(0, o, i) + 2 * column, aux_row, bytes);
         kernels->epilogue(e, acc + t * pitch, out, columns);
         memory.write(dst.at(batch, o, i) + 2 * column, out, bytes);
+        if (++i == c.rows_i) {
+            i = 0;
+            ++o;
+        }
     }
 }
 

@@ -72,13 +72,17 @@ class Machine {
     std::atomic<bool> stop{false};  // set from another thread: commands of many rows give up
 
   private:
+    struct TileItems;
+
+    static TileItems tile_items(const isa::Linear& c, const formats::Format& form, const Space& space,
+                                uint64_t tokens, unsigned threads);
     void plan_epilogue(const isa::Linear& c, AccessList& list) const;
     void check_linear(const isa::Linear& c) const;
     void check_slot(uint32_t slot) const;
     void linear_packed(const isa::Linear& c, const formats::Format& form, uint64_t batch);
     void quantize_rows(const isa::Linear& c, const formats::Format& form, uint64_t batch);
     void packed_item(const isa::Linear& c, const formats::Format& form, uint64_t batch, const Space& space,
-                     uint64_t item, Scratch& scratch);
+                     const TileItems& items, uint64_t item, Scratch& scratch);
     void linear_keys(const isa::Linear& c);
     void linear_values(const isa::Linear& c);
     // One row into its block of the cache.
@@ -94,9 +98,14 @@ class Machine {
     void for_rows(const RowSet& dst, uint64_t bytes, size_t cost, Body body) {
         const uint64_t per_batch = dst.count_o * dst.count_i;
         const auto range = [&](size_t begin, size_t end, unsigned worker) {
+            uint64_t b = begin / per_batch, o = begin % per_batch / dst.count_i, i = begin % dst.count_i;
             for (size_t row = begin; row < end && !stop.load(std::memory_order_relaxed); ++row) {
-                const uint64_t rest = row % per_batch;
-                body(row / per_batch, rest / dst.count_i, rest % dst.count_i, scratch_[worker]);
+                body(b, o, i, scratch_[worker]);
+                if (++i < dst.count_i) continue;
+                i = 0;
+                if (++o < dst.count_o) continue;
+                o = 0;
+                ++b;
             }
         };
         if (dst.overlaps_itself(bytes)) {

@@ -15,6 +15,8 @@ struct Avx2 {
     using I = __m256i;
     using F = __m256;
     static constexpr uint32_t kRows = 8;
+    static constexpr uint32_t kGroups = 1, kTokens = 2,
+                              kLoneGroups = 2;  // what registers hold (kernels_int4.h)
 
     static I load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
     static I broadcast(const void* four_bytes) {
@@ -51,6 +53,16 @@ struct Avx2 {
     // sum + the products of each pair of 16-bit integers.
     static I add_pairs(I sum, I a, I b) { return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)); }
 
+    // Unsigned times signed bytes, four a row as two sums of 16 bits. They cannot overflow: 8 quads of two
+    // products up to 15 * 128.
+    static I begin_quads(I) { return _mm256_setzero_si256(); }
+    static I add_quads(I sum, I codes, I x) { return _mm256_add_epi16(sum, _mm256_maddubs_epi16(codes, x)); }
+    static I end_quads(I high, I low, I bias) {
+        const I sums = _mm256_add_epi32(_mm256_madd_epi16(high, _mm256_set1_epi16(16)),
+                                        _mm256_madd_epi16(low, _mm256_set1_epi16(1)));
+        return _mm256_add_epi32(sums, bias);
+    }
+
     // 8 fp16; an exponent of 31 reads as +-65504.
     static F halves(const uint16_t* p) {
         const __m128i h = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
@@ -76,6 +88,7 @@ struct Avx2 {
     static void store(float* p, F x) { _mm256_storeu_ps(p, x); }
     static F add(F a, F b) { return _mm256_add_ps(a, b); }
     static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
+    static F add_exact_product(F sum, F a, F b) { return add(sum, mul(a, b)); }
     static F to_float(I x) { return _mm256_cvtepi32_ps(x); }
     // 256 * high + low, rounded once.
     static F to_float(I high, I low) {
@@ -84,7 +97,26 @@ struct Avx2 {
         return _mm256_set_m128(second, first);
     }
 
+    // Eight fp16 of numbers, to nearest even, saturated.
+    static void store_halves(uint16_t* p, F x) {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p), to_halves(x));
+    }
+    // The same, each in a word.
+    static I half_words(F x) { return _mm256_cvtepu16_epi32(to_halves(x)); }
+    static F saturated(F x) { return clamped(x, kFloatMax); }
+    template <int kBits>
+    static I right32(I x) {
+        return _mm256_srli_epi32(x, kBits);
+    }
+    static F gathered(const float* table, I index) { return _mm256_i32gather_ps(table, index, 4); }
+
   private:
+    static F clamped(F x, float limit) {
+        return _mm256_min_ps(_mm256_max_ps(x, _mm256_set1_ps(-limit)), _mm256_set1_ps(limit));
+    }
+    static __m128i to_halves(F x) {
+        return _mm256_cvtps_ph(clamped(x, kHalfMax), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    }
     static __m128 joined(__m128i high, __m128i low) {
         const __m256d scaled = _mm256_mul_pd(_mm256_cvtepi32_pd(high), _mm256_set1_pd(256.0));
         return _mm256_cvtpd_ps(_mm256_add_pd(scaled, _mm256_cvtepi32_pd(low)));
