@@ -16,13 +16,13 @@ behind if it begins with it.
 """
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec
-from dlavm.task import Await, For, If, Launch, Program, Signal, Stmt, Wait
+from dlavm.task import Await, For, If, Launch, Program, Signal, Stmt, Wait, walk_body
 from dlavm.task.accesses import NOTHING, Access, Meets, access, overlaps
 
 Pair = tuple[str, str]  # who waits, for whom
@@ -224,8 +224,8 @@ class _Orderer:
 
     def _loop(self, body: _Body, stmt: For | If) -> None:
         certain = isinstance(stmt, For) and stmt.count.lo >= 1
-        turn = dict(self._work(stmt.body))
-        for sink, touched in self._touched(stmt.body).items():
+        turn = self._touched(stmt.body, of_load=False)
+        for sink, touched in self._touched(stmt.body, of_load=True).items():
             self._need_from_around(body, sink, touched)
         found = self._settle(body, stmt, turn, certain)
         while found.early:  # needed at once and of no other turn: no token, but a wait before the loop
@@ -239,8 +239,8 @@ class _Orderer:
             found = self._settle(body, stmt, turn, certain)
         for pair, tokens in found.tokens.items():
             last = found.entries[pair[1]][-1].slot if pair[1] in found.entries else len(found.behind) - 1
-            found.behind[last] += [self._signal(pair)] * len(tokens)
             for given in tokens:
+                found.give(pair, last, self._signal(pair))
                 entries = body.entries.get(pair[1], [])
                 body.give(pair, entries[given - 1].slot if given else 0, self._signal(pair))
         body.begun |= {*turn, "load"}
@@ -293,27 +293,14 @@ class _Orderer:
         if not known.here and open_:
             self._edge(body, pair, _Known(before, True))
 
-    def _work(self, stmts: Iterable[Stmt]) -> Iterator[tuple[str, Access]]:
-        """What each engine that has commands in a body touches in it, as who has to be waited for."""
+    def _touched(self, stmts: Iterable[Stmt], of_load: bool) -> dict[str, Access]:
+        """What each engine that has commands in a body touches in it. `of_load`: what it waits for, where `load` waits
+        for weights; else what has to be waited for, where it is `matrix` that says when they have come."""
         found: dict[str, Access] = {}
-        for engine, part in self._parts(stmts, whole=True):
-            found[engine] = found.get(engine, NOTHING) | part
-        yield from found.items()
-
-    def _touched(self, stmts: Iterable[Stmt]) -> dict[str, Access]:
-        """The same, as who has to wait."""
-        found: dict[str, Access] = {}
-        for engine, part in self._parts(stmts, whole=False):
-            found[engine] = found.get(engine, NOTHING) | part
+        for _, stmt in walk_body(tuple(stmts)):
+            engine = self._spec.commands[stmt.op].engine if isinstance(stmt, Launch) else None
+            for owner in dict.fromkeys([engine, "load"] if of_load else [engine]):
+                if owner and isinstance(stmt, Launch):
+                    part = access(stmt, self._program, self._spec, owner if of_load else None)
+                    found[owner] = found.get(owner, NOTHING) | part
         return found
-
-    def _parts(self, stmts: Iterable[Stmt], whole: bool) -> Iterator[tuple[str, Access]]:
-        for stmt in stmts:
-            if isinstance(stmt, For | If):
-                yield from self._parts(stmt.body, whole)
-            elif isinstance(stmt, Launch) and (engine := self._spec.commands[stmt.op].engine):
-                if whole:
-                    yield engine, access(stmt, self._program, self._spec)
-                    continue
-                yield engine, access(stmt, self._program, self._spec, engine)
-                yield "load", access(stmt, self._program, self._spec, "load")
