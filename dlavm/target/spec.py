@@ -205,7 +205,7 @@ def with_buffers(spec: TargetSpec, activation_elements: int | None, accumulators
     sizes = {"activation_elements": board.activation_elements, "accumulators": board.accumulators}
     for name, value in sizes.items():
         check_range(f"board {board.name}: buffers.{name}", value, 1, 1 << 31)
-    raw = {**spec.expanded["board"], "buffers": sizes}
+    raw = {**spec.expanded["board"], "buffers": {**spec.expanded["board"]["buffers"], **sizes}}
     return replace(spec, board=board, expanded={**spec.expanded, "board": raw})
 
 
