@@ -152,7 +152,7 @@ module dlavm_core #(
   logic                    stop, failed;
   logic                    ahead_pass;  // of the matrix engine: only its weights are fetched ahead
   logic [QUEUES-1:0]       entry_valid, entry_ready, idle, signal, pass, queue_failed;
-  logic [QUEUES-1:0]       cmd_valid, cmd_turn, cmd_ready, cmd_done, cmd_error;
+  logic [QUEUES-1:0]       cmd_valid, cmd_ready, cmd_turn, cmd_begin, cmd_drop, cmd_done, cmd_error;
   logic [QUEUES-1:0][4:0]  sem, ahead_sem;
   logic [QUEUES-1:0][31:0] ticket, ahead_ticket, failed_order, failed_pc;
   logic [QUEUES-1:0][3:0]  cmd_error_code, failed_code;
@@ -208,12 +208,12 @@ module dlavm_core #(
         .clk_i, .clear_i(reset || start), .signal_i(signal), .sem_i(sem), .ticket_i(ticket), .pass_o(pass),
         .ahead_sem_i(ahead_sem[MATRIX]), .ahead_ticket_i(ahead_ticket[MATRIX]), .ahead_pass_o(ahead_pass));
     logic unused_ahead;
-    assign unused_ahead = ^{ahead_sem, ahead_ticket, cmd_turn};
+    assign unused_ahead = ^{ahead_sem, ahead_ticket, cmd_turn, cmd_drop};
   end else begin : g_no_semaphores
     assign pass       = '0;
     assign ahead_pass = 1'b0;
     logic unused_signals;
-    assign unused_signals = ^{signal, sem, ticket, ahead_sem, ahead_ticket, cmd_turn};
+    assign unused_signals = ^{signal, sem, ticket, ahead_sem, ahead_ticket, cmd_turn, cmd_drop};
   end
 
   for (genvar q = 0; q < int'(QUEUES); q++) begin : g_queue
@@ -221,7 +221,8 @@ module dlavm_core #(
         .clk_i, .rst_i(reset || begins), .stop_i(stop), .valid_i(entry_valid[q]), .ready_o(entry_ready[q]), .entry_i(entry),
         .idle_o(idle[q]), .running_o(running[q]), .signal_o(signal[q]), .sem_o(sem[q]), .ticket_o(ticket[q]),
         .pass_i(pass[q]), .ahead_sem_o(ahead_sem[q]), .ahead_ticket_o(ahead_ticket[q]), .ahead_pass_i(ahead_pass),
-        .cmd_valid_o(cmd_valid[q]), .cmd_turn_o(cmd_turn[q]), .cmd_ready_i(cmd_ready[q]), .cmd_opcode_o(cmd_opcode[q]), .cmd_word_o(cmd_word[q]),
+        .cmd_valid_o(cmd_valid[q]), .cmd_ready_i(cmd_ready[q]), .cmd_turn_o(cmd_turn[q]), .cmd_begin_i(cmd_begin[q]),
+        .cmd_drop_o(cmd_drop[q]), .cmd_opcode_o(cmd_opcode[q]), .cmd_word_o(cmd_word[q]),
         .done_i(cmd_done[q]), .error_i(cmd_error[q]), .error_code_i(cmd_error_code[q]),
         .failed_o(queue_failed[q]), .failed_code_o(failed_code[q]), .failed_order_o(failed_order[q]),
         .failed_pc_o(failed_pc[q]));
@@ -243,6 +244,9 @@ module dlavm_core #(
   end
 
   // -- Engines ----------------------------------------------------------------------------------------------------
+
+  assign cmd_begin[VECTOR] = 1'b0;  // these begin what they take
+  assign cmd_begin[STORE]  = 1'b0;
 
   logic                    table_write;
   logic [1:0]              table_slot, act_slot;
@@ -270,7 +274,8 @@ module dlavm_core #(
   matrix_engine #(.UNITS(UNITS), .WEIGHT_UNITS(ROW_UNITS), .PORT_BYTES(32'(SPACE_STRIPE[WEIGHT_SPACE])), .HALVES(HALVES),
                   .SHARE(SHARE), .LANES(EPILOGUE_LANES), .ACTIVATION_ELEMENTS(ACTIVATION_ELEMENTS), .ACCUMULATORS(ACCUMULATORS),
                   .ROWS_MOST(ROWS_MOST)) u_matrix (
-      .clk_i, .rst_i(reset), .cmd_valid_i(cmd_valid[MATRIX]), .cmd_turn_i(cmd_turn[MATRIX]), .cmd_ready_o(cmd_ready[MATRIX]),
+      .clk_i, .rst_i(reset), .cmd_valid_i(cmd_valid[MATRIX]), .cmd_ready_o(cmd_ready[MATRIX]),
+      .cmd_turn_i(cmd_turn[MATRIX]), .cmd_begin_o(cmd_begin[MATRIX]), .cmd_drop_i(cmd_drop[MATRIX]),
       .cmd_opcode_i(cmd_opcode[MATRIX]), .cmd_word_i(cmd_word[MATRIX]), .done_o(cmd_done[MATRIX]),
       .error_o(cmd_error[MATRIX]), .error_code_o(cmd_error_code[MATRIX]),
       .wt_req_valid_o(wt_req_valid), .wt_req_ready_i(wt_req_ready), .wt_req_addr_o(wt_req_addr),

@@ -1,11 +1,11 @@
 // The queue of one engine: commands, one at a time, and between them signals and waits. `stop_i` lets the command
 // that runs come to its end and drops the others; after an error the queue stops by itself until the reset.
 //
-// With AHEAD the engine is shown the next command (`cmd_valid_o`) while signals, waits and the command before it are
-// still to come, so that it may check it and fetch its weights; `cmd_turn_o` says that all of them are over and that it
-// may run. Waits of `load` are not passed: they guard what is fetched. The command is shown until the engine says that
-// it looks at it no more (`cmd_ready_i`), or until it is dropped: `cmd_valid_o` then falls. Without AHEAD a command is
-// shown when its turn has come, and stays.
+// With AHEAD the engine is shown its next commands (`cmd_valid_o`) while signals, waits and commands before them are
+// still to come, so that it may check them and fetch their weights. Waits of `load` are not passed: they guard what is
+// fetched. A command is shown until the engine says that it looks at it no more (`cmd_ready_i`). `cmd_turn_o` says that
+// everything before the oldest that has not begun is over; it begins with `cmd_begin_i`, no more of them after `cmd_drop_o`.
+// Without AHEAD a command is shown when its turn has come, begins with `cmd_ready_i` and is shown until it is done.
 module engine_queue #(
     parameter int unsigned DEPTH = 8,  // a power of two
     parameter bit AHEAD = 1'b0
@@ -17,7 +17,7 @@ module engine_queue #(
     output logic                  ready_o,
     input  core_pkg::entry_t      entry_i,
     output logic                  idle_o,      // nothing waits, nothing runs
-    output logic                  running_o,   // a command whose turn has come
+    output logic                  running_o,   // a command
 
     output logic                  signal_o,
     output logic [4:0]            sem_o,
@@ -28,8 +28,10 @@ module engine_queue #(
     input  logic                  ahead_pass_i,
 
     output logic                  cmd_valid_o,
-    output logic                  cmd_turn_o,
     input  logic                  cmd_ready_i,
+    output logic                  cmd_turn_o,
+    input  logic                  cmd_begin_i,
+    output logic                  cmd_drop_o,
     output logic [7:0]            cmd_opcode_o,
     output logic [31:0]           cmd_word_o [dlavm_isa_pkg::MAX_PAYLOAD_WORDS],
     input  logic                  done_i,
@@ -53,38 +55,36 @@ module engine_queue #(
   entry_t        entry, shown;
   // verilator lint_on UNUSEDSIGNAL
   logic [BITS:0] in_q, out_q, shown_q;  // one bit more than the place: full and empty differ
-  logic          valid, pop, stop, running_q, begins, pass_on, offered;
+  logic          valid, pop, stop, running_q, begins, pass_on, turn;
 
   assign valid   = in_q != out_q;
   assign ready_o = in_q != {~out_q[BITS], out_q[BITS-1:0]};
   assign entry   = memory[out_q[BITS-1:0]];
   assign stop    = stop_i || failed_o;
 
+  assign turn       = valid && !stop && !running_q && entry.kind == ENTRY_COMMAND;
+  assign cmd_turn_o = turn;
+  assign cmd_drop_o = stop || rst_i;
+
   if (AHEAD) begin : g_ahead
-    logic first;
-    assign first   = shown_q == out_q;
-    assign shown   = memory[shown_q[BITS-1:0]];
-    assign offered = in_q != shown_q && shown.kind == ENTRY_COMMAND && (!stop || (first && running_q));
-    assign cmd_valid_o = offered;
-    assign cmd_turn_o  = offered && first;
-    assign begins      = cmd_turn_o && !running_q;
+    assign shown       = memory[shown_q[BITS-1:0]];
+    assign cmd_valid_o = in_q != shown_q && !stop && shown.kind == ENTRY_COMMAND;
+    assign begins      = cmd_begin_i;
     always_comb begin
       case (shown.kind)
-        ENTRY_COMMAND: pass_on = offered && cmd_ready_i;
+        ENTRY_COMMAND: pass_on = cmd_ready_i;
         ENTRY_WAIT: pass_on = !shown.fetch || ahead_pass_i;
         default: pass_on = 1'b1;
       endcase
       if (in_q == shown_q) pass_on = 1'b0;
     end
   end else begin : g_in_turn
-    assign shown   = entry;
-    assign offered = valid && !stop && !running_q && entry.kind == ENTRY_COMMAND;
-    assign cmd_valid_o = offered;
-    assign cmd_turn_o  = offered;
-    assign begins      = offered && cmd_ready_i;
+    assign shown       = entry;
+    assign cmd_valid_o = turn;
+    assign begins      = turn && cmd_ready_i;
     assign pass_on     = 1'b0;
-    logic unused_pass;
-    assign unused_pass = ahead_pass_i;
+    logic unused_ahead;
+    assign unused_ahead = ahead_pass_i ^ cmd_begin_i;
   end
 
   assign ahead_sem_o    = shown.sem;

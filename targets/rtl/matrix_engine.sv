@@ -23,8 +23,10 @@ module matrix_engine #(
     input  logic                              rst_i,
     // command
     input  logic                              cmd_valid_i,   // the next command is there: it may be checked and fetched for
-    input  logic                              cmd_turn_i,    // and begin
     output logic                              cmd_ready_o,   // it is not looked at any more
+    input  logic                              cmd_turn_i,    // the oldest that has not begun may
+    output logic                              cmd_begin_o,   // and does
+    input  logic                              cmd_drop_i,    // those that have not begun are forgotten
     input  logic [7:0]                        cmd_opcode_i,
     input  logic [31:0]                       cmd_word_i [dlavm_isa_pkg::LINEAR_WORDS],
     output logic                              done_o,
@@ -106,22 +108,17 @@ module matrix_engine #(
 
   typedef enum logic [1:0] {IDLE, RUN, HALT} state_e;
   state_e      state_q;
-  logic [23:0] acc_rows_q, acc_n_q;
   logic        bus_error, quiet, start, over, clear, finished, fetched, mine, drop, wt_valid;
   logic [2:0]  quiet_q;
   error_e      check_error;
-  job_t        next, job_q;
+  job_t        job;
 
   linear_prepare #(.ROW_UNITS(WEIGHT_UNITS * HALVES / 2), .TILE(TILE), .ACTIVATION_ELEMENTS(ACTIVATION_ELEMENTS),
                    .ACCUMULATORS(ACCUMULATORS), .ROWS_MOST(ROWS_MOST), .SETS(SETS), .MOST_HEADS(MOST_HEADS)) u_prepare (
-      .clk_i, .rst_i(rst_i | (state_q == HALT)), .cmd_valid_i, .cmd_turn_i, .cmd_ready_o, .cmd_opcode_i, .cmd_word_i,
-      .acc_rows_i(acc_rows_q), .acc_n_i(acc_n_q), .free_i(state_q == IDLE), .start_o(start), .over_o(over),
-      .error_o(check_error), .job_o(next), .fetched_o(fetched), .req_valid_o(wt_req_valid_o),
-      .req_ready_i(wt_req_ready_i), .req_unit_o(weight_unit), .req_units_o(wt_req_units_o),
-      .last_i(wt_valid_i && wt_ready_o && wt_last_i), .mine_o(mine), .drop_o(drop));
-
-  // The command that runs. Until one does its parts are shown the next.
-  always_ff @(posedge clk_i) if (state_q == IDLE) job_q <= next;
+      .clk_i, .rst_i(rst_i | (state_q == HALT)), .cmd_valid_i, .cmd_turn_i, .cmd_drop_i, .cmd_ready_o, .cmd_opcode_i,
+      .cmd_word_i, .free_i(state_q == IDLE), .start_o(start), .over_o(over), .error_o(check_error), .job_o(job), .fetched_o(fetched),
+      .req_valid_o(wt_req_valid_o), .req_ready_i(wt_req_ready_i), .req_unit_o(weight_unit),
+      .req_units_o(wt_req_units_o), .last_i(wt_valid_i && wt_ready_o && wt_last_i), .mine_o(mine), .drop_o(drop));
 
   format_t     format;
   logic        keys, values, bytes, pieces;
@@ -133,11 +130,11 @@ module matrix_engine #(
   logic [31:0] word0;
   logic [LINEAR_WORDS-1:0][31:0] words;
   logic        acc_in, acc_out, mul_aux, add_aux;
-  assign {format, keys, values, bytes} = {job_q.format, job_q.keys, job_q.values, job_q.bytes};
-  assign {rows, k_blocks, n_blocks, tiles} = {job_q.rows, job_q.k_blocks, job_q.n_blocks, job_q.tiles};
-  assign {k_tail, n_tail} = {job_q.k_tail, job_q.n_tail};
-  assign {pieces, places, heads, ordered} = {job_q.pieces, job_q.places, job_q.heads, job_q.ordered};
-  assign words   = job_q.words;
+  assign {format, keys, values, bytes} = {job.format, job.keys, job.values, job.bytes};
+  assign {rows, k_blocks, n_blocks, tiles} = {job.rows, job.k_blocks, job.n_blocks, job.tiles};
+  assign {k_tail, n_tail} = {job.k_tail, job.n_tail};
+  assign {pieces, places, heads, ordered} = {job.pieces, job.places, job.heads, job.ordered};
+  assign words   = job.words;
   assign word0   = words[0];
   assign rows_i  = words[LINEAR_ROWS_I_WORD][11:0];
   assign batch   = words[LINEAR_BATCH_WORD][11:0];
@@ -148,6 +145,7 @@ module matrix_engine #(
   assign mul_aux = (word0[LINEAR_AUX_MODE_LSB+:2] == AUX_MODE_MUL);
   assign add_aux = (word0[LINEAR_AUX_MODE_LSB+:2] == AUX_MODE_ADD);
 
+  assign cmd_begin_o = start | over;
   assign bus_error = (state_q == RUN) & (|(rd_valid_i & rd_error_i) | (wt_valid & wt_error_i) | wr_error_i);
   assign clear     = rst_i | (state_q != RUN);
   // An engine that has just been started, or a write that has just been handed over, shows itself a cycle later.
@@ -159,14 +157,7 @@ module matrix_engine #(
     quiet_q <= (state_q == RUN) ? {quiet_q[1:0], quiet} : '0;
     case (state_q)
       IDLE: begin
-        if (start) begin
-          state_q <= RUN;
-          // What the next command finds when it is checked.
-          if (acc_out) begin
-            acc_rows_q <= rows;
-            acc_n_q    <= n;
-          end
-        end
+        if (start) state_q <= RUN;
         if (over) begin
           done_o       <= (check_error == ERROR_NONE);
           error_o      <= (check_error != ERROR_NONE);
@@ -185,11 +176,9 @@ module matrix_engine #(
       default: ;
     endcase
     if (rst_i) begin
-      state_q    <= IDLE;
-      done_o     <= 1'b0;
-      error_o    <= 1'b0;
-      acc_rows_q <= '0;
-      acc_n_q    <= '0;
+      state_q <= IDLE;
+      done_o  <= 1'b0;
+      error_o <= 1'b0;
     end
   end
 
@@ -372,6 +361,6 @@ module matrix_engine #(
 
   // What the parts need of a word is less than the word.
   logic unused_words;
-  assign unused_words = &{1'b0, words, format.packed_weights, job_q.tile_units};
+  assign unused_words = &{1'b0, words, format.packed_weights, job.tile_units};
 
 endmodule

@@ -123,7 +123,8 @@ module memory_fabric #(
   end
 
   read_port #(.UNITS(ROW_UNITS), .SPACES(SPACES), .BASE(BASE), .CAPACITY(CAPACITY), .CHUNK(CHUNK),
-              .SPACE_CHUNK(SPACE_CHUNK), .ROWS(READ_ROWS), .UNDER_WAY(WEIGHTS_UNDER_WAY)) u_row_port (
+              .SPACE_CHUNK(SPACE_CHUNK), .ROWS(READ_ROWS), .UNDER_WAY(WEIGHTS_UNDER_WAY),
+              .REQUESTS(READ_ROWS)) u_row_port (
       .clk_i, .rst_i,
       .req_valid_i(wt_req_valid_i), .req_ready_o(wt_req_ready_o), .req_addr_i(wt_req_addr_i),
       .req_units_i(wt_req_units_i), .valid_o(wt_valid_o), .ready_i(wt_ready_i), .data_o(wt_data_o),

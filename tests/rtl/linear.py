@@ -80,7 +80,8 @@ class Bench:
     async def start(self) -> None:
         dut = self.dut
         Clock(dut.clk_i, 2, unit="step").start()
-        for name in ("cmd_valid_i", "cmd_turn_i", "cmd_opcode_i", "wr_error_i", "act_pair_i"):
+        dut.cmd_turn_i.value = 1
+        for name in ("cmd_valid_i", "cmd_drop_i", "cmd_opcode_i", "wr_error_i", "act_pair_i"):
             getattr(dut, name).value = 0
         self.set_words([0] * SPEC.commands["LINEAR"].payload_words)
         cocotb.start_soon(self.clients.serve())
@@ -117,14 +118,14 @@ class Bench:
         self.use_act = bool(fields.get("use_act"))
         self.set_words(payload(fields))
         self.dut.cmd_opcode_i.value = OPCODE
-        self.dut.cmd_valid_i.value = self.dut.cmd_turn_i.value = 1
+        self.dut.cmd_valid_i.value = 1
         await RisingEdge(self.dut.clk_i)
         cocotb.start_soon(self._show())
 
     async def _show(self) -> None:
         while self.dut.cmd_ready_o.value != 1 and self.dut.rst_i.value != 1 and self.dut.error_o.value != 1:
             await RisingEdge(self.dut.clk_i)
-        self.dut.cmd_valid_i.value = self.dut.cmd_turn_i.value = 0
+        self.dut.cmd_valid_i.value = 0
         self.dut.cmd_opcode_i.value = int(self.rng.integers(256))
 
     async def finish(self, limit: int = 200_000) -> tuple[str, int]:

@@ -120,16 +120,16 @@ def words(*program: Instr) -> int:
 def test_a_fault_belongs_to_the_command_it_was_fetched_for(core: NativeDevice) -> None:
     """The product before it is complete; the error is told at the second one's turn, not before."""
     first, second = product(WEIGHTS // 16, 0), product(OTHER, 0x100)
-    fence = Instr("FENCE")
     with NativeDevice(V3) as native:
         native.mem_write(0, case([first]).memory)
         in_weights(native, V3, case([first]))
         want = native.mem_read(WRITE, 2 * N)
+    small = product(WEIGHTS // 16, 0x200, n=7)  # several of them are fetched ahead
     for unit in (OTHER, OTHER + TILE_UNITS + 4):
-        between = order("matrix", "matrix", 1)
-        assert faulty(core, [first, *between, second], unit) == words(first, *between)
-        assert core.mem_read(WRITE, 2 * N) == want
-        checked(core, [second, first, fence, second], "afterwards")
+        for between in (order("matrix", "matrix", 1), [small, small, small, small, small]):
+            assert faulty(core, [first, *between, second], unit) == words(first, *between)
+            assert core.mem_read(WRITE, 2 * N) == want
+            checked(core, [second, first, Instr("FENCE"), small, second], "afterwards")
 
 
 def test_a_fault_before_it_drops_what_was_fetched(core: NativeDevice) -> None:
@@ -146,13 +146,34 @@ def test_an_error_of_another_engine_drops_it(core: NativeDevice, latency: int) -
     """A product waits for a GATHER that fails: its weights are there, and must not be taken for another's."""
     core.set_option("latency", latency)
     bad = Instr("GATHER", {"ids": READ // 16, "dst": WRITE // 16 + 0x200, "rows_o": 1, "dim": 8, "limit": 1})
-    stops = case([bad, *order("store", "matrix", 2), product(OTHER, 0x100)])
+    stops = case([bad, *order("store", "matrix", 2), product(WEIGHTS // 16, 0, n=7), product(OTHER, 0x100)])
     stops.memory[READ:READ + 4] = 255
     for _ in range(2):
         core.mem_write(0, stops.memory)
         with pytest.raises(DeviceError, match="gather_index"):
             in_weights(core, V3, stops)
         checked(core, [product(WEIGHTS // 16, 0), product(OTHER, 0x100)], "afterwards, without a reset")
+
+
+def test_accumulators_outlive_what_is_dropped(core: NativeDevice) -> None:
+    """A dropped command would have left others, of another shape."""
+    bad = Instr("GATHER", {"ids": READ // 16, "dst": WRITE // 16 + 0x200, "rows_o": 1, "dim": 8, "limit": 1})
+    leaves = case([product(WEIGHTS // 16, 0, acc_out=1)])
+    stops = case([bad, *order("store", "matrix", 2), product(OTHER, 0x100, n=80, acc_out=1)])
+    stops.memory[READ:READ + 4] = 255
+    takes = case([product(OTHER, 0x100, acc_in=1)])
+    results = []
+    with NativeDevice(V3) as native:
+        for device in (native, core):
+            for each in (leaves, stops, takes):
+                device.mem_write(0, each.memory)
+                if each is stops:
+                    with pytest.raises(DeviceError, match="gather_index"):
+                        in_weights(device, V3, each)
+                else:
+                    in_weights(device, V3, each)
+            results.append(device.mem_read(WRITE, 0x2000))
+    assert results[0] == results[1]
 
 
 def test_a_reset_drops_it(core: NativeDevice) -> None:

@@ -135,7 +135,7 @@ def test_what_it_refuses(timed: NativeDevice) -> None:
     for old, new, wrong in (("lanes=8", "lanes=7", "lanes=8..128"), ("lanes=8", "lanes=", "lanes=8..128"),
                             (",lanes=8", "", "lanes=8..128"), ("lanes=8", "lanes=8 ", "lanes=8..128"),
                             ("lanes=8", "lanes=256", "lanes=8..128"), ("halves=2", "halves=3", "halves=1..2"),
-                            ("weight_rows=256", "weight_rows=255", "weight_rows=16..1048576"),
+                            ("weight_rows=256", "weight_rows=255", "weight_rows=16..4096"),
                             ("lanes=8", "lanes=32", "do not fit"), ("halves=2", "halves=1", "do not fit"),
                             (",units=2", ",units=4", "do not fit"), ("row_units=2", "row_units=1", "do not fit"),
                             ("port_bytes=16", "port_bytes=128", "do not fit")):  # fmt: skip

@@ -75,7 +75,7 @@ void ReadPort::cut(Clock& clock) {
         credit_.add(now, -static_cast<int32_t>(count));
         under_way_.add(now, static_cast<int32_t>(count));
     }
-    if (requests_.valid(now) && told_.ready(now) && (!busy_ || ends)) {
+    if (requests_.valid(now) && told_.count(now) != most_told_ && (!busy_ || ends)) {
         const Request request = requests_.front();
         requests_.pop(now);
         const Place place = place_of(*shape_, request.address, request.units);
@@ -164,7 +164,7 @@ Fabric::Fabric(const Shape& shape, Memories& memories) : watches_(shape.spaces.s
         const bool weights = i == kReaders - 1;
         const uint32_t rows = weights ? shape.weight_rows : shape.client_rows;
         readers.emplace_back(shape, kReader[i], weights ? shape.row_units : shape.units, rows,
-                             weights ? std::min(rows, kWeightsUnderWay) : rows);
+                             weights ? std::min(rows, kWeightsUnderWay) : rows, weights ? rows : kRequests);
     }
     for (const Part client : kWriter) writers.emplace_back(shape, client);
     for (size_t s = 0; s < shape.spaces.size(); ++s) {

@@ -27,12 +27,15 @@ struct Chunk {
 
 class ReadPort {
   public:
-    // `units`: of the client's beats. `rows`: of the buffer; `under_way`: at most.
-    ReadPort(const Shape& shape, Part client, uint32_t units, uint32_t rows, uint32_t under_way)
+    // `units`: of the client's beats. `rows`: of the buffer; `under_way`: at most;
+    // `requests`: that are not answered.
+    ReadPort(const Shape& shape, Part client, uint32_t units, uint32_t rows, uint32_t under_way,
+             uint32_t requests)
         : shape_(&shape),
           client_(client),
           units_(units),
           most_under_way_(static_cast<int32_t>(under_way)),
+          most_told_(requests),
           credit_(static_cast<int32_t>(rows)) {}
 
     // The client. A beat is looked at (valid, last) before it is taken, once a cycle.
@@ -91,7 +94,8 @@ class ReadPort {
     uint32_t units_;
     int32_t most_under_way_;  // rows that were asked for and have not come
     Fifo<Request, 4> requests_;
-    Fifo<Told, 64> told_;
+    Fifo<Told, kWeightRows> told_;
+    uint32_t most_told_;  // requests that were cut and not answered
     // the request that is cut into chunks
     bool busy_ = false;
     uint32_t space_ = 0;

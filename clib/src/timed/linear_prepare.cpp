@@ -11,15 +11,24 @@ constexpr uint64_t kCheckCycles = 3;  // linear_decode
 void LinearPrepare::show(Clock& clock, const Command& command) {
     job_ = linear_job(command, *shape_);
     state_ = State::kCheck;
-    asked_ = false;
     check_until_ = clock.now() + kCheckCycles;
     clock.poke(Part::kMatrix);
 }
 
-LinearJob LinearPrepare::begin(uint64_t now) {
-    state_ = State::kBegun;
-    port_->begin(now);
-    return job_;
+void LinearPrepare::load(Clock& clock) {
+    if (loaded_ != kNever || !jobs_.valid(clock.now())) return;
+    loaded_ = clock.now();
+    clock.act();
+    clock.poke(Part::kQueues);
+}
+
+LinearJob LinearPrepare::begin(Clock& clock) {
+    const LinearJob job = jobs_.front();
+    jobs_.pop(clock.now());
+    loaded_ = kNever;
+    port_->begin();
+    clock.poke(Part::kMatrix);
+    return job;
 }
 
 void LinearPrepare::step_busy(Clock& clock) {
@@ -27,17 +36,18 @@ void LinearPrepare::step_busy(Clock& clock) {
     if (state_ == State::kCheck) {
         if (check_until_ != now) return clock.at(check_until_);
         state_ = State::kReady;
-        ready_from_ = now + 1;
         clock.act();
-        clock.poke(Part::kQueues);
-    } else if (!asked_) {
-        asked_ = true;
+    } else if (state_ == State::kReady) {
+        if (!jobs_.ready(now)) return;
+        jobs_.push(now, job_);
         fetch_.start(job_);
+        port_->next();
+        state_ = State::kFetch;
         clock.act();
-    } else if (state_ == State::kBegun && fetch_.idle()) {
+    } else if (fetch_.idle()) {
         state_ = State::kEmpty;
         left_ = now;
-        port_->fetched();
+        clock.act();
         clock.poke_now(Part::kQueues);
     } else {
         fetch_.step(clock);

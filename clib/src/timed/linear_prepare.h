@@ -14,24 +14,26 @@ class LinearPrepare {
     bool left(uint64_t now) const { return left_ == now; }
     void show(Clock& clock, const Command& command);
 
-    bool ready(uint64_t now) const { return state_ == State::kReady && ready_from_ <= now; }
-    LinearJob begin(uint64_t now);
-    bool fetched() const { return state_ != State::kBegun || fetch_.idle(); }
+    // The oldest that waits is with the engine a cycle after it could be.
+    void load(Clock& clock);
+    bool ready(uint64_t now) const { return loaded_ < now; }
+    LinearJob begin(Clock& clock);
+    bool fetched() const { return state_ != State::kFetch || !port_->same() || fetch_.idle(); }
     void step(Clock& clock) {
         if (state_ != State::kEmpty) step_busy(clock);
     }
 
   private:
-    enum class State { kEmpty, kCheck, kReady, kBegun };
+    enum class State { kEmpty, kCheck, kReady, kFetch };
     void step_busy(Clock& clock);
 
     const Shape* shape_;
     WeightPort* port_;
     LinearJob job_;
     WeightFetch fetch_;
+    Fifo<LinearJob, 4> jobs_;
     State state_ = State::kEmpty;
-    bool asked_ = false;  // the fetch was started
-    uint64_t check_until_ = 0, ready_from_ = 0, left_ = kNever;
+    uint64_t check_until_ = 0, left_ = kNever, loaded_ = kNever;
 };
 
 }  // namespace dlavm::timed

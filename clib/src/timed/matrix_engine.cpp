@@ -25,10 +25,9 @@ MatrixEngine::MatrixEngine(const Shape& shape, ReadPort& weights, ReadPort& acti
       epilogue_(shape, operands, out) {}
 
 void MatrixEngine::begin(Clock& clock, const Command& /*command*/) {
-    job_ = prepare_.begin(clock.now());
+    job_ = prepare_.begin(clock);
     running_ = true;
     quiet_ = 0;
-    clock.poke(Part::kMatrix);
     units_.start(job_.short_slots, shape_->row_units >= 8);
     if (!job_.cache())
         unpack_.start(job_);

@@ -25,7 +25,10 @@ class MatrixEngine final : public AheadEngine {
     void step(Clock& clock) {
         const bool fetched = prepare_.fetched();
         prepare_.step(clock);
-        if (running_) step_run(clock, fetched);
+        if (running_)
+            step_run(clock, fetched);
+        else
+            prepare_.load(clock);
     }
 
     // The end of a cycle in which a block was begun: jumps over pairs of a unit that would be multiplied as

@@ -12,27 +12,17 @@ bool EngineQueue::step_ahead(Clock& clock, const Semaphores& semaphores) {
     return ahead_->left(now);
 }
 
-// The turn of the first command has come.
-void EngineQueue::begin(Clock& clock, Item& item) {
-    const uint64_t now = clock.now();
-    const bool ready = engine_->ready(now);
-    if (!running_ && (ready || ahead_ != nullptr)) {
-        running_ = true;
-        item.span.begin = now;
-    }
-    if (!ready) return;
-    engine_->begin(clock, *item.command);
-    clock.poke(part_);
-}
-
 bool EngineQueue::step_entry(Clock& clock, Semaphores& semaphores, Trace* trace) {
     const uint64_t now = clock.now();
     if (!entries_.valid(now)) return false;
     Item& item = entries_.front();
     if (item.kind == Entry::kCommand) {
-        const bool turn = ahead_ != nullptr ? shown_ == 0 : !running_;
-        if (turn) {
-            begin(clock, item);
+        if (!running_) {
+            if (!engine_->ready(now)) return false;
+            item.span.begin = now;
+            engine_->begin(clock, *item.command);
+            running_ = true;
+            clock.poke(part_);
             return false;
         }
         if (!engine_->done(now)) return false;

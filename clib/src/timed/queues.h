@@ -82,7 +82,6 @@ class EngineQueue {
     };
     bool step_ahead(Clock& clock, const Semaphores& semaphores);          // true: the entry was passed
     bool step_entry(Clock& clock, Semaphores& semaphores, Trace* trace);  // true: it is over
-    void begin(Clock& clock, Item& item);
     void push(Clock& clock, const Item& item) {
         entries_.push(clock.now(), item);
         clock.act();

@@ -30,7 +30,7 @@ constexpr Size kSizes[] = {
     {"units", &Shape::units, 1, 64},
     {"lanes", &Shape::lanes, 8, vector::kVirtual},
     {"client_rows", &Shape::client_rows, kChunkRows, 1024},
-    {"weight_rows", &Shape::weight_rows, kChunkRows, 1 << 20},
+    {"weight_rows", &Shape::weight_rows, kChunkRows, kWeightRows},
     {"share", &Shape::share, 1, 2},
     {"rows_most", &Shape::rows_most, 8, 1u << 20},
 };

@@ -1,39 +1,34 @@
 #pragma once
 
+#include <array>
+
 #include "timed/fabric.h"
 
 namespace dlavm::timed {
 
-// The counts of linear_prepare.sv: which beats belong to the command that runs.
+// Which beats belong to the command that runs (linear_prepare.sv).
 class WeightPort {
   public:
     explicit WeightPort(ReadPort& port) : port_(&port) {}
     bool ready(uint64_t now) const { return port_->ready(now); }
     void ask(Clock& clock, uint64_t address, uint32_t units) {
-        if (begun_)
-            mine_.add(clock.now(), 1);
-        else
-            ++next_;
+        owed_[asks_ % kNumbers].add(clock.now(), 1);
         port_->ask(clock, address, units);
     }
-    bool valid(uint64_t now) const { return mine_.at(now) != 0 && port_->valid(now); }
+    bool valid(uint64_t now) const { return owed_[runs_ % kNumbers].at(now) != 0 && port_->valid(now); }
     void take(Clock& clock) {
-        if (port_->last()) mine_.add(clock.now(), -1);
+        if (port_->last()) owed_[runs_ % kNumbers].add(clock.now(), -1);
         port_->take(clock);
     }
-    // The command that was asked for begins; all of it was asked for.
-    void begin(uint64_t now) {
-        mine_.add(now, next_);
-        next_ = 0;
-        begun_ = true;
-    }
-    void fetched() { begun_ = false; }
+    void next() { ++asks_; }   // another command is asked for,
+    void begin() { ++runs_; }  // begins
+    bool same() const { return asks_ == runs_; }
 
   private:
+    static constexpr uint32_t kNumbers = 8;
     ReadPort* port_;
-    Count mine_;  // requests whose last beat was not taken
-    int32_t next_ = 0;
-    bool begun_ = false;
+    uint32_t asks_ = 0, runs_ = 0;
+    std::array<Count, kNumbers> owed_;  // of each command, requests whose last beat was not taken
 };
 
 }  // namespace dlavm::timed
