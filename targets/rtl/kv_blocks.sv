@@ -75,7 +75,7 @@ module kv_blocks #(
   logic                   move;                  // a block that is collected goes to its stage
 
   function automatic logic [STAGE_WIDTH-1:0] stage_of(input logic [SET_WIDTH-1:0] set);
-    stage_of = (LEAVERS > 1) ? STAGE_WIDTH'(set) : '0;
+    stage_of = STAGE_WIDTH'(32'(set) % LEAVERS);
   endfunction
 
   assign exponents = bytes_i & ~exponents_q;

@@ -248,7 +248,7 @@ async def errors_of_the_bus(dut: Any) -> None:
         error, _ = await bench.finish()
         assert error == "bus"
         bench.clients.fail = None
-        for _ in range(1000):  # what was asked for is swallowed
+        for _ in range(4000):  # what was asked for is swallowed
             await RisingEdge(dut.clk_i)
             assert dut.done_o.value == 0
             assert dut.error_o.value == 0
