@@ -4,7 +4,7 @@
 // With AHEAD the engine is shown its next commands (`cmd_valid_o`) while signals, waits and commands before them are
 // still to come, so that it may check them and fetch their weights. Waits of `load` are not passed: they guard what is
 // fetched. A command is shown until the engine says that it looks at it no more (`cmd_ready_i`). `cmd_turn_o` says that
-// everything before the oldest that has not begun is over; it begins with `cmd_begin_i`, no more of them after `cmd_drop_o`.
+// everything before the oldest that has not begun is over; it begins with `cmd_begin_i`, none does after `cmd_drop_o`.
 // Without AHEAD a command is shown when its turn has come, begins with `cmd_ready_i` and is shown until it is done.
 module engine_queue #(
     parameter int unsigned DEPTH = 8,  // a power of two

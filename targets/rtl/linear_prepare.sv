@@ -1,9 +1,9 @@
 // The LINEARs that come next: their checks, and the requests of their weights while the one before them still runs.
 //
-// A command is looked at as soon as the queue shows it (`cmd_valid_i`) and every request of the one before was made. Then
-// it waits here, one of up to JOBS, until its turn comes (`cmd_turn_i`) and the engine is free: `start_o` begins it; an
-// error of its fields, or that there is nothing to do, is told then too (`over_o`). `job_o` is steady from a cycle before until it
-// begins, then it is the engine's to keep. `cmd_drop_i` drops what has not begun; what was asked for is swallowed.
+// A command is looked at as soon as the queue shows it (`cmd_valid_i`) and every request of the one before was made.
+// Then it waits here, one of up to JOBS, until its turn comes (`cmd_turn_i`) and the engine is free: `start_o` begins
+// it; an error of its fields, or that there is nothing to do, is told then too (`over_o`). `job_o` is steady from a
+// cycle before until the engine is free again. `cmd_drop_i` drops what has not begun; what was asked for is swallowed.
 //
 // Beats come in the order of requests; `mine_o` says that the next one belongs to the command that runs.
 module linear_prepare #(
@@ -51,7 +51,8 @@ module linear_prepare #(
 
   typedef enum logic [1:0] {EMPTY, CHECK, READY, FETCH} state_e;
   state_e      state_q;
-  logic        check_done, nothing, good, push, room, begin_fetch, fetch_idle, cancel, waits, loaded_q, asked, dropping_q;
+  logic        check_done, nothing, good, push, room, begin_fetch, fetch_idle, cancel, waits, loaded_q;
+  logic        asked, dropping_q;
   error_e      check_error;
   job_t        job;
   entry_t      first, entry_q;

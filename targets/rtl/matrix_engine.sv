@@ -22,7 +22,7 @@ module matrix_engine #(
     input  logic                              clk_i,
     input  logic                              rst_i,
     // command
-    input  logic                              cmd_valid_i,   // the next command is there: it may be checked and fetched for
+    input  logic                              cmd_valid_i,   // the next command is there: it may be checked, fetched for
     output logic                              cmd_ready_o,   // it is not looked at any more
     input  logic                              cmd_turn_i,    // the oldest that has not begun may
     output logic                              cmd_begin_o,   // and does
@@ -116,7 +116,8 @@ module matrix_engine #(
   linear_prepare #(.ROW_UNITS(WEIGHT_UNITS * HALVES / 2), .TILE(TILE), .ACTIVATION_ELEMENTS(ACTIVATION_ELEMENTS),
                    .ACCUMULATORS(ACCUMULATORS), .ROWS_MOST(ROWS_MOST), .SETS(SETS), .MOST_HEADS(MOST_HEADS)) u_prepare (
       .clk_i, .rst_i(rst_i | (state_q == HALT)), .cmd_valid_i, .cmd_turn_i, .cmd_drop_i, .cmd_ready_o, .cmd_opcode_i,
-      .cmd_word_i, .free_i(state_q == IDLE), .start_o(start), .over_o(over), .error_o(check_error), .job_o(job), .fetched_o(fetched),
+      .cmd_word_i, .free_i(state_q == IDLE), .start_o(start), .over_o(over), .error_o(check_error), .job_o(job),
+      .fetched_o(fetched),
       .req_valid_o(wt_req_valid_o), .req_ready_i(wt_req_ready_i), .req_unit_o(weight_unit),
       .req_units_o(wt_req_units_o), .last_i(wt_valid_i && wt_ready_o && wt_last_i), .mine_o(mine), .drop_o(drop));
 

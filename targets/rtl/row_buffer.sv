@@ -1,5 +1,5 @@
-// A queue of ROWS words, a power of two, as `fifo` is: the first word shows itself a cycle after it went in. Who fills it
-// knows that there is room. A deep one is a memory with registers behind it and the FRONT oldest words before it, in
+// A queue of ROWS words, a power of two, as `fifo` is: the first word shows itself a cycle after it went in. Who fills
+// it knows that there is room. A deep one is a memory with registers behind it and the FRONT oldest words before it, in
 // registers' reach: a word that comes to be one of them is fetched from the memory, long before it is the first.
 module row_buffer #(
     parameter int unsigned WIDTH = 8,
