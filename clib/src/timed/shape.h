@@ -12,7 +12,7 @@ namespace dlavm::timed {
 constexpr uint32_t kUnitBytes = 16;
 
 // Of memory_fabric and the queues, where no board changes them.
-constexpr uint32_t kChunkRows = 16, kQueueDepth = 8, kWeightsUnderWay = 96, kRequests = 16;
+constexpr uint32_t kChunkRows = 16, kQueueDepth = 8, kWeightsUnderWay = 96, kRequests = 64;
 constexpr uint32_t kWeightRows = 4096;  // at most
 
 struct Shape {
