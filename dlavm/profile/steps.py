@@ -22,6 +22,9 @@ START = 1  # CONTROL
 class Way(Protocol):
     """One entry of the program on one device."""
 
+    def select(self) -> None:
+        """Makes the device ready for steps through this entry."""
+
     def start(self, values: Mapping[str, int]) -> None:
         """Runs a step to its end with these arguments."""
 
@@ -36,6 +39,11 @@ class Stream:
         self._address = compiled.memory.bases[stream_name(name)]
         self._write()
 
+    def select(self) -> None:
+        registers = self._compiled.spec.registers
+        self._device.csr_write(registers["PROGRAM"].offset, self._address // ADDRESS_UNIT)
+        self._device.csr_write(registers["PROGRAM_WORDS"].offset, len(self._words))
+
     def start(self, values: Mapping[str, int]) -> None:
         registers = self._compiled.spec.registers
         if self._code.patches:
@@ -45,8 +53,6 @@ class Stream:
         else:
             for place, arg in enumerate(self._compiled.program.args):
                 self._device.csr_write(registers["ARG"].offset + 4 * place, values[arg.name])
-        self._device.csr_write(registers["PROGRAM"].offset, self._address // ADDRESS_UNIT)
-        self._device.csr_write(registers["PROGRAM_WORDS"].offset, len(self._words))
         self._device.csr_write(registers["CONTROL"].offset, START)
         self._device.run()
 
@@ -61,6 +67,9 @@ class Launches:
         program = compiled.entries[name].code.program
         assert program is not None
         self._device, self._spec, self._program = device, compiled.spec, program
+
+    def select(self) -> None:
+        """Nothing: every command is written anew."""
 
     def start(self, values: Mapping[str, int]) -> None:
         self._device.csr_write(self._spec.registers["CONTROL"].offset, START)  # counters begin anew
@@ -77,13 +86,18 @@ class Steps:
 
     def __init__(self, device: NativeDevice, compiled: Compiled) -> None:
         self.device = device
+        self._selected: Way | None = None
         self._entries = [(entry.bounds, WAYS[entry.code.control](device, compiled, name))
                          for name, entry in sorted(compiled.entries.items(), key=_tokens) if name != BATCH]  # fmt: skip
 
     def step(self, tokens: int, depth: int, head_rows: int = 1) -> Counters:
         """Runs a step through the entry for the fewest tokens that takes it."""
         values = step_values(tokens, depth, head_rows)
-        next(way for bounds, way in self._entries if _admits(bounds, values)).start(values)
+        way = next(way for bounds, way in self._entries if _admits(bounds, values))
+        if way is not self._selected:
+            way.select()
+        self._selected = way
+        way.start(values)
         return self.device.counters()
 
 

@@ -333,7 +333,7 @@ def test_the_rows_add_up_to_the_step(written: dict[str, Any], capsys: pytest.Cap
     for r in report["rows"]:
         assert sum(r["limits"].values()) == r["cycles"]
         assert sum(r["causes"].values()) == r["busy"] or r["name"] == "between commands"
-        assert r["bound"] in causes.LIMITS
+        assert r["bound"] in causes.LIMITS or r["cycles"] == 0  # a kind that hides behind others has no bound
         assert r["memory_share"] is None or 0 < r["memory_share"] < 1
     assert 0 < report["control"] <= report["idle"] < report["cycles"]
     assert report["control_share"] == report["control"] / report["cycles"]
@@ -389,7 +389,8 @@ def test_names_in_the_trace(written: dict[str, Any]) -> None:
     of_whom = [e["args"]["until the end of"] for e in slices if e["name"] == "wait for matrix"]
     assert "layer 1 / o_proj: LINEAR int4g128" in of_whom
     assert any("front end meanwhile" in e["args"] for e in slices if e["name"] == "wait: no command")
-    assert any(e["name"] == "wait: weights" for e in slices if e["cat"] == "stall")
+    assert any(e["name"] == "wait: activations" for e in slices if e["cat"] == "stall"), \
+        Counter(e["name"] for e in slices if e["cat"] == "stall")
     assert any(e["name"].startswith("LOOP for layer") for e in slices if e["cat"] == "front end")
     assert len(HOW) == 3
 
