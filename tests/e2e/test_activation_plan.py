@@ -18,6 +18,7 @@ from dlavm.frontend import load_model
 from dlavm.memory import Interval, liveness, lower_bound, validate
 from dlavm.memory.csv import parse_csv
 from dlavm.pack.artifact import Artifact
+from dlavm.schedule.order import Beside, alone, beside
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec, load_target
 from dlavm.target.layout import ceildiv
@@ -53,10 +54,10 @@ class Step:
     writes: frozenset[str]
 
 
-def intervals_of(program: Program, spec: TargetSpec) -> list[Interval]:
+def intervals_of(program: Program, spec: TargetSpec, beside: Beside = beside) -> list[Interval]:
     """Lifetimes, sizes rounded up to whole beat rows as the planner takes them."""
     unit = spec.space("activations").beat_row
-    return [replace(i, size=ceildiv(i.size, unit) * unit) for i in liveness(program, spec)]
+    return [replace(i, size=ceildiv(i.size, unit) * unit) for i in liveness(program, spec, beside=beside)]
 
 
 def recomputed(program: Program, spec: TargetSpec, offsets: Mapping[str, int]) -> dict[str, int]:
@@ -126,6 +127,15 @@ def needed_at_once(run: list[Step], intervals: list[Interval]) -> int:
     return int(np.cumsum(changes).max())
 
 
+def check_bound(run: list[Step], program: Program, spec: TargetSpec, bound: int) -> None:
+    """A run of one command after the other needs what liveness says of such a run. Engines beside each other hold more,
+    but where a target has none."""
+    intervals = intervals_of(program, spec, alone)
+    needed = needed_at_once(run, intervals)
+    assert needed == lower_bound(intervals, spec.space("activations").beat_row) <= bound
+    assert needed == bound or spec.has("decoupled")
+
+
 @pytest.mark.parametrize(
     ("target", "model"),
     quick(product(["v1", "v2", "v3"], BUILT), *product(["v3"], BUILT), ("v1", "llama.py:llama_tiny")),
@@ -147,7 +157,7 @@ def test_an_artifact_alone_says_what_build_printed(target: str, model: str, dlav
     for args in (largest(program), {**largest(program), "token": 1, "head_rows": 1}):
         refuse_strangers(list(steps(program, spec, args)), intervals, offsets, unit)
     run = list(steps(program, spec, largest(program)))
-    assert needed_at_once(run, intervals) == found["activation_lower_bound_bytes"]
+    check_bound(run, program, spec, found["activation_lower_bound_bytes"])
 
 
 def roomy(target: str) -> TargetSpec:
@@ -164,7 +174,7 @@ def test_shapes_without_weights(target: str, place: str, tmp_path: Path, monkeyp
     monkeypatch.setenv("DLAVM_DUMP", str(tmp_path))
     spec = roomy(target)
     report = build(load_model(f"{MODELS}/{place}", "none"), spec, Options(), None)
-    program = parse_program((tmp_path / "task-03-simplified.txt").read_text(encoding="utf-8"))
+    program = parse_program((tmp_path / "task-04-scheduled.txt").read_text(encoding="utf-8"))
     intervals, offsets = parse_csv((tmp_path / "memory.csv").read_text(encoding="utf-8"))
     assert intervals == intervals_of(program, spec)
     found = recomputed(program, spec, offsets)
@@ -172,7 +182,7 @@ def test_shapes_without_weights(target: str, place: str, tmp_path: Path, monkeyp
     assert found["activation_peak_bytes"] == found["activation_lower_bound_bytes"]
     run = list(steps(program, spec, largest(program)))
     refuse_strangers(run, intervals, offsets, spec.space("activations").beat_row)
-    assert needed_at_once(run, intervals) == found["activation_lower_bound_bytes"]
+    check_bound(run, program, spec, found["activation_lower_bound_bytes"])
 
 
 TEXT = """\

@@ -168,7 +168,8 @@ def test_transformers_agrees_with_the_accelerator(stories: Path, stories_py: Pat
 
 
 STAGE_FILES = ["graph-00-input.txt", "graph-01-canonicalise.txt", "task-00-lowered.txt", "task-01-shared.txt",
-               "task-02-rolled.txt", "task-03-simplified.txt", "memory.csv", "asm.txt"]  # fmt: skip
+               "task-02-rolled.txt", "task-03-simplified.txt", "task-04-scheduled.txt", "memory.csv",
+               "asm.txt"]  # fmt: skip
 
 
 @pytest.fixture
@@ -183,7 +184,7 @@ def dumped(dlavm: Command, stories_py: Path, tmp_path: Path, monkeypatch: pytest
 def test_every_stage_leaves_its_text(dlavm: Command, stories: Path, dumped: Path) -> None:
     assert set(STAGE_FILES) <= {path.name for path in dumped.iterdir()}
     last = max(path for path in dumped.glob("graph-*.txt"))
-    for file, stage in ((last, "graph"), (dumped / "task-03-simplified.txt", "task"), (dumped / "asm.txt", "asm")):
+    for file, stage in ((last, "graph"), (dumped / "task-04-scheduled.txt", "task"), (dumped / "asm.txt", "asm")):
         assert dlavm("diff", file, stories, "--stage", stage).code == 0
     assert (dumped / "memory.csv").read_text() == dlavm("dump", stories, "--stage", "memory", "--format", "csv").out
     spec = Artifact.open(stories).target

@@ -195,7 +195,8 @@ def test_llama2_7b_compiles_in_little_memory(target: str, tmp_path: Path) -> Non
     report = json.loads(done.stdout)
     assert (report["artifact"], report["board"], list(tmp_path.iterdir())) == (None, "vcu128", [])
     assert report["program_bytes"] < PROGRAM_LIMIT and report["peak_rss_bytes"] < 500e6
-    assert report["kv_bytes"] == 32 * 2 * 2048 * 4096 * 2
+    least = 32 * 2 * 2048 * 4096 * 2
+    assert least <= report["kv_bytes"] <= least * 9 // 8  # heads have a gap between them, of at most an eighth
 
 
 def programs(depth: int, target: str) -> int:
