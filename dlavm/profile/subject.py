@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,12 +12,9 @@ from dlavm.compile import Compiled
 from dlavm.describe import ENTRY, stream_name, tensors
 from dlavm.pack.artifact import Artifact
 from dlavm.pack.manifest import TensorInfo
-from dlavm.sim.device import Counters
-from dlavm.sim.native import NativeDevice
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec
 from dlavm.target.sizes import sizes
-from dlavm.target.spec import ADDRESS_UNIT
 
 
 @dataclass(frozen=True)
@@ -90,26 +86,3 @@ def of_compiled(compiled: Compiled, name: str, ctx: int, chunk: int) -> Subject:
     return Subject(name, compiled.spec, compiled.words, compiled.memory.bases[stream_name(ENTRY)],
                    tuple(arg.name for arg in compiled.program.args), compiled.texts()["asm.txt"],
                    tensors(compiled.graph, compiled.lowered, compiled.program, compiled.memory), ctx, chunk)
-
-
-def load(device: NativeDevice, subject: Subject) -> None:
-    """Writes the program of a step to its place and points the device at it."""
-    registers = subject.spec.registers
-    device.mem_write(subject.address, np.array(subject.words, "<u4"))
-    device.csr_write(registers["PROGRAM"].offset, subject.address // ADDRESS_UNIT)
-    device.csr_write(registers["PROGRAM_WORDS"].offset, len(subject.words))
-
-
-def step_values(tokens: int, depth: int, head_rows: int = 1) -> Mapping[str, int]:
-    """The arguments of a step of the first sequence."""
-    return {"token": tokens, "kv_len": depth, "head_rows": head_rows, "kv_base": 0}
-
-
-def step(device: NativeDevice, subject: Subject, values: Mapping[str, int]) -> Counters:
-    """Runs a step with these arguments (those that the program has)."""
-    registers = subject.spec.registers
-    for place, arg in enumerate(subject.args):
-        device.csr_write(registers["ARG"].offset + 4 * place, values[arg])
-    device.csr_write(registers["CONTROL"].offset, 1)
-    device.run()
-    return device.counters()

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from dlavm.support.errors import DlavmError
 
@@ -43,10 +44,10 @@ AXES = ("board", "activation_elements", "accumulators", "quant", "kv", "chunk", 
 Row = dict[str, str]
 
 
-def grid(fixed: Mapping[str, object], axes: Mapping[str, Sequence[object]]) -> list[Point]:
+def grid(fixed: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> list[Point]:
     """Every combination of `axes` (a name of AXES each), the last axis fastest."""
     names = [name for name in AXES if name in axes]
-    return [Point(**{**fixed, **dict(zip(names, values, strict=True))})  # type: ignore[arg-type]
+    return [Point(**{**fixed, **dict(zip(names, values, strict=True))})
             for values in product(*(axes[name] for name in names))]  # fmt: skip
 
 

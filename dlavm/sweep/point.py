@@ -15,10 +15,10 @@ from dlavm.memory import check_capacity
 from dlavm.profile.ops import ops_of
 from dlavm.profile.path import critical_path
 from dlavm.profile.record import read_record
-from dlavm.profile.subject import Subject, check_target, load, of_compiled, step, step_values
+from dlavm.profile.steps import Steps, of_subject, pieces, rates
+from dlavm.profile.subject import Subject, check_target, of_compiled
 from dlavm.profile.table import sums, tabulate
 from dlavm.sim.device import Counters
-from dlavm.sim.native import NativeDevice
 from dlavm.sim.timed import open_timed
 from dlavm.support.errors import DlavmError
 from dlavm.sweep.grid import Point, Row, row_of
@@ -46,24 +46,20 @@ def measure(point: Point) -> dict[str, Any]:
                          f"{point.depth + max(point.prompt, 1)}")
     results: dict[str, Any] = {"lacks": lacks}
     with open_timed(subject.spec, threads=1, timing_only=True) as device:
-        load(device, subject)
+        steps = of_subject(device, subject)
         if point.prompt:
-            steps = [(min(subject.chunk, point.prompt - at), point.depth + at)
-                     for at in range(0, point.prompt, subject.chunk)]  # fmt: skip
-            last = len(steps) - 1
-            counters = [step(device, subject, step_values(tokens, depth, int(i == last)))
-                        for i, (tokens, depth) in enumerate(steps)]  # fmt: skip
+            counters = [steps.step(*piece) for piece in pieces(point.prompt, point.depth, subject.chunk)]
             results |= _rates("pp", subject.spec, counters, point.prompt)
-        results |= _token(device, subject, point.depth)
+        results |= _token(steps, subject, point.depth)
     return results
 
 
-def _token(device: NativeDevice, subject: Subject, depth: int) -> dict[str, Any]:
+def _token(steps: Steps, subject: Subject, depth: int) -> dict[str, Any]:
     spec = subject.spec
     with tempfile.TemporaryDirectory(prefix="dlavm-sweep-") as folder:
         file = Path(folder) / "record"
-        device.set_option("profile", str(file))
-        counters = step(device, subject, step_values(1, depth))
+        steps.device.set_option("profile", str(file))
+        counters = steps.step(1, depth)
         record = read_record(file)
     path = critical_path(record, spec.enums["engine"])
     limits = sums(tabulate(ops_of(record, subject), path, record.cycles, spec, lambda op: op.kind).rows)
@@ -74,10 +70,8 @@ def _token(device: NativeDevice, subject: Subject, depth: int) -> dict[str, Any]
 
 
 def _rates(test: str, spec: TargetSpec, counters: Sequence[Counters], tokens: int) -> dict[str, Any]:
-    cycles, moved = sum(c.cycles for c in counters), sum(c.bytes_read + c.bytes_written for c in counters)
-    seconds = cycles / (spec.board.clock_mhz * 1e6)
-    return {f"{test}_cycles": cycles, f"{test}_tok_s": tokens / seconds,
-            f"{test}_memory_share": moved / seconds / (1e9 * spec.space("weights").peak_gbs)}  # fmt: skip
+    found = rates(spec, counters, tokens)
+    return {f"{test}_{name}": found[name] for name in ("cycles", "tok_s", "memory_share")}
 
 
 def _compilation(point: Point) -> tuple[Any, ...]:

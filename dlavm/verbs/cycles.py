@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from dlavm.compile import compile_model
-from dlavm.profile.steps import Steps
+from dlavm.profile.steps import Steps, of_compiled, pieces, rates
 from dlavm.sim.timed import open_timed
 from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec
@@ -67,10 +67,9 @@ def run(args: argparse.Namespace) -> int:
     with open_timed(spec, timing_only=True) as device:
         if args.latency:
             device.set_option("latency", args.latency)
-        steps = Steps(device, compiled)
-        prompt = [(min(chunk, args.p - at), args.d + at) for at in range(0, args.p, chunk)]
+        steps, prompt = of_compiled(device, compiled), pieces(args.p, args.d, chunk)
         rows = [_row(steps, spec, f"pp{args.p}", prompt, args.trace_prompt)] if prompt else []
-        rows.append(_row(steps, spec, "tg", [(1, args.d)], args.trace))
+        rows.append(_row(steps, spec, "tg", pieces(1, args.d, 1), args.trace))
     for row in rows:
         row["test"] += f" @ d{args.d}" if args.d else ""
     if args.json:
@@ -81,22 +80,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _row(
-    steps: Steps, spec: TargetSpec, test: str, pieces: list[tuple[int, int]], trace: str | None
+    steps: Steps, spec: TargetSpec, test: str, wanted: list[tuple[int, int, int]], trace: str | None
 ) -> dict[str, Any]:
-    """`pieces`: tokens of each step, and how many are in the cache before; `trace`: the file for the commands of the
-    last."""
-    started, last, counters = time.process_time(), len(pieces) - 1, []
-    for i, (tokens, depth) in enumerate(pieces):
-        steps.device.set_option("trace", trace if trace and i == last else "")
-        counters.append(steps.step(tokens, depth, int(i == last)))
-    cycles, moved = sum(c.cycles for c in counters), sum(c.bytes_read + c.bytes_written for c in counters)
-    tokens, seconds = sum(tokens for tokens, _ in pieces), cycles / (spec.board.clock_mhz * 1e6)
-    peak = 1e9 * spec.space("weights").peak_gbs
-    return {
-        "test": test, "cycles": cycles, "ms": 1000 * seconds, "tok_s": tokens / seconds,
-        "bytes_per_token": moved / tokens, "memory_share": moved / seconds / peak,
-        "simulated_s": time.process_time() - started,
-    }  # fmt: skip
+    """`wanted`: see `pieces`; `trace`: the file for the commands of the last."""
+    started, counters = time.process_time(), []
+    for piece in wanted:
+        steps.device.set_option("trace", trace if trace and piece is wanted[-1] else "")
+        counters.append(steps.step(*piece))
+    tokens = sum(tokens for tokens, *_ in wanted)
+    found = rates(spec, counters, tokens)
+    moved = found.pop("bytes")
+    return {"test": test, **found, "bytes_per_token": moved / tokens, "simulated_s": time.process_time() - started}
 
 
 def _cell(value: object) -> str:

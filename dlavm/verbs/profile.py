@@ -15,7 +15,8 @@ from dlavm.profile.ops import Op, ops_of
 from dlavm.profile.page import cells, render, total_cells
 from dlavm.profile.path import critical_path
 from dlavm.profile.record import Record, read_record
-from dlavm.profile.subject import Subject, check_target, load, of_artifact, of_compiled, step, step_values
+from dlavm.profile.steps import of_subject
+from dlavm.profile.subject import Subject, check_target, of_artifact, of_compiled
 from dlavm.profile.table import Table, sums, tabulate
 from dlavm.profile.trace import trace
 from dlavm.quant import AUTO, DEFAULT_KV
@@ -117,11 +118,11 @@ def measure(subject: Subject, args: argparse.Namespace) -> Record:
           open_timed(subject.spec, timing_only=True) as device, progress("simulating")):  # fmt: skip
         if args.latency:
             device.set_option("latency", args.latency)
-        load(device, subject)
+        steps = of_subject(device, subject)
         file = Path(folder) / "record"
         device.set_option("profile_least", args.least)
         device.set_option("profile", str(file))
-        step(device, subject, step_values(args.n, args.d))
+        steps.step(args.n, args.d)
         return read_record(file)
 
 
