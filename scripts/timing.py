@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,86 +18,88 @@ from dlavm.runtime.session import open_session
 from dlavm.sim.native import NativeDevice
 from dlavm.sim.timed import open_timed
 from dlavm.support.paths import data_root
-from dlavm.target import load_target
+from dlavm.target import TargetSpec, load_target
 
 sys.path.insert(0, str(data_root()))  # the tests' programs
 
 from tests.ops.programs import MAKERS, Case, random_case  # noqa: E402
-from tests.ops.test_engines import start  # noqa: E402
 from tests.rtl.cores import execute, placed, write  # noqa: E402
 from tests.rtl.timed_programs import concurrent_case, many_rows_case, single_case  # noqa: E402
 
 BEGIN, END = "<!-- begin calibration, written by make timing -->\n", "<!-- end calibration -->\n"
 SEEDS = 20
 PROMPT, STEPS = (1, 203, 207, 261, 300), 3
-MODELS = (("v1: `llama_tiny`", "llama.py:llama_tiny", "v1", "fp16"),
-          ("v2: `llama_tiny`", "llama.py:llama_tiny", "v2", "fp16"),
+BOARDS = ("nano", "kv260")  # the smallest size and one in the middle
+MODELS = (("`llama_tiny`", "llama.py:llama_tiny", "v1", "fp16"),
+          ("`llama_tiny`", "llama.py:llama_tiny", "v2", "fp16"),
           ("stories, cache fp16", "stories.py", "v3", "fp16"),
           ("stories, cache mxint8", "stories.py", "v3", "mxint8"))  # fmt: skip
-Row = tuple[str, list[tuple[int, int]]]  # what, pairs of cycles: core, timed
+Pairs = list[tuple[int, int]]  # cycles: core, timed
+Row = tuple[str, str, str, Pairs]  # board, target, what
 
 
-def programs() -> Iterator[Row]:
-    """Random commands of each kind alone, and programs of all engines at once, on nano with its memory's timing."""
-    spec = load_target("v3", "nano")
-    ops = sorted({make.__name__.upper() for make in MAKERS})
-    sets: dict[str, list[Case]] = {op: [single_case(spec, op, seed) for seed in range(SEEDS)] for op in ops}
-    sets["LINEAR of up to 256 rows"] = [many_rows_case(spec, seed) for seed in range(SEEDS)]
-    sets["all engines at once"] = [concurrent_case(spec, seed) for seed in range(SEEDS)]
+def pairs_of(spec: TargetSpec, sets: Mapping[str, list[Case]]) -> Iterator[Row]:
+    """Cycles of programs whose operands lie in the spaces of their roles. The devices are not reset in between."""
     with NativeDevice(spec, f"rtl:{library(spec)}") as core, open_timed(spec) as timed:
         timed.set_option("check_hazards", 0)
         for name, cases in sets.items():
             pairs = []
-            for case in cases:
-                for device in (core, timed):
-                    start(device, spec, case)
-                    device.run()
-                pairs.append((core.counters().cycles, timed.counters().cycles))
-            yield name, pairs
-
-
-def other_generations() -> Iterator[Row]:
-    """Random programs, their operands in the spaces of their roles."""
-    for name in ("v1", "v2"):
-        spec = load_target(name, "nano")
-        with NativeDevice(spec, f"rtl:{library(spec)}") as core, open_timed(spec) as timed:
-            pairs = []
-            for seed in range(SEEDS):
-                case = placed(spec, random_case(spec, seed, 8))
+            for case in (placed(spec, case) for case in cases):
                 for device in (core, timed):
                     write(device, spec, case)
                     execute(device, spec, case)
                 pairs.append((core.counters().cycles, timed.counters().cycles))
-            yield f"{name}: random programs", pairs
+            yield spec.board.name, spec.name, name, pairs
 
 
-def steps() -> Iterator[Row]:
-    """A prompt of five tokens, then tokens one by one, on nano: the bundled model, and two layers of odd sizes."""
+def programs(board: str) -> Iterator[Row]:
+    """Random commands of each kind alone and programs of all engines at once on v3; random programs on the others."""
+    spec, seeds = load_target("v3", board), range(SEEDS)
+    ops = sorted({make.__name__.upper() for make in MAKERS})
+    sets = {op: [single_case(spec, op, seed) for seed in seeds] for op in ops}
+    sets["LINEAR of up to 256 rows"] = [many_rows_case(spec, seed) for seed in seeds]
+    sets["all engines at once"] = [concurrent_case(spec, seed) for seed in seeds]
+    yield from pairs_of(spec, sets)
+    for name in ("v1", "v2"):
+        spec = load_target(name, board)
+        yield from pairs_of(spec, {"random programs": [random_case(spec, seed, 8) for seed in seeds]})
+
+
+def steps(board: str) -> Iterator[Row]:
+    """A prompt of five tokens, then tokens one by one: the bundled model, and two layers of odd sizes."""
     with tempfile.TemporaryDirectory() as folder:
         for what, name, target, kv in MODELS:
             out = Path(folder) / f"{target}-{kv}"
             model = load_model(str(data_root() / "models" / name), "random" if ":" in name else None)
-            build(model, load_target(target, "nano"), Options(ctx=128, kv=kv), out)
+            build(model, load_target(target, board), Options(ctx=128, kv=kv), out)
             artifact, ids, pairs = Artifact.open(out), list(PROMPT), []
             with open_session(artifact, "rtl") as core, open_session(artifact, "timed") as timed:
                 for _ in range(1 + STEPS):
                     results = [session.step(ids, 1) for session in (core, timed)]
                     pairs.append((results[0].counters.cycles, results[1].counters.cycles))
                     ids = [int(results[0].next_ids[-1])]
-            yield f"{what}: prompt of {len(PROMPT)}", pairs[:1]
-            yield f"{what}: {STEPS} tokens", pairs[1:]
+            yield board, target, f"{what}: prompt of {len(PROMPT)}", pairs[:1]
+            yield board, target, f"{what}: {STEPS} tokens", pairs[1:]
 
 
 def calibration() -> str:
     """The table as it stands in doc/timing.md."""
-    lines = ["| program | runs | cycles of the core | of the simulator | mean error | worst |",
-             "|---|---:|---:|---:|---:|---:|"]  # fmt: skip
-    for name, pairs in (*programs(), *other_generations(), *steps()):
+    lines = ["| board | target | program | runs | cycles of the core | of the simulator | mean error | worst |",
+             "|---|---|---|---:|---:|---:|---:|---:|"]  # fmt: skip
+    rows = (row for board in BOARDS for rows in (programs(board), steps(board)) for row in rows)
+    for board, target, name, pairs in progress(rows):
         core, timed = np.array(pairs).T
         errors = 100 * np.abs(timed / core - 1)
-        lines.append(f"| {name} | {len(pairs)} | {core.sum():,} | {timed.sum():,} | {errors.mean():.2f} % "
-                     f"| {errors.max():.2f} % |")  # fmt: skip
+        lines.append(f"| {board} | {target} | {name} | {len(pairs)} | {core.sum():,} | {timed.sum():,} "
+                     f"| {errors.mean():.2f} % | {errors.max():.2f} % |")  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def progress(rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows; says on stderr which one there is, as a core takes minutes to build."""
+    for row in rows:
+        print(*row[:3], file=sys.stderr)
+        yield row
 
 
 def main() -> int:
