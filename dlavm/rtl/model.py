@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from dlavm.rtl.build import make_variables, missing_tools, packages, rtl_dir, verilator_env
@@ -25,6 +26,14 @@ from dlavm.target.spec import TargetSpec
 TOP = "dlavm_top"
 LIBRARY = "libdlavm_rtl.so"
 ADDRESS_BITS = 40
+
+
+@dataclass(frozen=True)
+class Flags:
+    """How a core is compiled; the defaults were found fastest (doc/hardware.md, "On Verilator")."""
+
+    optimize: str = "-O2"  # of the C++ compiler
+    threads: int = 1  # that step the core
 
 
 def library(spec: TargetSpec, extra: Sequence[Path] = (), waves: bool = False) -> Path:
@@ -46,13 +55,13 @@ def library(spec: TargetSpec, extra: Sequence[Path] = (), waves: bool = False) -
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not target.is_file():
                 with progress(f"building the core of {spec.name} on {spec.board.name}"):
-                    _build_into(target, spec, top, extra, waves)
+                    _build_into(target, spec, extra, waves)
     return target
 
 
-def _build_into(target: Path, spec: TargetSpec, top: str, extra: Sequence[Path], waves: bool) -> None:
+def _build_into(target: Path, spec: TargetSpec, extra: Sequence[Path], waves: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="dlavm-rtl-") as name:
-        built = _build(spec, top, Path(name), extra, waves)
+        built = build(spec, Path(name), extra, waves)
         # Renamed within one directory, so that others see all of it or nothing.
         partial = target.with_suffix(".partial")
         shutil.copyfile(built, partial)
@@ -188,7 +197,9 @@ def _cache() -> Path:
     return (Path(stated) if os.path.isabs(stated) else Path("~/.cache").expanduser()) / "dlavm" / "rtl"
 
 
-def _command(spec: TargetSpec, directory: Path, extra: Sequence[Path], waves: bool) -> list[str]:
+def _command(
+    spec: TargetSpec, directory: Path, extra: Sequence[Path], waves: bool, flags: Flags = Flags()
+) -> list[str]:
     """Compiles the top module in `directory` to a library there. All of it is position independent, and meets its own
     copy of what it shares with libdlavm."""
     memories = spec.board.memories.values()
@@ -200,20 +211,25 @@ def _command(spec: TargetSpec, directory: Path, extra: Sequence[Path], waves: bo
               *(f"-D{name}={value}" for name, value in defines.items())]
     # Verilator would link liblz4, which sim/lz4.h stands in for.
     linked = {"LDFLAGS": "-shared -Wl,-Bsymbolic", "LDLIBS": "-lz"} if waves else {}
-    variables = " ".join(f"{name}={value}" for name, value in (make_variables() | {"OPT_FAST": "-O2"} | linked).items())
+    settings = make_variables() | {"OPT_FAST": flags.optimize} | linked
+    variables = " ".join(f"{name}={value}" for name, value in settings.items())
     options = {"--top-module": TOP, "-Mdir": str(directory / "obj"), "-o": str(directory / LIBRARY),
                "-LDFLAGS": "-shared -Wl,-Bsymbolic", "-CFLAGS": " ".join(cflags), "-MAKEFLAGS": variables,
-               "--x-assign": "fast", "--x-initial": "fast", "--output-split": "8000", "-j": "4"}
+               "--x-assign": "fast", "--x-initial": "fast", "--output-split": "8000", "-j": "4",
+               "--threads": str(flags.threads)}
     searched = [part for path in [*extra, rtl_dir()] for part in ("-y", str(path))]
     files = [*packages(), directory / f"{TOP}.sv", *_harness()]
     return ["verilator", "-cc", "--exe", "--build", "-quiet", "-O3", "--no-timing", *(["--trace-fst"] if waves else []),
             *(part for option in options.items() for part in option), *searched, *map(str, files)]
 
 
-def _build(spec: TargetSpec, top: str, directory: Path, extra: Sequence[Path], waves: bool) -> Path:
-    (directory / f"{TOP}.sv").write_text(top)
+def build(
+    spec: TargetSpec, directory: Path, extra: Sequence[Path] = (), waves: bool = False, flags: Flags = Flags()
+) -> Path:
+    """Compiles the core in `directory`; returns the library there. Raises DlavmError where that fails."""
+    (directory / f"{TOP}.sv").write_text(top_text(spec))
     (directory / "dlavm_rtl_timing.h").write_text(_timing_text(spec))
-    command = _command(spec, directory, extra, waves)
+    command = _command(spec, directory, extra, waves, flags)
     done = subprocess.run(command, env=verilator_env(), capture_output=True, text=True, check=False)
     if done.returncode:
         tail = (done.stdout + done.stderr)[-3000:]

@@ -110,6 +110,7 @@ module matrix_engine #(
   state_e      state_q;
   logic        bus_error, quiet, start, over, clear, finished, fetched, mine, drop, wt_valid;
   logic [2:0]  quiet_q;
+  logic [31:0] weight_unit;
   error_e      check_error;
   job_t        job;
 
@@ -200,7 +201,6 @@ module matrix_engine #(
   logic [7:0]                       exp_valid;  // of the tokens' values
   logic [SET_WIDTH-1:0]             exp_set;
   logic [31:0][7:0]                 token_exp;
-  logic [31:0]                      weight_unit;
   assign cache       = keys | values;
   assign short_slots = format.element inside {ELEMENT_INT4, ELEMENT_E2M1, ELEMENT_E2M3};
   assign push        = cache ? kv_push : {2'd0, unpack_push};

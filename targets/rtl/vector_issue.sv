@@ -43,6 +43,8 @@ module vector_issue #(
   logic [7:0] distance;
   logic [3:0] slots_up;
   logic [3:0] rotate;
+  logic [3:0] used;
+  assign used = 4'((work_i.count - 12'd1) / 12'(LANES));  // slots that a pass wrote to, less one
   always_comb begin
     distance = 8'(VIRTUAL / 2) >> level_q;
     slots_up = 4'(distance / 8'(LANES));
@@ -125,12 +127,11 @@ module vector_issue #(
   end
 
   // A pass starts over at a row's slot 0; its share of a strip has a whole number of rounds over the slots.
-  logic [3:0]  slot_of_row, slot, used;
+  logic [3:0]  slot_of_row, slot;
   logic [11:0] ahead;
   assign slot_of_row = 4'(32'(row_q) * SLOTS);
   assign slot  = slot_of_row + ((SLOTS > 1) ? 4'(column_q[SLOT_BITS-1:0]) : 4'd0);
   assign ahead = 12'(column_q) * 12'(LANES);
-  assign used  = 4'((work_i.count - 12'd1) / 12'(LANES));  // slots that a pass wrote to, less one
 
   // The rows in front of the last one see fewer elements, which may lie behind this strip.
   logic [2:0]  fewer;
