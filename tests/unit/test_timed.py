@@ -130,12 +130,14 @@ def test_what_it_refuses(timed: NativeDevice) -> None:
         assert error.value.code == "bad_argument", name
     with pytest.raises(DeviceError, match="expected max_commands 0, got 1"):
         timed.run(1)
-    good = "port_bytes=16,halves=2,row_units=2,units=2,lanes=8,client_rows=64,weight_rows=256,share=1,rows_most=256"
+    good = ("port_bytes=16,halves=2,row_units=2,units=2,lanes=8,client_rows=64,weight_rows=256,share=1,rows_most=256,"
+            "result_blocks=4")  # fmt: skip
     NativeDevice(NANO, f"timed:{good}").close()
     for old, new, wrong in (("lanes=8", "lanes=7", "lanes=8..128"), ("lanes=8", "lanes=", "lanes=8..128"),
                             (",lanes=8", "", "lanes=8..128"), ("lanes=8", "lanes=8 ", "lanes=8..128"),
                             ("lanes=8", "lanes=256", "lanes=8..128"), ("halves=2", "halves=3", "halves=1..2"),
                             ("weight_rows=256", "weight_rows=255", "weight_rows=16..4096"),
+                            ("result_blocks=4", "result_blocks=6", "result_blocks=2..1024"),
                             ("lanes=8", "lanes=32", "do not fit"), ("halves=2", "halves=1", "do not fit"),
                             (",units=2", ",units=4", "do not fit"), ("row_units=2", "row_units=1", "do not fit"),
                             ("port_bytes=16", "port_bytes=128", "do not fit")):  # fmt: skip
