@@ -18,12 +18,15 @@ from dlavm.sim.native import NativeDevice
 from dlavm.sim.timed import open_timed
 from dlavm.support.paths import data_root
 from dlavm.target import load_target
+from dlavm.target.sizes import sizes
 from tests.ops.programs import USED, random_case
 from tests.ops.test_engines import start
 from tests.rtl.cores import execute, memory_after, placed, write
+from tests.rtl.test_sizes import BOARDS
 from tests.rtl.timed_programs import concurrent_case, many_rows_case
 
 NANO = load_target("v3", "nano")
+WIDE = BOARDS["wide"]
 
 
 @pytest.fixture
@@ -144,6 +147,27 @@ def test_what_it_refuses(timed: NativeDevice) -> None:
         with pytest.raises(DeviceError, match=wrong) as error:
             NativeDevice(NANO, "timed:" + good.replace(old, new))
         assert error.value.code == "bad_argument", new
+
+
+def test_results_that_wait_for_the_epilogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many rows on a board whose epilogue is slower than its lanes: with room for more results these wait less."""
+
+    def cycles() -> list[int]:
+        counted = []
+        for seed in (4, 10, 16, 28):
+            with open_timed(WIDE) as device:
+                device.set_option("check_hazards", 0)
+                case = placed(WIDE, many_rows_case(WIDE, seed))
+                write(device, WIDE, case)
+                execute(device, WIDE, case)
+                counted.append(device.counters().cycles)
+        return counted
+
+    assert sizes(WIDE).result_blocks == 8
+    many = cycles()
+    monkeypatch.setattr("dlavm.target.sizes.MOST_RESULT_BLOCKS", 4)
+    few = cycles()
+    assert all(a < b for a, b in zip(many, few, strict=True)), (many, few)
 
 
 def test_a_trace_of_commands(timed: NativeDevice, tmp_path: Path) -> None:
