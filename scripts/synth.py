@@ -1,6 +1,6 @@
 """Synthesises the RTL blocks with yosys and prints the tables of doc/hardware.md, "Feasibility".
 
-python scripts/synth.py [-o FILE]      about four minutes; needs the extra `rtl`
+python scripts/synth.py [-o FILE] [--only MODULE]...      about four minutes for all; needs the extra `rtl`
 """
 
 from __future__ import annotations
@@ -17,13 +17,19 @@ def main() -> int:
     """Prints or writes the tables; returns the exit code."""
     parser = argparse.ArgumentParser(description="resource estimates of the RTL blocks")
     parser.add_argument("-o", "--output", type=Path, help="write the tables here instead of printing them")
-    output: Path | None = parser.parse_args().output
+    parser.add_argument("--only", action="append", choices=sorted({block.module for block in BLOCKS}), metavar="MODULE",
+                        help="blocks of these modules, without the table of the board")  # fmt: skip
+    args = parser.parse_args()
+    output: Path | None = args.output
+    blocks = [block for block in BLOCKS if not args.only or block.module in args.only]
     results: dict[Block, Synthesis] = {}
     try:
-        for block in BLOCKS:
+        for block in blocks:
             results[block] = synthesize(block)
             print(f"{block.title}: done", file=sys.stderr)
-        text = f"{block_table(results)}\n\n{feasibility_table(results)}\n"
+        text = block_table(results) + "\n"
+        if not args.only:
+            text += f"\n{feasibility_table(results)}\n"
     except DlavmError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -112,6 +112,7 @@ def core_parameters(spec: TargetSpec) -> dict[str, str]:
         "ACCUMULATORS": str(board.accumulators),
         "HEADER_WORDS": str(spec.header_words),
         "ROWS_MOST": str(size.rows_most),
+        "RESULT_BLOCKS": str(size.result_blocks),
         "SCALARS": str(limits["scalar_registers"]),
         "SEMAPHORES": str(limits["semaphores"]),
         "LOOP_DEPTH": str(limits["loop_depth"]),

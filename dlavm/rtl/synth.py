@@ -27,7 +27,7 @@ class Block:
     module: str
     parameters: tuple[tuple[str, int], ...] = ()
     slang: bool = False
-    """Read by slang: yosys's own front end knows no structs in ports, no imports, no arrays in packages."""
+    """Read by slang: yosys's own front end knows no structs in ports, imports, arrays in packages, `inside`."""
 
     @property
     def title(self) -> str:
@@ -62,6 +62,14 @@ class Usage:
 VU37P = Usage(lut=1_303_680, ff=2_607_360, dsp=9_024, bram=2_016, uram=960)
 """What the device of the vcu128 has (AMD DS890, UltraScale+ product table)."""
 
+_QUAD = Block("matrix_quad", (("HALVES", 1), ("SHARE", 2), ("LINES", 8192)), slang=True)
+_RESULTS = Block(
+    "epilogue_results",
+    (("QUADS", 128), ("PORT_BYTES", 32), ("HALVES", 1), ("LANES", 16), ("BLOCKS", 64)),
+    slang=True,
+)
+"""As the vcu128 has them: `dlavm/target/sizes.py`."""
+
 BLOCKS = (
     Block("fp32_add"),
     Block("fp32_mul"),
@@ -71,11 +79,13 @@ BLOCKS = (
     Block("fp16_to_fp32"),
     Block("quantizer", (("ACT_BITS", 12),)),
     Block("activation_quantizer"),
-    Block("weight_decode"),
-    Block("matrix_lane", (("ROWS", 2),)),
-    Block("matrix_quad", (("HALVES", 1),)),
+    Block("weight_decode", slang=True),
+    Block("matrix_lane", (("ROWS", 2),), slang=True),
+    Block("matrix_quad", (("HALVES", 1),), slang=True),
+    _QUAD,
     Block("matrix_control"),
     Block("epilogue_lane"),
+    _RESULTS,
     Block("vector_lane", slang=True),
 )
 
@@ -102,11 +112,12 @@ class Part:
 
 
 PARTS = (
-    Part("matrix_quad, two beats a cycle: 8,192 lanes", 128, ((Block("matrix_quad", (("HALVES", 1),)), 1),)),
+    Part("matrix_quad, two beats a cycle: 8,192 lanes, shared", 128, ((_QUAD, 1),)),
     Part("quantiser of the cache: one a channel", 32, ((Block("quantizer", (("ACT_BITS", 12),)), 1),)),
     Part("quantiser of activations", 2, ((Block("activation_quantizer"), 1),)),
     Part("vector lanes: multiply, add, read fp16", 128, ((_MUL, 1), (_ADD, 1), (_HALF, 1))),
-    Part("epilogue lanes", 32, ((Block("epilogue_lane"), 1),)),
+    Part("epilogue lanes", 16, ((Block("epilogue_lane"), 1),)),
+    Part("results that wait for them: of 128 tokens", 1, ((_RESULTS, 1),)),
     Part("prefetch buffer, 8 MiB", 1, memory=Usage(0, 0, 0, 0, 8 * 2**20 // URAM_BYTES)),
     Part(
         "activation buffer, 32 tokens x 11,008 of fp16",

@@ -6,7 +6,10 @@ from dlavm.sim.native import NativeDevice
 from dlavm.target.sizes import sizes
 from dlavm.target.spec import TargetSpec
 
-SIZES = ("port_bytes", "halves", "row_units", "units", "lanes", "client_rows", "weight_rows", "share", "rows_most")
+SIZES = (
+    "port_bytes", "halves", "row_units", "units", "lanes", "client_rows", "weight_rows", "share", "rows_most",
+    "result_blocks",
+)  # fmt: skip
 
 
 def open_timed(spec: TargetSpec, threads: int | None = None, timing_only: bool = False) -> NativeDevice:

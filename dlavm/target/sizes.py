@@ -19,6 +19,9 @@ MOST_WIDE_QUADS = 32  # above, the lanes of a matrix_quad share what formats of 
 QUAD_LANES = 64  # of a matrix_quad; there is one for each unit of a row
 LEAST_WEIGHT_ROWS = 64  # of the fabric in the weights' buffer: what is on its way from memory
 MOST_ROWS = 4096  # of a LINEAR, on a board whose accumulators do not hold a row tile of as many as the buffer does
+LEAST_RESULT_BLOCKS = 4  # pairs of tokens; more make no difference where the epilogue is as fast as the lanes
+MOST_RESULT_BLOCKS = 64  # the 128 tokens of a chunk of a prompt
+ROW_ELEMENTS = 4096  # of src, as hidden sizes go: what decides how many tokens a board works on at once
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Sizes:
     client_rows: int
     weight_rows: int
     share: int
+    result_blocks: int
 
     @property
     def matrix_lanes(self) -> int:
@@ -54,6 +58,16 @@ def weight_rows(board: Board, row: int) -> int:
         raise DlavmError(f"rtl: expected weight_prefetch of {board.name} to be a power of two rows of {row} bytes, got "
                          f"{board.weight_prefetch}")
     return rows
+
+
+def result_blocks(board: Board, slower: bool) -> int:
+    """Pairs of tokens whose results of a row tile wait for the epilogue, a power of two.
+
+    All of them come with the tile's last products. An epilogue that is `slower` than these has the products of the next
+    tile to catch up in, if there is room for the results of as many tokens as the activation buffer holds.
+    """
+    pairs = board.activation_elements // (2 * ROW_ELEMENTS) if slower else 0
+    return 1 << min(max(pairs, LEAST_RESULT_BLOCKS), MOST_RESULT_BLOCKS).bit_length() - 1
 
 
 def sizes(spec: TargetSpec) -> Sizes:
@@ -79,4 +93,5 @@ def sizes(spec: TargetSpec) -> Sizes:
         client_rows=64 if row == units * ADDRESS_UNIT else 32,
         weight_rows=weight_rows(board, row),
         share=2 if row // ADDRESS_UNIT > MOST_WIDE_QUADS else 1,
+        result_blocks=result_blocks(board, slower=row > units * ADDRESS_UNIT),  # a lane for each unit of a beat
     )

@@ -12,6 +12,7 @@ from dlavm.support.errors import DlavmError
 
 PLACE = "targets/isa/vector.yaml"
 STREAMS = 4
+FORWARDING = ("ADD", "MAX")  # units that take their own result back before it is in a memory (vector_lane.sv)
 GROUPS = ("alone", "maps", "reduces")  # what rows in turns need: they never are, nothing, accumulators of their own
 RANGES = ("row", "half", "rot", "tail", "front", "seen", "back")
 STORES = ("nothing", "elements", "both", "first", "second")
@@ -103,6 +104,8 @@ def _step(place: str, text: Any, last: bool) -> Step:
     unit, a, b, to = words[:4]
     if to == "ACC" and not last:
         raise DlavmError(f"{place}: expected the step that accumulates last, got {text!r}")
+    if a == to == "ACC" and unit not in FORWARDING:
+        raise DlavmError(f"{place}: expected {' or '.join(FORWARDING)} to go on with an accumulator, got {text!r}")
     return Step(unit, a, b, to, words[4] if len(words) == 5 else "PLAIN", last)
 
 

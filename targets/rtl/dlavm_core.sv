@@ -27,6 +27,7 @@ module dlavm_core #(
     parameter int unsigned ACTIVATION_ELEMENTS = 8192,
     parameter int unsigned ACCUMULATORS = 4096,
     parameter int unsigned ROWS_MOST = ACTIVATION_ELEMENTS / 32,  // rows of a LINEAR
+    parameter int unsigned RESULT_BLOCKS = 4,   // pairs of tokens whose results wait for the epilogue
     parameter int unsigned HEADER_WORDS = 2,    // of a command in the stream; 0: the host launches each from registers
     parameter int unsigned SCALARS = 32,        // 0: no control flow on the device
     parameter int unsigned SEMAPHORES = 32,     // 0: one command at a time
@@ -273,7 +274,7 @@ module dlavm_core #(
 
   matrix_engine #(.UNITS(UNITS), .WEIGHT_UNITS(ROW_UNITS), .PORT_BYTES(32'(SPACE_STRIPE[WEIGHT_SPACE])), .HALVES(HALVES),
                   .SHARE(SHARE), .LANES(EPILOGUE_LANES), .ACTIVATION_ELEMENTS(ACTIVATION_ELEMENTS), .ACCUMULATORS(ACCUMULATORS),
-                  .ROWS_MOST(ROWS_MOST)) u_matrix (
+                  .ROWS_MOST(ROWS_MOST), .RESULT_BLOCKS(RESULT_BLOCKS)) u_matrix (
       .clk_i, .rst_i(reset), .cmd_valid_i(cmd_valid[MATRIX]), .cmd_ready_o(cmd_ready[MATRIX]),
       .cmd_turn_i(cmd_turn[MATRIX]), .cmd_begin_o(cmd_begin[MATRIX]), .cmd_drop_i(cmd_drop[MATRIX]),
       .cmd_opcode_i(cmd_opcode[MATRIX]), .cmd_word_i(cmd_word[MATRIX]), .done_o(cmd_done[MATRIX]),

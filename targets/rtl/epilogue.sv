@@ -72,7 +72,8 @@ module epilogue #(
   localparam int unsigned PIECE_WIDTH = mem_pkg::index_width(PIECES);
   localparam int unsigned COLUMN_WIDTH = $clog2(COLUMNS + 1);
   localparam int unsigned LATENCY =
-      3 * fp_pkg::MUL_LATENCY + 2 * fp_pkg::ADD_LATENCY + 2 * fp_pkg::HALF_LATENCY + fp_pkg::ACT_LATENCY;
+      matrix_pkg::RESULT_LATENCY + 3 * fp_pkg::MUL_LATENCY + 2 * fp_pkg::ADD_LATENCY + 2 * fp_pkg::HALF_LATENCY +
+      fp_pkg::ACT_LATENCY;
 
   // Order
   typedef enum logic [2:0] {IDLE, SCALES, BIAS, ROW, RUN} state_e;
@@ -214,7 +215,7 @@ module epilogue #(
 
   // Lanes
   logic [COLUMNS-1:0][15:0]  beat_q;
-  logic [STEP_WIDTH-1:0]     step;
+  logic [STEP_WIDTH-1:0]     step, operand_q;
   logic                      run, beat_done_q;
   logic [LANES-1:0][31:0]    acc;
   logic [LANES-1:0][15:0]    y;
@@ -224,13 +225,16 @@ module epilogue #(
       .step_i(($clog2(TILE/LANES))'({piece_q, step_q})), .token_i(row_q[0]), .acc_o(acc));
   delay_line #(.WIDTH(STEP_WIDTH), .CYCLES(LATENCY)) u_step (.clk_i, .value_i(step_q), .value_o(step));
   logic [LATENCY-1:0] run_q;
-  always_ff @(posedge clk_i) run_q <= rst_i ? '0 : {run_q[LATENCY-2:0], state_q == RUN};
+  always_ff @(posedge clk_i) begin
+    run_q     <= rst_i ? '0 : {run_q[LATENCY-2:0], state_q == RUN};
+    operand_q <= step_q;
+  end
   assign run = run_q[LATENCY-1];
 
   for (genvar l = 0; l < int'(LANES); l++) begin : g_lane
     localparam int unsigned WIDTH = $clog2(COLUMNS);
     logic [WIDTH-1:0] column, column_out;
-    assign column     = WIDTH'(step_q[STEP_WIDTH-1:2]) * WIDTH'(4 * LANES) + WIDTH'(4 * l) + WIDTH'(step_q[1:0]);
+    assign column     = WIDTH'(operand_q[STEP_WIDTH-1:2]) * WIDTH'(4 * LANES) + WIDTH'(4 * l) + WIDTH'(operand_q[1:0]);
     assign column_out = WIDTH'(step[STEP_WIDTH-1:2]) * WIDTH'(4 * LANES) + WIDTH'(4 * l) + WIDTH'(step[1:0]);
     epilogue_lane u_lane (
         .clk_i, .use_scale_i, .use_row_scale_i, .use_bias_i, .use_act_i, .mul_aux_i, .add_aux_i, .scale_i,

@@ -1,8 +1,8 @@
 // The epilogue of one column (doc/numerics.md, section 3), a row a cycle. Valid after three products, two sums, two
 // roundings to fp16 and an activation table (epilogue counts them). A step that is not asked for gets an operand that
-// changes nothing: 1 for a product, -0 for a sum (+0 would turn -0 into +0).
+// changes nothing: 1 for a product, -0 for a sum (+0 would turn -0 into +0). A row's operands come a cycle before its sum.
 module epilogue_lane #(
-    localparam int unsigned ROW_SCALE = fp_pkg::MUL_LATENCY,
+    localparam int unsigned ROW_SCALE = 1 + fp_pkg::MUL_LATENCY,
     localparam int unsigned BIAS = ROW_SCALE + fp_pkg::MUL_LATENCY,
     localparam int unsigned ACT = BIAS + fp_pkg::ADD_LATENCY,
     localparam int unsigned ACT_CYCLES = fp_pkg::HALF_LATENCY + fp_pkg::ACT_LATENCY,
@@ -18,10 +18,10 @@ module epilogue_lane #(
     input  logic        add_aux_i,
     input  logic [31:0] scale_i,
     // a row
-    input  logic [31:0] acc_i,
     input  logic [31:0] row_scale_i,
     input  logic [15:0] bias_i,
     input  logic [15:0] aux_i,
+    input  logic [31:0] acc_i,        // a cycle later
     // the activation table answers a cycle later
     output logic [10:0] act_index_o,
     input  logic [63:0] act_pair_i,

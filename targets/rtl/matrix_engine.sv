@@ -17,6 +17,7 @@ module matrix_engine #(
     parameter int unsigned ACTIVATION_ELEMENTS = 8192,
     parameter int unsigned ACCUMULATORS = 4096,
     parameter int unsigned ROWS_MOST = ACTIVATION_ELEMENTS / 32,  // rows of a command; more are an error of `buffer`
+    parameter int unsigned RESULT_BLOCKS = 4,  // pairs of tokens whose results of a row tile wait for the epilogue
     localparam int unsigned CLIENTS = 2      // activations, operands of the epilogue
 ) (
     input  logic                              clk_i,
@@ -91,7 +92,6 @@ module matrix_engine #(
   localparam int unsigned LINES = 4 * HALVES * 2 ** GROUP_WIDTH;
   // Of units in the unit buffer. Wide boards fill one in fewer cycles than it takes from its first beat to its last product.
   localparam int unsigned SLOT_WIDTH = (WEIGHT_UNITS >= 8) ? 4 : 3;
-  localparam int unsigned RESULT_BLOCKS = 4;
   localparam int unsigned ACTIVATIONS = 0, OPERANDS = 1;
 
   if (HALVES != 2 && (HALVES != 1 || WEIGHT_UNITS < 8)) begin : g_halves
@@ -99,6 +99,9 @@ module matrix_engine #(
   end
   if (UNITS > WEIGHT_UNITS * HALVES / 2 || PORT_BYTES > 64) begin : g_units
     $error("a beat has no more than a beat row of weights, that of a channel no more than 64 bytes");
+  end
+  if (RESULT_BLOCKS < 2 || RESULT_BLOCKS != 2 ** $clog2(RESULT_BLOCKS)) begin : g_results
+    $error("blocks of results are a power of two");
   end
   if (2 * (ACCUMULATORS / 32) > ENTRIES) begin : g_values
     $error("two blocks of 32 tokens of P have no room in the activation buffer");

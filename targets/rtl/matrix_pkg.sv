@@ -35,10 +35,11 @@ package matrix_pkg;
     first_row = place / (beat_bytes / 16) * (beat_bytes / 2) + side * (beat_bytes / 4) + place % (beat_bytes / 16) * 4;
   endfunction
 
-  // Blocks of 32 tokens of a head that are read one after the other where heads share a unit of values; blocks of 32
-  // elements of a token's keys that may be (block_order).
+  // TOGETHER: blocks of 32 tokens of a head that are read one after the other where heads share a unit of values; blocks of
+  // 32 elements of a token's keys that may be (block_order). Lint sees one module at a time, and none uses both of these.
   // verilator lint_off UNUSEDPARAM
   localparam int unsigned TOGETHER = 4;
+  localparam int unsigned RESULT_LATENCY = 2;  // of epilogue_results
   // verilator lint_on UNUSEDPARAM
 
   // Heads of this unit of values: no more than 2^most, nor than are left of the batch.

@@ -73,25 +73,25 @@ module vector_lane #(
     b1[31] = b1[31] ^ (step1_i.special == NEG || (step1_i.special == ALT && NUMBER % 2 == 0));
   end
 
-  // 2: into the units. Sums are there again before they are in the memories.
+  // 2: into the units. Sums and maxima are there again before they are in the memories; only their own units take them
+  // back, so that no other operand waits for the choice (dlavm/target/vector.py refuses tables that want it).
   logic [31:0] product, sum, sum_early, power, chosen, chosen_early;
-  logic [31:0] a_q, b_q, a, early;
+  logic [31:0] a_q, b_q, a;
   always_ff @(posedge clk_i) begin
     a_q <= a1;
     b_q <= b1;
   end
   assign operand_o = a_q;
-  assign early = (step2_i.unit == MAX) ? chosen_early : sum_early;
-  assign a = (step2_i.a == A_SLOPE) ? pair_i[31:0] : (step2_i.a == A_BASE) ? pair_i[63:32] : forward2_i ? early : a_q;
+  assign a = (step2_i.a == A_SLOPE) ? pair_i[31:0] : (step2_i.a == A_BASE) ? pair_i[63:32] : a_q;
 
   fp32_mul u_mul (.clk_i, .a_i(a), .b_i(b_q), .product_o(product));
-  fp32_add u_add (.clk_i, .a_i(a), .b_i(b_q), .sum_o(sum_early));
+  fp32_add u_add (.clk_i, .a_i(forward2_i ? sum_early : a), .b_i(b_q), .sum_o(sum_early));
   delay_line #(.WIDTH(32), .CYCLES(fp_pkg::MUL_LATENCY - fp_pkg::ADD_LATENCY)) u_sum (
       .clk_i, .value_i(sum_early), .value_o(sum));
   exp_unit u_exp (.clk_i, .t_i(a), .value_o(power));
   vector_order u_order (
-      .clk_i, .select_i(step2_i.unit == SELECT), .behind_i(behind2_i), .a_i(a), .b_i(b_q), .equal_o,
-      .early_o(chosen_early), .value_o(chosen));
+      .clk_i, .select_i(step2_i.unit == SELECT), .behind_i(behind2_i), .a_i(forward2_i ? chosen_early : a), .b_i(b_q),
+      .equal_o, .early_o(chosen_early), .value_o(chosen));
 
   // 7: the result.
   always_comb begin

@@ -25,20 +25,21 @@ needs_verilator = pytest.mark.skipif(missing is not None, reason=str(missing))
 SHARED = "shared lanes"
 
 
-def board(channels: int, port_bytes: int, beat_rows: int = 1, lanes: int = 8) -> TargetSpec:
+def board(channels: int, port_bytes: int, beat_rows: int = 1, lanes: int = 8, elements: int = 8192) -> TargetSpec:
     """v3 on a board with such a weights' memory, and buffers that are full now and then."""
     memories = NANO.board.memories
     clock = NANO.board.clock_mhz * beat_rows
     weights = replace(memories["hbm"], channels=channels, port_bytes=port_bytes, port_clock_mhz=clock)
     other = replace(memories["ddr"], port_bytes=port_bytes)
     made = replace(NANO.board, memories={"hbm": weights, "ddr": other}, vector_lanes=lanes)
-    return replace(NANO, board=made)
+    return replace(NANO, board=replace(made, activation_elements=elements))
 
 
 BOARDS = {
     "one channel": board(1, 16),  # row tiles of 8 rows
     "middle": board(4, 16, lanes=16),  # of 32
-    "wide": board(4, 32, lanes=16),  # of 64; rows of 128 bytes, clients take 64
+    # Of 64; rows of 128 bytes, clients take 64; results of 16 tokens wait for the epilogue.
+    "wide": board(4, 32, lanes=16, elements=65536),
     "wider": board(8, 32, lanes=64),  # of 128
     "two beats": board(8, 16, 2, lanes=32),  # of 64; rows of 256 bytes
     "two wide beats": board(8, 32, 2, lanes=32),  # of 128; rows of 512 bytes
@@ -78,19 +79,30 @@ def test_random_programs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_sizes_of_boards() -> None:
     """A board's AXI ports bring in a cycle of the core what its weights' memory does; clients take what lanes need."""
     assert sizes(NANO) == Sizes(
-        port_bytes=16, halves=2, row_units=2, units=2, lanes=8, rows_most=256, client_rows=64, weight_rows=256, share=1
-    )
+        port_bytes=16, halves=2, row_units=2, units=2, lanes=8, rows_most=256, client_rows=64, weight_rows=256, share=1,
+        result_blocks=4,
+    )  # fmt: skip
     for name, size in (
-        ("kv260", Sizes(64, 2, 4, 4, 16, 4096, 64, 4096, 1)),
-        ("vcu128", Sizes(64, 1, 128, 16, 128, 4096, 32, 4096, 2)),
-        ("u280", Sizes(64, 1, 128, 16, 128, 4096, 32, 4096, 2)),
-        ("v80", Sizes(32, 2, 128, 16, 128, 4096, 32, 4096, 2)),
+        ("kv260", Sizes(64, 2, 4, 4, 16, 4096, 64, 4096, 1, 4)),
+        ("vcu128", Sizes(64, 1, 128, 16, 128, 4096, 32, 4096, 2, 64)),
+        ("u280", Sizes(64, 1, 128, 16, 128, 4096, 32, 4096, 2, 64)),
+        ("v80", Sizes(32, 2, 128, 16, 128, 4096, 32, 4096, 2, 64)),
     ):
         spec = load_target("v3", name)
         assert sizes(spec) == size
         memory = spec.space("weights")
         per_cycle = 16 * size.row_units * spec.board.clock_mhz
         assert per_cycle == memory.beat_row * memory.port_clock_mhz
+
+
+def test_results_that_wait() -> None:
+    """A power of two, as many pairs as the activation buffer holds, where the epilogue is slower than the lanes."""
+    wide = BOARDS["wide"]
+    for elements, blocks in ((8192, 4), (32768, 4), (65536, 8), (122880, 8), (131072, 16), (1 << 20, 64)):
+        board = replace(wide.board, activation_elements=elements)
+        assert sizes(replace(wide, board=board)).result_blocks == blocks, elements
+    narrow = replace(NANO.board, activation_elements=1 << 20)
+    assert sizes(replace(NANO, board=narrow)).result_blocks == 4
 
 
 def test_memories_that_do_not_fit() -> None:

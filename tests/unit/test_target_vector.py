@@ -15,6 +15,7 @@ WRONG = [
     ("programs:", "steps:", "expected the keys programs, rows, got steps, rows"),
     ("[MUL ACC IMM0 S0]", "[MUL ACC IMM0]", "mean: expected `unit a b to .special.`, got 'MUL ACC IMM0'"),
     ("[MUL L0 L0 V0, ADD ACC", "[ADD ACC L0 ACC, ADD ACC", "squares: expected the step that accumulates last, got"),
+    ("[ADD ACC L0 ACC MASK]", "[MUL ACC L0 ACC MASK]", "sum: expected ADD or MAX to go on with an accumulator, got"),
     ("{tree: add}", "{tree: mul}", "rms: expected add, max, got 'mul'"),
     ("{once: rsqrt}", "{once: root}", "rms: expected squares, .*, got 'root'"),
     ("{once: rsqrt}", "{once: rsqrt, tree: add}", "rms: expected one of pass, tree, once, loop, got"),

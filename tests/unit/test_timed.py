@@ -18,12 +18,15 @@ from dlavm.sim.native import NativeDevice
 from dlavm.sim.timed import open_timed
 from dlavm.support.paths import data_root
 from dlavm.target import load_target
+from dlavm.target.sizes import sizes
 from tests.ops.programs import USED, random_case
 from tests.ops.test_engines import start
 from tests.rtl.cores import execute, memory_after, placed, write
+from tests.rtl.test_sizes import BOARDS
 from tests.rtl.timed_programs import concurrent_case, many_rows_case
 
 NANO = load_target("v3", "nano")
+WIDE = BOARDS["wide"]
 
 
 @pytest.fixture
@@ -130,18 +133,41 @@ def test_what_it_refuses(timed: NativeDevice) -> None:
         assert error.value.code == "bad_argument", name
     with pytest.raises(DeviceError, match="expected max_commands 0, got 1"):
         timed.run(1)
-    good = "port_bytes=16,halves=2,row_units=2,units=2,lanes=8,client_rows=64,weight_rows=256,share=1,rows_most=256"
+    good = ("port_bytes=16,halves=2,row_units=2,units=2,lanes=8,client_rows=64,weight_rows=256,share=1,rows_most=256,"
+            "result_blocks=4")  # fmt: skip
     NativeDevice(NANO, f"timed:{good}").close()
     for old, new, wrong in (("lanes=8", "lanes=7", "lanes=8..128"), ("lanes=8", "lanes=", "lanes=8..128"),
                             (",lanes=8", "", "lanes=8..128"), ("lanes=8", "lanes=8 ", "lanes=8..128"),
                             ("lanes=8", "lanes=256", "lanes=8..128"), ("halves=2", "halves=3", "halves=1..2"),
                             ("weight_rows=256", "weight_rows=255", "weight_rows=16..4096"),
+                            ("result_blocks=4", "result_blocks=6", "result_blocks=2..1024"),
                             ("lanes=8", "lanes=32", "do not fit"), ("halves=2", "halves=1", "do not fit"),
                             (",units=2", ",units=4", "do not fit"), ("row_units=2", "row_units=1", "do not fit"),
                             ("port_bytes=16", "port_bytes=128", "do not fit")):  # fmt: skip
         with pytest.raises(DeviceError, match=wrong) as error:
             NativeDevice(NANO, "timed:" + good.replace(old, new))
         assert error.value.code == "bad_argument", new
+
+
+def test_results_that_wait_for_the_epilogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many rows on a board whose epilogue is slower than its lanes: with room for more results these wait less."""
+
+    def cycles() -> list[int]:
+        counted = []
+        for seed in (4, 10, 16, 28):
+            with open_timed(WIDE) as device:
+                device.set_option("check_hazards", 0)
+                case = placed(WIDE, many_rows_case(WIDE, seed))
+                write(device, WIDE, case)
+                execute(device, WIDE, case)
+                counted.append(device.counters().cycles)
+        return counted
+
+    assert sizes(WIDE).result_blocks == 8
+    many = cycles()
+    monkeypatch.setattr("dlavm.target.sizes.MOST_RESULT_BLOCKS", 4)
+    few = cycles()
+    assert all(a < b for a, b in zip(many, few, strict=True)), (many, few)
 
 
 def test_a_trace_of_commands(timed: NativeDevice, tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ void MatrixArray::start(const LinearJob& job) {
     turns_of_single_ = plain ? 1 : turns_;
     entries_ = (job.narrow ? 4 : 8) * shape_->halves;
     running_ = false;
-    room_.set(kResultBlocks);
+    room_.set(static_cast<int32_t>(shape_->result_blocks));
     under_way_.set(0);
 }
 

@@ -86,8 +86,6 @@ class ActivationFeed {
 // its cycle.
 class MatrixArray {
   public:
-    static constexpr int32_t kResultBlocks = 4;
-
     explicit MatrixArray(const Shape& shape) : shape_(&shape) {}
     void start(const LinearJob& job);
     bool idle(uint64_t now) const { return !running_ && under_way_.at(now) == 0; }

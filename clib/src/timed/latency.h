@@ -21,8 +21,9 @@ constexpr uint64_t kRelease = 1 + kLane, kFirstRow = 2 + kLane;
 // activation_feed.sv: from the second issue of a pair to the cycle in which its operand enters the queue.
 constexpr uint64_t kOperand = 1 + kActivationQuantizer;
 
-// epilogue.sv: from a row's last line to the cycle in which its beat is counted.
-constexpr uint64_t kEpilogue = 3 * kMul + 2 * kAdd + 2 * kHalf + kActivation + 1;
+// epilogue_results.sv: from a step to its sum. epilogue.sv: from a row's last line to the cycle in which its
+// beat is counted.
+constexpr uint64_t kResult = 2, kEpilogue = kResult + 3 * kMul + 2 * kAdd + 2 * kHalf + kActivation + 1;
 
 // kv_unpack.sv: from a token's last beat to its mantissas; from the fourth token's to the last entry that
 // leaves.

@@ -30,6 +30,7 @@ struct Shape {
     bool ordered = true;               // by semaphores; else one command after the other
     uint64_t activation_elements = 0;  // of the buffer
     uint32_t rows_most = 0;            // of a LINEAR
+    uint32_t result_blocks = 0;        // pairs of tokens whose results wait for the epilogue
     bool fold = true;                  // one channel of a space stands for all: they see the same
 
     uint32_t tile() const { return 4 * halves * row_units; }  // rows of weights

@@ -33,6 +33,7 @@ constexpr Size kSizes[] = {
     {"weight_rows", &Shape::weight_rows, kChunkRows, kWeightRows},
     {"share", &Shape::share, 1, 2},
     {"rows_most", &Shape::rows_most, 8, 1u << 20},
+    {"result_blocks", &Shape::result_blocks, 2, 1024},
 };
 
 // "name=value,..": each of kSizes.
