@@ -89,8 +89,6 @@ BLOCKS = (
     Block("vector_lane", slang=True),
 )
 
-_ADD, _MUL, _HALF = Block("fp32_add"), Block("fp32_mul"), Block("fp16_to_fp32")
-
 URAM_BYTES, BRAM_BYTES = 32_768, 4_096  # data bits only
 
 
@@ -115,7 +113,7 @@ PARTS = (
     Part("matrix_quad, two beats a cycle: 8,192 lanes, shared", 128, ((_QUAD, 1),)),
     Part("quantiser of the cache: one a channel", 32, ((Block("quantizer", (("ACT_BITS", 12),)), 1),)),
     Part("quantiser of activations", 2, ((Block("activation_quantizer"), 1),)),
-    Part("vector lanes: multiply, add, read fp16", 128, ((_MUL, 1), (_ADD, 1), (_HALF, 1))),
+    Part("vector lanes", 128, ((Block("vector_lane", slang=True), 1),)),
     Part("epilogue lanes", 16, ((Block("epilogue_lane"), 1),)),
     Part("results that wait for them: of 128 tokens", 1, ((_RESULTS, 1),)),
     Part("prefetch buffer, 8 MiB", 1, memory=Usage(0, 0, 0, 0, 8 * 2**20 // URAM_BYTES)),
