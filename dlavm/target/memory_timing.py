@@ -24,6 +24,16 @@ KEYS: Mapping[str, Kind] = {"doc": str, "clock_mhz": (int, float), **dict.fromke
 BOARD_KEYS: Mapping[str, Kind] = {"of": str, **dict.fromkeys(PORT, int)}
 MOST = 1_000_000_000
 
+RAM_KEYS: Mapping[str, Kind] = {"doc": str, "accesses": int, "reads": int, "writes": int}
+"""Of a RAM on the chip: `accesses` in a cycle of the core, each of a beat of the port, one or one for each port."""
+RAM_PAGE = 1 << 20
+RAM: Mapping[str, int] = {
+    **dict.fromkeys(STATED, 0), "burst_clocks": 1, "groups": 1, "banks": 1, "interleave": 1, "ccd_s": 1, "ccd_l": 1,
+    "refresh_interval": MOST, "refresh_banks": 1, "window": 1, "batch": 1,
+}  # fmt: skip
+"""Its other figures: any access may follow any other in the next clock, rows cost nothing, a refresh has no length,
+reads and writes take turns where both wait."""
+
 
 @dataclass(frozen=True)
 class MemoryTiming:
@@ -47,12 +57,25 @@ def check_reference(place: str, raw: Any) -> None:
 
 def check_memory(place: str, raw: Any) -> None:
     """A file of targets/memories. Whether a channel can work with the numbers, the model itself says."""
+    if isinstance(raw, dict) and "accesses" in raw:
+        check_keys(place, raw, RAM_KEYS)
+        check_range(f"{place}: accesses", raw["accesses"], 1, 2)
+        return
     check_keys(place, raw, KEYS)
     for name in STATED:
         check_range(f"{place}: {name}", raw[name], 0, MOST)
     for name in ("clock_mhz", "burst_bytes", "burst_clocks"):
         if not 0 < raw[name] < float("inf"):
             raise DlavmError(f"{place}: {name}: expected a number above 0, got {raw[name]}")
+
+
+def completed(memory: Mapping[str, Any], core_mhz: float, port_bytes: int) -> Mapping[str, Any]:
+    """A file of targets/memories with every figure: for a RAM on the chip behind such ports they follow."""
+    if "accesses" not in memory:
+        return memory
+    own = {"clock_mhz": memory["accesses"] * core_mhz, "burst_bytes": port_bytes,
+           "page_bytes": RAM_PAGE // port_bytes * port_bytes}  # fmt: skip
+    return {**RAM, **own, **{name: memory[name] for name in ("reads", "writes")}}
 
 
 def merged(reference: Mapping[str, Any], memory: Mapping[str, Any]) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def test_slow_ports_limit_the_bandwidth() -> None:
 
 
 def test_other_memories_do_not_count() -> None:
-    spec = replace(NANO, roles={**NANO.roles, "activations": "ddr", "tables": "ddr"})
+    spec = replace(NANO, roles={**NANO.roles, "activations": ("ddr",), "tables": ("ddr",)})
     step = one_linear(2)
     assert bound(step, spec).operands_s == pytest.approx(step.total.weights / 3.2e9)
 
