@@ -75,7 +75,7 @@ def completed(memory: Mapping[str, Any], core_mhz: float, port_bytes: int) -> Ma
         return memory
     own = {"clock_mhz": memory["accesses"] * core_mhz, "burst_bytes": port_bytes,
            "page_bytes": RAM_PAGE // port_bytes * port_bytes}  # fmt: skip
-    return {**RAM, **own, **{name: memory[name] for name in ("reads", "writes")}}
+    return {**RAM, **own, **{name: memory[name] for name in ("accesses", "reads", "writes")}}
 
 
 def merged(reference: Mapping[str, Any], memory: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,8 +84,10 @@ def merged(reference: Mapping[str, Any], memory: Mapping[str, Any]) -> dict[str,
 
 
 def read_timing(place: str, raw: Mapping[str, Any], channels: int, peak_gbs: float) -> MemoryTiming:
-    """Of a merged timing. Raises DlavmError where it gives `channels` of them another peak than the board's."""
-    peak = channels * raw["burst_bytes"] * _exact(raw["clock_mhz"]) / raw["burst_clocks"] / 1000
+    """Of a merged timing. Raises DlavmError where it gives `channels` of them another peak than the board's, which is
+    that of each way where reads and writes have a port of their own."""
+    clocks = raw["burst_clocks"] * raw.get("accesses", 1)
+    peak = channels * raw["burst_bytes"] * _exact(raw["clock_mhz"]) / clocks / 1000
     if peak != _exact(peak_gbs):
         raise DlavmError(f"{place}: of: expected a memory whose bursts give the peak_gbs of {peak_gbs}, got "
                          f"{float(peak):g} from {channels} channels of {raw['of']}")  # fmt: skip

@@ -41,7 +41,7 @@ def with_ram(spec: TargetSpec, channels: int = 4) -> TargetSpec:
     like = load_board("vcu128").memories["onchip"]
     figures = {**like.timing.values, "burst_bytes": port}
     ram = replace(like, channels=channels, port_bytes=port, port_clock_mhz=clock,
-                  peak_gbs=2e-3 * channels * port * clock, timing=MemoryTiming(2 * clock, figures))
+                  peak_gbs=1e-3 * channels * port * clock, timing=MemoryTiming(2 * clock, figures))
     made = replace(spec.board, memories={**spec.board.memories, "onchip": ram})
     return replace(spec, board=made, roles={**spec.roles, "activations": ("onchip", "hbm")})
 
