@@ -107,6 +107,7 @@ PARTS = (
     Part("quantiser of activations", 2, ((Block("activation_quantizer"), 1),)),
     Part("vector lanes: multiply, add, read fp16", 128, ((_MUL, 1), (_ADD, 1), (_HALF, 1))),
     Part("epilogue lanes", 32, ((Block("epilogue_lane"), 1),)),
+    Part("on-chip memory of activations, 12 MiB", 1, memory=Usage(0, 0, 0, 0, 12 * 2**20 // URAM_BYTES)),
     Part("prefetch buffer, 8 MiB", 1, memory=Usage(0, 0, 0, 0, 8 * 2**20 // URAM_BYTES)),
     Part(
         "activation buffer, 32 tokens x 11,008 of fp16",
