@@ -37,10 +37,12 @@ reads and writes take turns where both wait."""
 
 @dataclass(frozen=True)
 class MemoryTiming:
-    """`values` has a number for each of STATED and PORT; what the C header calls clocks are those of `clock_mhz`."""
+    """`values` has a number for each of STATED and PORT; what the C header calls clocks are those of `clock_mhz`.
+    `accesses`: of a RAM on the chip, in a cycle of the core; else 0."""
 
     clock_mhz: float
     values: Mapping[str, int] = field(hash=False)
+    accesses: int = 0
 
     def channel(self, core_mhz: float, beat_bytes: int) -> dict[str, int]:
         """A number for each of FIELDS: a channel behind a core that passes `beat_bytes` a cycle each way."""
@@ -91,7 +93,8 @@ def read_timing(place: str, raw: Mapping[str, Any], channels: int, peak_gbs: flo
     if peak != _exact(peak_gbs):
         raise DlavmError(f"{place}: of: expected a memory whose bursts give the peak_gbs of {peak_gbs}, got "
                          f"{float(peak):g} from {channels} channels of {raw['of']}")  # fmt: skip
-    return MemoryTiming(raw["clock_mhz"], {name: raw[name] for name in (*STATED, *PORT)})
+    values = {name: raw[name] for name in (*STATED, *PORT)}
+    return MemoryTiming(raw["clock_mhz"], values, raw.get("accesses", 0))
 
 
 def _exact(number: float) -> Fraction:
