@@ -35,7 +35,7 @@ def board(channels: int, port_bytes: int, beat_rows: int = 1, lanes: int = 8) ->
     return replace(NANO, board=made)
 
 
-def with_ram(spec: TargetSpec, channels: int = 2) -> TargetSpec:
+def with_ram(spec: TargetSpec, channels: int = 4) -> TargetSpec:
     """The target on a board that has on-chip RAM for activations too."""
     port, clock = spec.space("weights").port_bytes, spec.board.clock_mhz
     like = load_board("vcu128").memories["onchip"]
@@ -53,7 +53,7 @@ BOARDS = {
     "wider": board(8, 32, lanes=64),  # of 128
     "two beats": board(8, 16, 2, lanes=32),  # of 64; rows of 256 bytes
     "two wide beats": board(8, 32, 2, lanes=32),  # of 128; rows of 512 bytes
-    ON_CHIP: with_ram(board(4, 32, lanes=16)),  # a row of the RAM is half of one of the fabric
+    ON_CHIP: with_ram(board(8, 32, lanes=16)),  # of 128; clients take half a row of the RAM, a quarter of the fabric's
     SHARED: board(4, 16, 2, lanes=16),  # of 32; what wide formats need in two lanes of four, as on the largest boards
 }
 
