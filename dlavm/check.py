@@ -12,7 +12,7 @@ from dlavm.graph import Graph, Node
 from dlavm.graph.analysis import components, unused
 from dlavm.graph.interface import interface_problems
 from dlavm.lower import lowering_problems
-from dlavm.memory import assign, check_capacity
+from dlavm.memory import assign, check_capacity, displaced
 from dlavm.passes import run
 from dlavm.quant import cache_format, cache_formats, format_notes, quantisation
 from dlavm.support.errors import DlavmError, Problems
@@ -116,5 +116,6 @@ def _check_target(graph: Graph, spec: TargetSpec, options: Options, found: Findi
         found.add(where, what, f"see `dlavm targets` for what {spec.name} can do")
     if problems:
         found.attempt(lambda: check_capacity(assign(tasks, spec), spec), BOARD)  # what was lowered may be too large
-    else:
-        found.attempt(lambda: check_capacity(compile_graph(graph, spec, options).memory, spec), BOARD)
+    elif compiled := found.attempt(lambda: compile_graph(graph, spec, options), BOARD):
+        found.attempt(lambda: check_capacity(compiled.memory, spec), BOARD)
+        found.notes += [{"where": found.model, "what": note} for note in displaced(spec, compiled.memory)]

@@ -21,7 +21,7 @@ from dlavm.graph import Graph, Value, print_graph
 from dlavm.graph.constants import constant_array
 from dlavm.graph.interface import interface_problems
 from dlavm.lower import Lowered, lower
-from dlavm.memory import MemoryMap, alignments, assign, check_capacity
+from dlavm.memory import MemoryMap, alignments, assign, check_capacity, displaced, settled
 from dlavm.memory.csv import to_csv
 from dlavm.pack.artifact import HOST, Producer
 from dlavm.pack.emit import Constant, Extent, dense_rows, images_of, write_artifact
@@ -236,9 +236,11 @@ def build(model: Model, spec: TargetSpec, options: Options, out: Path | None) ->
         "target": spec.name, "board": spec.board.name, "target_hash": spec.hash,
         "program_bytes": memory.program_bytes, "weights_bytes": memory.weights_bytes,
         "activation_peak_bytes": memory.activation_peak_bytes,
-        "activation_lower_bound_bytes": memory.activation_lower_bound_bytes, "kv_bytes": memory.kv_bytes,
+        "activation_lower_bound_bytes": memory.activation_lower_bound_bytes,
+        "activation_memory": settled(spec, compiled.memory).space("activations").name, "kv_bytes": memory.kv_bytes,
         "compile_s": compile_s, "pack_s": time.perf_counter() - started - compile_s,
-        "peak_rss_bytes": peak_rss(), "quantised": summary(losses), "notes": [*model.notes, *_shortage(compiled)],
+        "peak_rss_bytes": peak_rss(), "quantised": summary(losses),
+        "notes": [*model.notes, *displaced(spec, compiled.memory), *_shortage(compiled)],
     }
 
 

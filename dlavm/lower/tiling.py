@@ -8,6 +8,8 @@ A command takes rows into the activation buffer and streams weights past them, s
 
 The core has one set of accumulators and no way to spill them, so K is always the innermost loop. A command fetches its
 operands itself: in which order tokens and outputs go around it does not change what is moved.
+
+Activations count in the memory that the target prefers for them: where they will lie is not known yet.
 """
 from __future__ import annotations
 

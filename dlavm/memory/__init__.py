@@ -1,6 +1,6 @@
 """Memory: when buffers live, where they lie, and an independent check of both."""
 
-from dlavm.memory.layout import MemoryMap, Region, alignments, assign, check_capacity
+from dlavm.memory.layout import MemoryMap, Region, alignments, assign, check_capacity, displaced, settled
 from dlavm.memory.liveness import Interval, liveness
 from dlavm.memory.plan import Plan, plan
 from dlavm.memory.validate import lower_bound, validate
@@ -13,8 +13,10 @@ __all__ = [
     "alignments",
     "assign",
     "check_capacity",
+    "displaced",
     "liveness",
     "lower_bound",
     "plan",
+    "settled",
     "validate",
 ]

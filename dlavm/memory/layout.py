@@ -68,17 +68,31 @@ def assign(
     `also`: programs that run at other times. They share the buffers whose names they have in common with the first, but
     for activations, which are planned for each program in the same region.
 
-    Regions follow each other from the base of their space: weights, tables, program, input, output, activations, kv;
-    input and output lie in the space of the activations. Buffers start at multiples of the space's beat row, so that a
-    tensor begins at the same offset in each channel; regions at what its ports bring in a cycle of the core, so that a
-    block of the cache lies in no more of these than it must; the weights end where each channel's share is whole pages.
-    The caches come last, so that those of further sequences can follow.
+    Regions follow each other from the base of their space: weights, tables, program, input, output, activations, kv.
+    Buffers start at multiples of the space's beat row, so that a tensor begins at the same offset in each channel;
+    regions at what its ports bring in a cycle of the core, so that a block of the cache lies in no more of these than
+    it must; the weights end where each channel's share is whole pages. The caches come last, so that those of further
+    sequences can follow.
+
+    Of several spaces that a target names for activations the first that holds them is taken, for all programs the same.
+    Input and output, which the host reaches for, lie in the last of these.
 
     Raises DlavmError for a name that occurs twice, and a role that the target has no space for. Whether the board is
     large enough is `check_capacity`'s question.
     """
     buffers = _by_role([*program.buffers, *extra, *_further([*program.buffers, *extra], also)])
-    spaces = {role: _space(spec, role) for role in buffers}
+    *preferred, last = spec.spaces("activations")
+    for memory in preferred:
+        made = _assign(program, spec, also, buffers, memory)
+        if made.bytes("activations") <= memory.capacity:
+            return made
+    return _assign(program, spec, also, buffers, last)
+
+
+def _assign(program: Program, spec: TargetSpec, also: Sequence[Program], buffers: Mapping[str, list[Buffer]],
+            home: Memory) -> MemoryMap:
+    """What `assign` returns, with the activations in the memory `home`."""
+    spaces = {role: home if role == "activations" else _space(spec, role) for role in buffers}
     memories = {memory.name: memory for memory in spaces.values()}
     intervals, activations = _planned(program, spec, spaces)
     others = [_planned(other, spec, spaces)[1] for other in also]
@@ -137,9 +151,25 @@ def _bases(program: Program, bases: Mapping[str, int], made: Plan, start: int) -
     return {b.name: places[b.name] if b.name in places else bases[b.name] for b in program.buffers}
 
 
+def settled(spec: TargetSpec, made: MemoryMap) -> TargetSpec:
+    """The target with no other space for the activations than the one that a map has taken."""
+    found = [r.space for r in made.regions if r.role == "activations"]
+    return replace(spec, roles={**spec.roles, "activations": tuple(found)}) if found else spec
+
+
+def displaced(spec: TargetSpec, made: MemoryMap) -> list[str]:
+    """What to say of activations that do not lie in the space that the target prefers; nothing where they do."""
+    preferred, needed = spec.space("activations"), made.bytes("activations")
+    space = settled(spec, made).space("activations").name
+    if not needed or space == preferred.name:
+        return []
+    return [f"activations take {needed} bytes, more than the {preferred.capacity} of {preferred.name}: they lie in "
+            f"{space}, where they keep weights and caches waiting; a smaller --chunk needs less"]
+
+
 def alignments(spec: TargetSpec) -> dict[str, int]:
-    """Bytes that the first buffer of a role and those behind it are aligned to."""
-    return {role: spec.space(role).beat_row for role in spec.roles}
+    """Bytes that the first buffer of a role and those behind it are aligned to, in each space that may hold them."""
+    return {role: lcm(*(memory.beat_row for memory in spec.spaces(role))) for role in spec.roles}
 
 
 def _by_role(buffers: list[Buffer]) -> dict[str, list[Buffer]]:
@@ -154,10 +184,11 @@ def _by_role(buffers: list[Buffer]) -> dict[str, list[Buffer]]:
 
 
 def _space(spec: TargetSpec, role: str) -> Memory:
+    """Of a role that lies in one space alone; input and output where hosts reach."""
     where = "activations" if role in ("input", "output") else role
     if where not in spec.roles:
         raise DlavmError(f"target {spec.name}: expected a space for one of {sorted(spec.roles)!r}, got role {role!r}")
-    return spec.space(where)
+    return spec.spaces(where)[-1]
 
 
 def _rounded(intervals: Iterable[Interval], memory: Memory) -> tuple[Interval, ...]:

@@ -19,7 +19,8 @@ BETWEEN = "between commands"
 @dataclass(frozen=True)
 class Row:
     """Commands of one name. `cycles`: on the critical path, also split by limit; `busy`: in which their engine runs one
-    of them; shares are of the peaks of the weights' memory and of the lanes while they run; `causes`: those of `busy`.
+    of them; shares are of the peaks of the weights' memory and of the lanes while they run, None where they use
+    neither; `causes`: those of `busy`.
     """
 
     name: str
@@ -77,8 +78,9 @@ def _row(name: str, ops: Sequence[Op], path: Path, spec: TargetSpec) -> Row:
     busy, moved, macs = sum(o.command.cycles for o in ops), sum(o.bytes for o in ops), sum(o.macs for o in ops)
     peak = spec.space("weights").peak_gbs * 1e9 / (spec.board.clock_mhz * 1e6)  # bytes a cycle
     fast = sum(op.fast_bytes for op in ops)
-    return Row(name, len(ops), sum(op.command.cycles for op in on_path), busy, moved, macs, fast / (busy * peak),
-               macs / (busy * sizes(spec).matrix_lanes) if macs else None, _all(limits), dict(causes.most_common()))
+    of_memory, of_lanes = fast / (busy * peak), macs / (busy * sizes(spec).matrix_lanes)
+    return Row(name, len(ops), sum(op.command.cycles for op in on_path), busy, moved, macs, of_memory if fast else None,
+               of_lanes if macs else None, _all(limits), dict(causes.most_common()))
 
 
 def _between(path: Path) -> Row:

@@ -36,8 +36,7 @@ class SpaceView:
 def spaces(memory: MemoryMap, spec: TargetSpec) -> list[SpaceView]:
     """Every space that the program uses."""
     names = dict.fromkeys(r.space for r in memory.regions)
-    found = {m.name: m for m in (spec.space(role) for role in spec.roles)}
-    return [_space(found[name], [r for r in memory.regions if r.space == name]) for name in names]
+    return [_space(spec.board.memory(name), [r for r in memory.regions if r.space == name]) for name in names]
 
 
 def colour(role: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import jinja2
 from markupsafe import Markup
 
-from dlavm.memory import MemoryMap
+from dlavm.memory import MemoryMap, settled
 from dlavm.pack.manifest import Manifest, ModelInfo
 from dlavm.report import roofline
 from dlavm.report.bounds import Bound, bound, fast_columns, machine
@@ -41,6 +41,7 @@ def render(manifest: Manifest, program: Program, memory: MemoryMap, spec: Target
 
     Raises DlavmError for a program that does not run with the arguments of a step.
     """
+    spec = settled(spec, memory)
     steps = {name: measure(program, spec, memory, args) for name, args in step_args(manifest.model).items()}
     found = roofline.points(steps, spec)
     kinds = histogram(spec, words)
@@ -73,7 +74,8 @@ def environment() -> jinja2.Environment:
 
 
 def _header(m: Manifest, spec: TargetSpec) -> list[tuple[str, str]]:
-    shape, use, peak = m.model, m.memory, size(m.memory.activation_peak_bytes)
+    shape, use = m.model, m.memory
+    peak = f"{size(use.activation_peak_bytes)} at the peak in {spec.space('activations').name}"
     heads = f"{shape.heads} heads over {shape.kv_heads} of keys and values, {shape.head_dim} wide"
     return [
         ("model", f"{m.name} ({shape.family}): {shape.layers} layers, {shape.hidden_size} wide, {heads}"),
@@ -85,7 +87,7 @@ def _header(m: Manifest, spec: TargetSpec) -> list[tuple[str, str]]:
         ("target hash", m.target_hash),
         ("weights", f"{size(use.weights_bytes)} ({use.weights_bytes:,} bytes)"),
         ("KV cache", f"{size(use.kv_bytes)} ({use.kv_bytes:,} bytes)"),
-        ("activations", f"{peak} at the peak, lower bound {size(use.activation_lower_bound_bytes)}"),
+        ("activations", f"{peak}, lower bound {size(use.activation_lower_bound_bytes)}"),
         ("program", f"{size(use.program_bytes)} ({use.program_bytes // 4:,} words)"),
     ]
 

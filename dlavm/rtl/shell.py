@@ -52,12 +52,26 @@ def top_text(spec: TargetSpec) -> str:
         core.append(f"      .{name}_{'o' if is_out else 'i'}({name})")
         joined.append(f"      .{name}_{'i' if is_out else 'o'}({name})")
     return "\n".join([
-        f"// The core of {spec.name} on {spec.board.name}.", f"module {top_name(spec)} (", ",\n".join(ports), ");", "",
+        f"// The core of {spec.name} on {spec.board.name}.", *_masters(spec),
+        f"module {top_name(spec)} (", ",\n".join(ports), ");", "",
         "  logic rst;", *wires, "",
         "  dlavm_core #(", _settings(values), "  ) u_core (", ",\n".join(core) + ");", "",
         "  dlavm_shell #(", _settings(outer), "  ) u_shell (", "      .aclk, .aresetn, .rst_o(rst),",
         ",\n".join(joined) + ");", "", "endmodule", "",
     ])  # fmt: skip
+
+
+def _masters(spec: TargetSpec) -> Iterator[str]:
+    """A comment for each memory: its masters, and what stands behind them where that is not a controller."""
+    first = 0
+    for name, memory in spec.board.memories.items():
+        behind = ""
+        if memory.timing.accesses:
+            ports = "a port for reads and one for writes" if memory.timing.accesses > 1 else "one port"
+            count = memory.capacity // memory.channels
+            behind = f", on the chip: the wrapper puts {count} bytes of RAM with {ports} behind each"
+        yield f"// {name}: m{first:02}_axi to m{first + memory.channels - 1:02}_axi{behind}."
+        first += memory.channels
 
 
 def _settings(values: Mapping[str, str]) -> str:

@@ -116,6 +116,7 @@ PARTS = (
     Part("vector lanes", 128, ((Block("vector_lane", slang=True), 1),)),
     Part("epilogue lanes", 16, ((Block("epilogue_lane"), 1),)),
     Part("results that wait for them: of 128 tokens", 1, ((_RESULTS, 1),)),
+    Part("on-chip memory of activations, 12 MiB", 1, memory=Usage(0, 0, 0, 0, 12 * 2**20 // URAM_BYTES)),
     Part("prefetch buffer, 8 MiB", 1, memory=Usage(0, 0, 0, 0, 8 * 2**20 // URAM_BYTES)),
     Part(
         "activation buffer, 32 tokens x 11,008 of fp16",

@@ -101,8 +101,21 @@ def check_target(place: str, raw: Any) -> None:
     check_keys(f"{place}: limits", raw["limits"], dict.fromkeys(LIMITS, int))
     for name, most in LIMITS.items():
         check_range(f"{place}: limits.{name}", raw["limits"][name], 0, most)
-    check_keys(f"{place}: roles", raw["roles"], dict.fromkeys(ROLES, str), {"program": str})
+    check_keys(f"{place}: roles", raw["roles"], {**dict.fromkeys(ROLES, str), "activations": (str, list)},
+               {"program": str})
+    _check_preferences(f"{place}: roles.activations", raw["roles"]["activations"])
     _check_needs(place, raw)
+
+
+def _check_preferences(place: str, raw: Any) -> None:
+    """A memory, or several in order of preference: only activations are placed anew for each artifact."""
+    names = [raw] if isinstance(raw, str) else raw
+    for i, name in enumerate(names):
+        check_type(place, name, str)
+        if name in names[:i]:
+            raise DlavmError(f"{place}: expected every memory once, got {name!r} again")
+    if not names:
+        raise DlavmError(f"{place}: expected a memory, got none")
 
 
 def _check_needs(place: str, raw: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from dlavm.support.described import check_keys, check_range, check_type, read_ya
 from dlavm.support.errors import DlavmError
 from dlavm.support.paths import data_root
 from dlavm.target import schema
-from dlavm.target.memory_timing import MemoryTiming, check_memory, merged, read_timing
+from dlavm.target.memory_timing import MemoryTiming, check_memory, completed, merged, read_timing
 from dlavm.target.schema import ADDRESS_UNIT as ADDRESS_UNIT  # for others, beside the spec
 from dlavm.target.schema import WORD_KINDS
 
@@ -137,6 +137,11 @@ class Board:
         return self.memories.get(name) or next(iter(self.memories.values()))
 
 
+    def holding(self, address: int) -> Memory | None:
+        """The memory that an address lies in."""
+        return next((m for m in self.memories.values() if 0 <= address - m.base < m.capacity), None)
+
+
 @dataclass(frozen=True)
 class TargetSpec:
     name: str
@@ -145,7 +150,7 @@ class TargetSpec:
     capabilities: frozenset[str]
     header_words: int
     limits: Mapping[str, int]
-    roles: Mapping[str, str]
+    roles: Mapping[str, tuple[str, ...]]  # names of memories, the preferred one first
     commands: Mapping[str, Command]
     enums: Mapping[str, Mapping[str, int]]
     registers: Mapping[str, Register]
@@ -154,9 +159,14 @@ class TargetSpec:
     def has(self, *capabilities: str) -> bool:
         return self.capabilities.issuperset(capabilities)
 
+    def spaces(self, role: str) -> tuple[Memory, ...]:
+        """The memories that may hold tensors of a role (weights, kv, activations, tables, program), the preferred one
+        first. Where activations lie is decided for each artifact (dlavm/memory/layout.py)."""
+        return tuple(self.board.memory(name) for name in self.roles[role])
+
     def space(self, role: str) -> Memory:
-        """The memory that holds tensors of a role (weights, kv, activations, tables, program)."""
-        return self.board.memory(self.roles[role])
+        """The preferred one of them."""
+        return self.spaces(role)[0]
 
     @cached_property
     def hash(self) -> str:
@@ -230,7 +240,7 @@ def _read_board(name: str, root: Path) -> Any:
         of = memory["timing"]["of"]
         timing = _read(root, f"memories/{of}.yaml", f"memory {of!r} of board {name}", list_memories())
         check_memory(f"targets/memories/{of}.yaml", timing)
-        memory["timing"] = merged(memory["timing"], timing)
+        memory["timing"] = merged(memory["timing"], completed(timing, raw["clock_mhz"], memory["port_bytes"]))
     return raw
 
 
@@ -239,6 +249,8 @@ def _load_target(name: str, board_name: str, root: Path) -> TargetSpec:
     board = load_board(board_name, root)
     raw = expand(name, root)
     schema.check_target(f"targets/{name}.yaml", raw)
+    roles = {role: _on_board(board, names) for role, names in raw["roles"].items()}
+    raw["roles"] = {role: names[0] if len(names) == 1 else list(names) for role, names in roles.items()}
     isa = load_isa(root).of(raw["capabilities"])
     commands = {n: isa.command(n) for n in raw["commands"]}
     registers = {n: isa.register(n) for n in raw["registers"]}
@@ -251,10 +263,16 @@ def _load_target(name: str, board_name: str, root: Path) -> TargetSpec:
         "registers": {n: isa.raw_registers[n] for n in registers},
     }
     spec = TargetSpec(name, raw["doc"], board, frozenset(raw["capabilities"]), raw["encoding"]["header_words"],
-                      raw["limits"], raw["roles"], commands, isa.enums, registers, expanded)
+                      raw["limits"], roles, commands, isa.enums, registers, expanded)
     for role in spec.roles:
-        spec.space(role)
+        spec.spaces(role)
     return spec
+
+
+def _on_board(board: Board, names: str | list[str]) -> tuple[str, ...]:
+    """Of the memories that a role prefers in this order those of the board; the last one where it has none."""
+    wanted = [names] if isinstance(names, str) else names
+    return tuple(name for name in wanted if name in board.memories) or (wanted[-1],)
 
 
 def expand(name: str, root: Path, above: tuple[str, ...] = ()) -> dict[str, Any]:

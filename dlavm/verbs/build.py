@@ -67,7 +67,7 @@ def summary(report: dict[str, Any]) -> str:
         ("weights", size(report["weights_bytes"])),
         ("program", size(report["program_bytes"]) if report["program_bytes"] else "none in memory: the host runs it"),
         ("KV cache", size(report["kv_bytes"])),
-        ("activations", f"{size(peak)} at the peak{over}"),
+        ("activations", f"{size(peak)} at the peak{over}, in {report['activation_memory']}"),
         ("time", f"{report['compile_s']:.2f} s to compile, {report['pack_s']:.2f} s to pack, "
                  f"{size(report['peak_rss_bytes'])} of memory"),
         *[("quantised", kept(row)) for row in report["quantised"]],

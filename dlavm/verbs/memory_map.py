@@ -21,9 +21,10 @@ NOTE = "commands: the first and the last that need an activation, as the program
 def activation_csv(program: Program, spec: TargetSpec, addresses: Mapping[str, int]) -> str:
     """`id,lower,upper,size,offset` of every activation that a command touches, in order of declaration. Times count
     commands, a loop's body once; sizes are rounded up to beat rows, offsets count from the lowest activation."""
-    unit = spec.space("activations").beat_row
-    intervals = [replace(i, size=ceildiv(i.size, unit) * unit) for i in liveness(program, spec)]
-    start = min((addresses[i.name] for i in intervals), default=0)
+    found = liveness(program, spec)
+    start = min((addresses[i.name] for i in found), default=0)
+    unit = (spec.board.holding(start) or spec.space("activations")).beat_row
+    intervals = [replace(i, size=ceildiv(i.size, unit) * unit) for i in found]
     return to_csv(intervals, {i.name: addresses[i.name] - start for i in intervals})
 
 

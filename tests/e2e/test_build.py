@@ -12,7 +12,8 @@ Command = Callable[..., Any]
 
 KEYS = {
     "artifact", "target", "board", "target_hash", "program_bytes", "weights_bytes", "activation_peak_bytes",
-    "activation_lower_bound_bytes", "kv_bytes", "compile_s", "pack_s", "peak_rss_bytes", "quantised", "notes",
+    "activation_lower_bound_bytes", "activation_memory", "kv_bytes", "compile_s", "pack_s", "peak_rss_bytes",
+    "quantised", "notes",
 }  # fmt: skip
 
 
@@ -28,13 +29,27 @@ def test_the_report_has_the_keys_of_the_contract(dlavm: Command, stories_py: Pat
     assert set(report) >= KEYS
     assert (report["target"], report["board"]) == ("v3", "nano")
     assert report["activation_peak_bytes"] == report["activation_lower_bound_bytes"]
+    assert report["activation_memory"] == "hbm"
     assert (tmp_path / "a" / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize(("chunk", "memory"), [(128, "onchip"), (256, "hbm")])
+def test_activations_too_large_for_the_chip_are_said_to_lie_in_hbm(
+    chunk: int, memory: str, dlavm: Command, repository: Path
+) -> None:
+    path = repository / "models" / "llama.py:llama2_7b"
+    model = (path, "--target", "v3", "--weights", "none", "--chunk", chunk, "--json")
+    notes, report = dlavm("check", *model).json["notes"], dlavm("build", *model).json
+    assert report["activation_memory"] == memory
+    expected = ["more than the 12582912 of onchip: they lie in hbm"] * (memory == "hbm")
+    for said in ([note["what"] for note in notes], report["notes"]):
+        assert len(said) == len(expected) and all(part in what for part, what in zip(expected, said, strict=True))
 
 
 def test_two_builds_are_byte_identical(dlavm: Command, stories: Path, stories_py: Path, tmp_path: Path) -> None:
     outcome = dlavm("build", stories_py, "--target", "v3", "-o", tmp_path / "again")
     assert outcome.code == 0, outcome.err
-    assert "lower bound" in outcome.out
+    assert "the lower bound, in onchip\n" in outcome.out
     assert files(tmp_path / "again") == files(stories)
 
 

@@ -84,7 +84,7 @@ class GraphRun:
 
     def _write(self, constant: Constant) -> None:
         region = next(r for r in self._compiled.memory.regions if r.base <= constant.address < r.base + r.bytes)
-        memory = self._spec.space(region.role)
+        memory = self._spec.board.memory(region.space)
         for start, channels in pieces(constant, memory):
             address = constant.address + start * memory.channels
             self._device.mem_write(address, linear(channels, memory).tobytes())

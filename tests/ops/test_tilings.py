@@ -46,9 +46,17 @@ def board(name: str, elements: int | None = None, accumulators: int | None = Non
     return replace(spec, board=replace(spec.board, **{k: v for k, v in sizes.items() if v}))
 
 
+def off_the_chip(spec: TargetSpec) -> TargetSpec:
+    """The same with so little on-chip memory that activations lie in the last one that may hold them."""
+    memories = spec.board.memories
+    small = replace(memories["onchip"], capacity=memories["onchip"].beat_row * 4)
+    return replace(spec, board=replace(spec.board, memories={**memories, "onchip": small}))
+
+
 BOARDS = {
     "nano": board("nano"), "vcu128": board("vcu128"), "kv260": board("kv260"), "v80": board("v80"),
     "one token at a time": board("nano", 256, 256), "k tiles": board("nano", 128, 64),
+    "vcu128, off the chip": off_the_chip(board("vcu128")),
     "odd tiles": board("nano", 1300, 700), "k tiles on vcu128": board("vcu128", 128, 512),
 }
 
@@ -83,6 +91,15 @@ def test_bits_do_not_depend_on_the_board(name: str, engine: type, tmp_path: Path
     spec = BOARDS[name]
     for mine, theirs in zip(logits(spec, artifact_for(spec, tmp_path), engine), expected, strict=True):
         assert (mine.view(np.uint16) == theirs.view(np.uint16)).all()
+
+
+@pytest.mark.parametrize(("name", "space"), [("nano", "hbm"), ("vcu128", "onchip"), ("vcu128, off the chip", "hbm"),
+                                             ("v80", "onchip")])  # fmt: skip
+def test_where_activations_lie(name: str, space: str, tmp_path: Path) -> None:
+    spec = BOARDS[name]
+    tensors = artifact_for(spec, tmp_path).manifest.tensors
+    found = {spec.board.holding(t.address) for t in tensors if t.role == "activations"}
+    assert found == {spec.board.memories[space]}
 
 
 # -- the way of tiling -----------------------------------------------------------------------------------------------

@@ -76,6 +76,15 @@ def test_channels_lie_where_the_card_expects_them() -> None:
     assert shell.channel_bases(ddr) == [ddr.base]
 
 
+def test_the_masters_of_each_memory_are_named() -> None:
+    lines = [line for line in shell.top_text(load_target("v3", "vcu128")).splitlines() if line.startswith("//")]
+    assert lines == [
+        "// The core of v3 on vcu128.", "// hbm: m00_axi to m31_axi.", "// ddr: m32_axi to m32_axi.",
+        "// onchip: m33_axi to m40_axi, on the chip: "
+        "the wrapper puts 1572864 bytes of RAM with a port for reads and one for writes behind each.",
+    ]  # fmt: skip
+
+
 def test_files(tmp_path: Path) -> None:
     spec = load_target("v3", "kv260")
     outcome = run_command("core", "--target", "v3", "--board", "kv260", "--shell", tmp_path / "new", "--json")

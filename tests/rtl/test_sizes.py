@@ -7,22 +7,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from dlavm.rtl import build
 from dlavm.rtl.model import library, top_text
 from dlavm.sim.native import NativeDevice
 from dlavm.support.errors import DlavmError
-from dlavm.target import TargetSpec, load_target
+from dlavm.target import TargetSpec, load_board, load_target
+from dlavm.target.memory_timing import MemoryTiming
 from dlavm.target.sizes import Sizes, sizes
-from tests.ops.programs import USED, random_case
-from tests.ops.test_engines import start
+from tests.ops.programs import random_case
+from tests.rtl.cores import check_same, placed
 
 NANO = load_target("v3", "nano")
 missing = build.missing_tools()
 needs_verilator = pytest.mark.skipif(missing is not None, reason=str(missing))
-SHARED = "shared lanes"
+SHARED, ON_CHIP = "shared lanes", "activations on the chip"
 
 
 def board(channels: int, port_bytes: int, beat_rows: int = 1, lanes: int = 8, elements: int = 8192) -> TargetSpec:
@@ -35,6 +35,17 @@ def board(channels: int, port_bytes: int, beat_rows: int = 1, lanes: int = 8, el
     return replace(NANO, board=replace(made, activation_elements=elements))
 
 
+def with_ram(spec: TargetSpec, channels: int = 4) -> TargetSpec:
+    """The target on a board that has on-chip RAM for activations too."""
+    port, clock = spec.space("weights").port_bytes, spec.board.clock_mhz
+    like = load_board("vcu128").memories["onchip"]
+    figures = {**like.timing.values, "burst_bytes": port}
+    ram = replace(like, channels=channels, port_bytes=port, port_clock_mhz=clock,
+                  peak_gbs=1e-3 * channels * port * clock, timing=MemoryTiming(2 * clock, figures))
+    made = replace(spec.board, memories={**spec.board.memories, "onchip": ram})
+    return replace(spec, board=made, roles={**spec.roles, "activations": ("onchip", "hbm")})
+
+
 BOARDS = {
     "one channel": board(1, 16),  # row tiles of 8 rows
     "middle": board(4, 16, lanes=16),  # of 32
@@ -43,6 +54,7 @@ BOARDS = {
     "wider": board(8, 32, lanes=64),  # of 128
     "two beats": board(8, 16, 2, lanes=32),  # of 64; rows of 256 bytes
     "two wide beats": board(8, 32, 2, lanes=32),  # of 128; rows of 512 bytes
+    ON_CHIP: with_ram(board(8, 32, lanes=16)),  # of 128; clients take half a row of the RAM, a quarter of the fabric's
     SHARED: board(4, 16, 2, lanes=16),  # of 32; what wide formats need in two lanes of four, as on the largest boards
 }
 
@@ -66,14 +78,7 @@ def test_random_programs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         for seed in range(24):
             core.set_option("stalls", 200 * (seed % 2))
             core.set_option("latency", (1, 40, 90)[seed % 3])
-            case = random_case(spec, seed, commands=12)
-            images = []
-            for device in (native, core):
-                start(device, spec, case)
-                device.run()
-                images.append(np.frombuffer(device.mem_read(0, USED), np.uint8))
-            different = np.flatnonzero(images[0] != images[1])
-            assert different.size == 0, f"seed {seed}: {different.size} bytes differ, the first at 0x{different[0]:x}"
+            check_same(core, native, spec, placed(spec, random_case(spec, seed, commands=12)), f"seed {seed}")
 
 
 def test_sizes_of_boards() -> None:

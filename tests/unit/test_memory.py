@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from dlavm.memory import Interval, assign, check_capacity, liveness, plan, validate
+from dlavm.memory import (
+    Interval,
+    alignments,
+    assign,
+    check_capacity,
+    displaced,
+    liveness,
+    plan,
+    settled,
+    validate,
+)
 from dlavm.memory.csv import parse_csv, read_csv
 from dlavm.support.errors import DlavmError
 from dlavm.target import load_target
@@ -249,6 +259,52 @@ def test_roles_lie_in_their_spaces() -> None:
     for name, base in made.bases.items():
         space = hbm if name in ("weights", "kv") else ddr
         assert space.base <= base < space.base + space.capacity
+
+
+VCU128 = load_target("v3", "vcu128")
+ON_CHIP = VCU128.board.memories["onchip"]
+
+
+def used(name: str, size: int) -> str:
+    """A program with one activation of that size that is read."""
+    return f"program p(token: 1..8)\nbuffer {name}: activations {size} bytes f16\nlaunch C src=@{name}\n"
+
+
+@pytest.mark.parametrize(("size", "space"), [(1, "onchip"), (ON_CHIP.capacity, "onchip"),
+                                             (ON_CHIP.capacity + 1, "hbm"), (1 << 32, "hbm")])  # fmt: skip
+def test_activations_lie_on_the_chip_where_they_fit(size: int, space: str) -> None:
+    memory = VCU128.board.memories[space]
+    made = assign(parse_program(used("a", size)), VCU128, [b for b in EVERY_ROLE if b.role != "activations"])
+    assert {r.role: r.space for r in made.regions} == {
+        r.role: space if r.role == "activations" else "hbm" for r in made.regions}
+    assert made.bases["a"] == made.region("activations").base
+    assert memory.base <= made.bases["a"] <= memory.base + memory.capacity - size
+    assert made.bytes("activations") % memory.beat_row == 0
+    assert settled(VCU128, made).spaces("activations") == (memory,) and settled(VCU128, made).hash == VCU128.hash
+    notes = displaced(VCU128, made)
+    assert len(notes) == (space == "hbm")
+    assert all(f"more than the {ON_CHIP.capacity} of onchip: they lie in hbm" in note for note in notes)
+
+
+def test_all_programs_decide_together() -> None:
+    """Where one of them has too much for the chip, none lies there."""
+    small, large = parse_program(used("a", 64)), parse_program(used("b", ON_CHIP.capacity + 1))
+    for first, other in ((small, large), (large, small)):
+        made = assign(first, VCU128, also=[other])
+        assert made.region("activations").space == "hbm"
+        assert len({*made.bases.values(), *made.others[0].values()}) == 1
+    assert assign(small, VCU128, also=[small]).region("activations").space == "onchip"
+
+
+def test_a_board_without_memory_on_the_chip_says_nothing() -> None:
+    made = assign(parse_program(used("a", 1 << 20)), V3)
+    assert made.region("activations").space == "hbm" and displaced(V3, made) == []
+    assert displaced(VCU128, assign(program(), VCU128)) == [] and settled(V3, assign(program(), V3)) == V3
+
+
+def test_records_are_aligned_for_every_space_that_may_hold_them() -> None:
+    assert alignments(VCU128)["activations"] == 1024  # of hbm; of the chip 512
+    assert alignments(V3) == dict.fromkeys(V3.roles, 32)
 
 
 def test_activations_are_planned() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dlavm.sim.memory_channel import NEVER, MemoryChannel
 from dlavm.support.errors import DlavmError
 from dlavm.target import load_board
+from dlavm.target.memory_timing import STATED, MemoryTiming, completed
 from dlavm.target.spec import list_boards
 from tests.unit.memory_model import SMALL, Traffic, run, violations
 
@@ -284,6 +285,39 @@ def test_long_reads_reach_the_peak_less_refresh(board_name: str, memory_name: st
     if t["refresh_banks"] == 1:  # behind the stream, which meets a bank that is not ready once in a while
         lost, around = 0.0, 0.01
     assert min(1 - lost - around, of_port) - 0.005 < share < min(1 - lost + 0.005, of_port + 1e-9)
+
+
+def on_chip(accesses: int = 2) -> dict[str, int]:
+    """The memory on the vcu128's chip; with one access it has one port for both ways."""
+    memory = load_board("vcu128").memories["onchip"]
+    figures = completed({"accesses": accesses, "reads": 32, "writes": 32}, 225, memory.port_bytes)
+    ports = {name: memory.timing.values[name] // (3 - accesses) for name in ("request", "response")}
+    return MemoryTiming(figures["clock_mhz"], {**{name: figures[name] for name in STATED}, **ports}).channel(225, 64)
+
+
+def test_the_memory_on_the_chip_is_what_its_file_says() -> None:
+    assert on_chip() == load_board("vcu128").memories["onchip"].timing.channel(225, 64)
+
+
+def test_on_the_chip_data_comes_after_ten_cycles_wherever_it_lies() -> None:
+    """In rows that were never open, right behind a write, in an idle channel and after a long rest."""
+    timing = on_chip()
+    for address in (0, 1 << 20, (3 << 19) - 64):
+        for cycle in (10, 1_000_000):
+            seen, commands = run(timing, Traffic([(cycle, address, 2)], []), by_event=False)
+            assert seen["beat"] == [cycle + 10, cycle + 11]
+            assert [c.kind for c in commands if c.kind in ("refresh", "precharge")] == []
+    seen, _ = run(timing, Traffic([(14, 0, 1)], [(10, 1 << 20, 1)]), by_event=False)
+    assert (seen["response"], seen["beat"]) == ([21], [24])  # the write's data comes in cycle 11
+
+
+@pytest.mark.parametrize(("accesses", "cycles"), [(2, 64), (1, 128)])
+def test_on_the_chip_reads_and_writes_pass_beside_each_other(accesses: int, cycles: int) -> None:
+    """64 beats each way: as long as one way alone with a port for each, twice as long with one for both."""
+    reads, writes = [(0, 1024 * i, 16) for i in range(4)], [(0, (1 << 19) + 64 * i, 1) for i in range(64)]
+    alone, both = (beats(on_chip(accesses), Traffic(reads, w)) for w in ([], writes))
+    assert alone[-1] - alone[0] == 63
+    assert cycles - 8 <= both[-1] - both[0] + 1 <= cycles + 8
 
 
 # -- Bad input --------------------------------------------------------------------------------------------------------

@@ -148,9 +148,23 @@ def test_slow_ports_limit_the_bandwidth() -> None:
 
 
 def test_other_memories_do_not_count() -> None:
-    spec = replace(NANO, roles={**NANO.roles, "activations": "ddr", "tables": "ddr"})
+    spec = replace(NANO, roles={**NANO.roles, "activations": ("ddr",), "tables": ("ddr",)})
     step = one_linear(2)
     assert bound(step, spec).operands_s == pytest.approx(step.total.weights / 3.2e9)
+
+
+def test_a_page_says_where_activations_lie_and_counts_them_there() -> None:
+    """On the chip, or where there is too little room in the memory of the weights."""
+    spec = load_target("v3", "vcu128")
+    chip = spec.board.memories["onchip"]
+    small = replace(chip, capacity=4 * chip.beat_row)
+    for board, memory, counted in ((spec.board, "onchip", "weights, tables, kv"),
+                                   (replace(spec.board, memories={**spec.board.memories, "onchip": small}), "hbm",
+                                    "weights, tables, kv, activations")):  # fmt: skip
+        words = page(replace(spec, board=board))
+        assert f"at the peak in {memory}, lower bound" in words
+        assert ("onchip: all 12.0 MiB" in words) == (memory == "onchip")
+        assert f"operands in hbm ({counted})." in words
 
 
 @pytest.mark.parametrize("args", [(1, 0, 1), (1, 63, 1), (40, 24, 40), (33, 1, 2), (40, 0, 0)])

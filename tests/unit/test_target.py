@@ -55,6 +55,27 @@ def test_hash_ignores_prose_but_not_buffers(tree: Path) -> None:
     assert load_target("v3", "nano", changed).hash != before
 
 
+def test_a_role_prefers_what_its_board_has(tree: Path) -> None:
+    """The others are no part of the target there, nor of its hash."""
+    assert [m.name for m in load_target("v3", "vcu128").spaces("activations")] == ["onchip", "hbm"]
+    assert load_target("v3", "vcu128").space("activations").name == "onchip"
+    for board, memory in (("nano", "hbm"), ("kv260", "ddr")):
+        assert [m.name for m in load_target("v3", board).spaces("activations")] == [memory]
+    path = tree / "v3.yaml"
+    path.write_text(path.read_text().replace("[onchip, hbm]", "hbm"))
+    for board in BOARDS:
+        same = load_target("v3", board, tree).hash == load_target("v3", board).hash
+        assert same == ("onchip" not in load_target("v3", board).board.memories)
+
+
+def test_the_memory_at_an_address() -> None:
+    board = load_target("v3", "vcu128").board
+    for memory in board.memories.values():
+        last = memory.base + memory.capacity - 1
+        assert board.holding(memory.base) == board.holding(last) == memory
+        assert board.holding(last + 1) is None
+
+
 def test_a_stated_power_is_no_part_of_the_hash(tree: Path) -> None:
     before = load_target("v3", "nano", tree)
     assert before.board.power_watts is None

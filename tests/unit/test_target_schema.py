@@ -16,7 +16,7 @@ from dlavm.target import load_board, load_target
 
 COMMANDS, CONTROL, ENUMS, REGISTERS = (f"isa/{name}.yaml" for name in ("commands", "control", "enums", "registers"))
 NANO, V2, V3 = "boards/nano.yaml", "v2.yaml", "v3.yaml"
-NANO_HBM = "memories/nano_hbm.yaml"
+NANO_HBM, URAM, VCU128 = "memories/nano_hbm.yaml", "memories/uram.yaml", "boards/vcu128.yaml"
 HBM = "hbm: {base: 0x0, capacity: 0x8000000, channels: 2, port_bytes: 16,"
 
 # file, what is replaced, by what, the message
@@ -43,6 +43,10 @@ WRONG = [
     (NANO_HBM, "ras: 8", "ras: 8.5", "memories/nano_hbm.yaml: ras: expected int, got 8.5"),
     (NANO_HBM, "burst_clocks: 1", "burst_clocks: 0", "nano_hbm.yaml: burst_clocks: expected a number above 0, got 0"),
     (NANO_HBM, "clock_mhz: 100", "clock_mhz: .nan", "nano_hbm.yaml: clock_mhz: expected a number above 0, got nan"),
+    (URAM, "accesses: 2", "accesses: 3", "memories/uram.yaml: accesses: expected 1..2, got 3"),
+    (URAM, "reads: 32\n", "", "memories/uram.yaml: expected the keys doc, accesses, reads, writes, got doc, accesses"),
+    (URAM, "accesses: 2", "accesses: 2\nclock_mhz: 450", "memories/uram.yaml: expected the keys doc, .*clock_mhz"),
+    (VCU128, "peak_gbs: 115.2", "peak_gbs: 230.4", "memories.onchip: timing: of: expected .* 230.4, got 115.2 from 8"),
     (NANO, "doc:", "doc: twice\ndoc:", "boards/nano.yaml: expected YAML, got the key 'doc' comes twice"),
     (NANO, "doc:", "doc: [", "boards/nano.yaml: expected YAML, got"),
     (V3, "limits:", "limitz:", "v3.yaml: expected the keys doc, capabilities, .*limitz"),
@@ -63,6 +67,11 @@ WRONG = [
     (V3, "ENDLOOP, CALL", "ENDLOOP, ENDLOOP, CALL", "v3.yaml: commands: expected every name once, got 'ENDLOOP' again"),
     (V3, "ENDLOOP, CALL", "ENDLOOP, KALL", "command 'KALL' is not in targets/isa"),
     (V3, "tables: hbm", "tables: hbn", "board nano: memory expected one of hbm, ddr, got 'hbn'"),
+    (V3, "[onchip, hbm]", "[]", "v3.yaml: roles.activations: expected a memory, got none"),
+    (V3, "[onchip, hbm]", "[hbm, hbm]", "v3.yaml: roles.activations: expected every memory once, got 'hbm' again"),
+    (V3, "[onchip, hbm]", "[onchip, 3]", "v3.yaml: roles.activations: expected str, got 3"),
+    (V3, "[onchip, hbm]", "[onchip, hbn]", "board nano: memory expected one of hbm, ddr, got 'hbn'"),
+    (V3, "kv: hbm", "kv: [onchip, hbm]", r"v3.yaml: roles: kv: expected str, got \['onchip', 'hbm'\]"),
     (V3, "weights: hbm", "weight: hbm", "v3.yaml: roles: expected the keys weights"),
     (V2, "roles: {add: {program: ddr}}\n", "", "v2.yaml: roles: expected a memory for program, got weights"),
     (COMMANDS, "opcode: 0x21", "opcode: 0x20", "targets/isa.SOFTMAX: expected a number of its own, got 32 as NORM has"),
@@ -113,7 +122,7 @@ def test_a_mistake_is_named(file: str, old: str, new: str, message: str, tree: P
     assert old in text
     path.write_text(text.replace(old, new, 1))
     with pytest.raises(DlavmError, match=message) as error:
-        load_target("v2" if file == V2 else "v3", "nano", tree)
+        load_target("v2" if file == V2 else "v3", "vcu128" if file in (URAM, VCU128) else "nano", tree)
     assert "\n" not in str(error.value)
 
 
