@@ -124,11 +124,20 @@ module matrix_quad #(
   logic bypass_any;
   assign bypass_any = bypass_i | bypass_last_i;
 
+  // Both tokens' accumulators in one memory: 64 bits wide it is URAM on a wide board.
+  logic [1:0][31:0] acc_ram [2*LINES];
+  logic [1:0][31:0] held_q, sum;
+  always_ff @(posedge clk_i) begin
+    held_q <= acc_ram[{read_held_i, read_line_i}];
+    if (write_i) acc_ram[{write_held_i, write_line_i}] <= sum;
+  end
+  assign acc_o = sum;
+
   for (genvar t = 0; t < 2; t++) begin : g_token
     logic [34:0]        dot1_q, dot2_q;
     logic signed [26:0] excess1_q;
     logic signed [7:0]  exp1_q, exp2_q;
-    logic [31:0]        dot32, term, acc, sum, sum_q, held_q;
+    logic [31:0]        dot32, term, acc, sum_q;
 
     always_ff @(posedge clk_i) begin
       dot1_q    <= dot[row_i][t];
@@ -144,19 +153,13 @@ module matrix_quad #(
     fp32_mul #(.B_SIG(11), .SUBNORMALS(1'b0)) u_mul (.clk_i, .a_i(dot32), .b_i(scale_q), .product_o(term));
 
     // 11-14: + acc
-    logic [31:0] acc_ram [2*LINES];
-    always_ff @(posedge clk_i) begin
-      held_q <= acc_ram[{read_held_i, read_line_i}];
-      sum_q  <= sum;
-      if (write_i) acc_ram[{write_held_i, write_line_i}] <= sum;
-    end
+    always_ff @(posedge clk_i) sum_q <= sum[t];
     always_comb begin
-      acc = held_q;
+      acc = held_q[t];
       if (fresh_i) acc = 32'd0;
-      else if (bypass_any) acc = bypass_i ? sum : sum_q;
+      else if (bypass_any) acc = bypass_i ? sum[t] : sum_q;
     end
-    fp32_add u_add (.clk_i, .a_i(acc), .b_i(term), .sum_o(sum));
-    assign acc_o[t] = sum;
+    fp32_add u_add (.clk_i, .a_i(acc), .b_i(term), .sum_o(sum[t]));
   end
 
 endmodule

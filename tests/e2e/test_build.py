@@ -41,7 +41,7 @@ def test_activations_too_large_for_the_chip_are_said_to_lie_in_hbm(
     model = (path, "--target", "v3", "--weights", "none", "--chunk", chunk, "--json")
     notes, report = dlavm("check", *model).json["notes"], dlavm("build", *model).json
     assert report["activation_memory"] == memory
-    expected = ["more than the 12582912 of onchip: they lie in hbm"] * (memory == "hbm")
+    expected = ["more than the 9437184 of onchip: they lie in hbm"] * (memory == "hbm")
     for said in ([note["what"] for note in notes], report["notes"]):
         assert len(said) == len(expected) and all(part in what for part, what in zip(expected, said, strict=True))
 
