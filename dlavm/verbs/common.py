@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -219,6 +220,12 @@ def model_of(path: str, weights: str | None = None) -> Model:
     if is_artifact(path):
         raise DlavmError(f"model: expected a Python model file or a checkpoint directory, got the artifact {path!r}")
     return load_model(path, weights)
+
+
+def tell_what_lacks(lacks: str) -> None:
+    """On stderr, what the memory of the board is too small for in a verb that tells its time all the same."""
+    if lacks:
+        print(f"timed as if the board had room for it: {lacks}", file=sys.stderr)
 
 
 def write_text(option: str, path: Path, content: str) -> None:
