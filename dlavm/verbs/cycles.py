@@ -40,8 +40,8 @@ def add_parser(sub: Subparsers) -> None:
         "ppN is a prompt of N tokens, tg one token, both after `-d` tokens. What a program reads from memory to\n"
         "decide what it does (the experts of a mixture) reads as zero. `memory_share` is the share of the peak of all\n"
         "bytes that the commands read and write, `simulated_s` the processor's time here. v1's cycles are those of\n"
-        "the commands, without the host's between them. A model that the board's memory is too small for is timed as if\n"
-        "there were room: stderr, or `lacks`, says so. How far cycles were compared with the RTL: doc/timing.md.",
+        "the commands, without the host's between them. A model that the board's memory is too small for is timed as\n"
+        "if there were room: stderr, or `lacks`, says so. How far cycles were compared with the RTL: doc/timing.md.",
         """dlavm cycles models/stories.py --target v3 --board nano
         dlavm cycles models/llama.py:llama2_7b --target v3 --board kv260 --kv mxint8 --ctx 1152 -d 1024 -p 0""",
     )

@@ -48,6 +48,14 @@ def test_bench_of_a_target_without_a_stream(stories_py: Path, dlavm: Command, tm
     assert row["matrix_share"] is None and row["control_share"] is None
 
 
+def test_run_tells_the_board_s_time(small: Path, dlavm: Command) -> None:
+    answer = ("--prompt-ids", "0,430,263", "--max-tokens", 2, "--greedy")
+    cycles = dlavm("run", small, "--engine", "timed", *answer, "--json").json["cycles"]
+    told = dlavm("run", small, "--engine", "timed", *answer).err
+    assert f", {cycles:,} cycles: {cycles / 100e3:.4g} ms of nano, stopped by length]" in told
+    assert "cycles" not in dlavm("run", small, *answer).err
+
+
 def test_bench_in_csv_has_no_column_of_energy(small: Path, dlavm: Command) -> None:
     out = dlavm("bench", small, "--engine", "timed", "-p", 0, "-n", 1, "-o", "csv").out
     (row,) = csv.DictReader(out.splitlines())
