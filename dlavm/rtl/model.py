@@ -186,7 +186,8 @@ def _digest(spec: TargetSpec, top: str, extra: Sequence[Path], waves: bool) -> s
     """Of everything that a library is made of: sources and the command that compiles them."""
     digest = hashlib.sha256((top + _timing_text(spec) + " ".join(_command(spec, Path("."), extra, waves))).encode())
     sources = [*packages(), *sorted(rtl_dir().glob("*.sv")), *_harness(), *_headers()]
-    for path in [*sources, *(p for directory in extra for p in sorted(directory.glob("*.sv")))]:
+    more = (p for directory in extra for kind in ("*.sv", "*.v") for p in sorted(directory.glob(kind)))
+    for path in [*sources, *more]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:32]
 
