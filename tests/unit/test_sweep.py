@@ -134,6 +134,24 @@ def test_a_process_that_dies_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [rows[d]["tg_cycles"] for d in ("0", "2", "3")] == ["10", "12", "13"]
 
 
+def test_a_process_that_was_stopped_takes_no_more_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_is_stopped", False)
+    taken: list[int] = []
+
+    def measure(point: Point) -> dict[str, str]:
+        taken.append(point.depth)
+        if point.depth == 1:
+            raise KeyboardInterrupt
+        return {"depth": str(point.depth)}
+
+    points = grid(FIXED, {**ONE, "depth": [0, 1, 2]})
+    assert workers._unless_stopped(measure, points[0]) == {"depth": "0"}
+    for point in points[1:]:
+        with pytest.raises(KeyboardInterrupt):
+            workers._unless_stopped(measure, point)
+    assert taken == [0, 1]
+
+
 def test_ray_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(DlavmError, match=r"--ray: expected the package ray, got none; pip install 'dlavm\[ray\]'"):
