@@ -33,6 +33,7 @@ from dlavm.verbs.common import (
     natural,
     open_artifact,
     positive,
+    prepare_file,
     print_json,
     refuse_with_artifact,
     table,
@@ -82,6 +83,9 @@ def add_parser(sub: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    for option, file in (("--trace", args.trace), ("--html", args.html)):
+        if file:
+            prepare_file(option, Path(file))
     subject, lacks = subject_of(args)
     subject.check(args.n, args.d)
     record = measure(subject, args)
