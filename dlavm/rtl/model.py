@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from dlavm.target.spec import TargetSpec
 TOP = "dlavm_top"
 LIBRARY = "libdlavm_rtl.so"
 ADDRESS_BITS = 40
+MOST_BUILT = 1024  # lanes of the largest core that the tests compile (tests/rtl/test_sizes.py)
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,19 @@ def library(spec: TargetSpec, extra: Sequence[Path] = (), waves: bool = False) -
         with (target.parent / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not target.is_file():
+                _warn_of_size(spec)
                 with progress(f"building the core of {spec.name} on {spec.board.name}"):
                     _build_into(target, spec, extra, waves)
     return target
+
+
+def _warn_of_size(spec: TargetSpec) -> None:
+    """On stderr, before a build that nobody has waited for."""
+    lanes = sizes(spec).matrix_lanes
+    if lanes > MOST_BUILT:
+        print(f"building the core of {spec.name} on {spec.board.name}, {lanes:,} lanes: cores of up to {MOST_BUILT:,} "
+              "take minutes, this one may take hours and much memory; the board nano is the one to simulate",
+              file=sys.stderr)  # fmt: skip
 
 
 def _build_into(target: Path, spec: TargetSpec, extra: Sequence[Path], waves: bool) -> None:
