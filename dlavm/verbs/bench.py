@@ -34,7 +34,7 @@ from dlavm.verbs.common import (
 
 SHARES = ("memory_share", "matrix_share", "control_share")  # known on the timed engine only
 ENERGY = "tok_j"  # a column where the board's file states its power
-SIMULATED = ("timed", RTL)  # engines whose speed is that of the board, by their cycles
+SIMULATED = ("timed", RTL)  # engines, also as URLs, whose speed is that of the board, by their cycles
 COLUMNS = (
     "test",
     "engine",
@@ -59,11 +59,11 @@ def add_parser(sub: Subparsers) -> None:
         run,
         "measure prompt and generation speed",
         "ppN runs a prompt of N tokens, tgN generates N tokens one by one, both after `-d` tokens in the cache:\n"
-        "medians, least and largest of the repetitions. On `sim` and `reference` the speed is this computer's, not a\n"
-        "board's; on `timed` and `rtl` it is the board's, from the cycles of the steps and its clock. On `timed`\n"
-        "there are the share of the memory's peak, and of the last step's cycles those in which the matrix engine has\n"
-        "a command and those in which nothing runs because no command is there (v1: the first only). tok_j, tokens a\n"
-        "joule, is there where the board's file states a power.",
+        "medians, least and largest of the repetitions. On `timed` and `rtl` the speed is the board's, from the\n"
+        "cycles of the steps and its clock; on all others it is what this computer sees. On `timed` there are the\n"
+        "share of the memory's peak, and of the last step's cycles those in which the matrix engine has a command and\n"
+        "those in which nothing runs because no command is there (not on v1). tok_j, tokens a joule, is there where\n"
+        "the board's file states a power.",
         """dlavm bench output/stories
         dlavm bench output/stories -p 512 -n 128 -d 256 -o csv
         dlavm bench output/stories --engine timed -p 16 -n 4""",
@@ -86,7 +86,7 @@ def add_parser(sub: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     artifact = open_artifact(args.artifact)
     _check_room(args, artifact.manifest.model.ctx)
-    args.repeat = args.repeat or (1 if args.engine in SIMULATED else REPEAT)
+    args.repeat = args.repeat or (1 if _is_simulated(args.engine) else REPEAT)
     with open_session(artifact, args.engine, args.threads) as session:
         rows = [row for row in (_prompt_row(args, session), _generation_row(args, session)) if row]
     if args.json or args.form == "json":
@@ -94,6 +94,10 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(_csv(rows) if args.form == "csv" else markdown(rows))
     return 0
+
+
+def _is_simulated(engine: str) -> bool:
+    return engine.partition(":")[0] in SIMULATED
 
 
 def _check_room(args: argparse.Namespace, ctx: int) -> None:
@@ -128,7 +132,7 @@ def _row(
 ) -> dict[str, Any]:
     seconds: list[float] = []
     results: list[StepResult] = []
-    board, simulated = session.artifact.target.board, args.engine in SIMULATED
+    board, simulated = session.artifact.target.board, _is_simulated(args.engine)
     warm_up = 0 if simulated else 1  # caches and page tables
     has_record = args.engine == "timed" and session.artifact.target.has("stream")  # commands of a host leave none
     with progress(test, args.repeat + warm_up) as bar:
