@@ -79,10 +79,11 @@ def verilator_env() -> dict[str, str]:
 def lint(top: str, sources: Sequence[Path] = ()) -> str:
     """Verilator's warnings about module `top` and what it instantiates, with all warnings on; "" if there are none.
 
-    `sources` come instead of the file of `targets/rtl/` that bears the module's name.
+    `sources` come instead of the file of `targets/rtl/` that bears the module's name. A file `.v` is Verilog of 2005.
     """
     files = [str(path) for path in [*packages(), *(sources or (module_path(top),))]]
-    command = ["verilator", "--lint-only", "-Wall", "-quiet", "--top-module", top, "-y", str(rtl_dir()), *files]
+    command = ["verilator", "--lint-only", "-Wall", "-quiet", "+1364-2005ext+v", "--top-module", top,
+               "-y", str(rtl_dir()), *files]  # fmt: skip
     done = subprocess.run(command, env=verilator_env(), capture_output=True, text=True, check=False)
     text = (done.stderr + done.stdout).strip()
     return text or ("" if done.returncode == 0 else f"verilator ended with {done.returncode}")

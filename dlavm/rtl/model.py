@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from dlavm.target.spec import TargetSpec
 TOP = "dlavm_top"
 LIBRARY = "libdlavm_rtl.so"
 ADDRESS_BITS = 40
+MOST_BUILT = 1024  # lanes of the largest core that the tests compile (tests/rtl/test_sizes.py)
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,19 @@ def library(spec: TargetSpec, extra: Sequence[Path] = (), waves: bool = False) -
         with (target.parent / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not target.is_file():
+                _warn_of_size(spec)
                 with progress(f"building the core of {spec.name} on {spec.board.name}"):
                     _build_into(target, spec, extra, waves)
     return target
+
+
+def _warn_of_size(spec: TargetSpec) -> None:
+    """On stderr, before a build that nobody has waited for."""
+    lanes = sizes(spec).matrix_lanes
+    if lanes > MOST_BUILT:
+        print(f"building the core of {spec.name} on {spec.board.name}, {lanes:,} lanes: cores of up to {MOST_BUILT:,} "
+              "take minutes, this one may take hours and much memory; the board nano is the one to simulate",
+              file=sys.stderr)  # fmt: skip
 
 
 def _build_into(target: Path, spec: TargetSpec, extra: Sequence[Path], waves: bool) -> None:
@@ -187,7 +199,8 @@ def _digest(spec: TargetSpec, top: str, extra: Sequence[Path], waves: bool) -> s
     """Of everything that a library is made of: sources and the command that compiles them."""
     digest = hashlib.sha256((top + _timing_text(spec) + " ".join(_command(spec, Path("."), extra, waves))).encode())
     sources = [*packages(), *sorted(rtl_dir().glob("*.sv")), *_harness(), *_headers()]
-    for path in [*sources, *(p for directory in extra for p in sorted(directory.glob("*.sv")))]:
+    more = (p for directory in extra for kind in ("*.sv", "*.v") for p in sorted(directory.glob(kind)))
+    for path in [*sources, *more]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:32]
 

@@ -30,6 +30,7 @@ def top_name(spec: TargetSpec) -> str:
 
 def top_text(spec: TargetSpec) -> str:
     """A module with ports `mNN_axi_*` for each channel and `s_axi_*`: the core of a target, and dlavm_shell around it.
+    It is in Verilog: the vendor's IP packager takes no SystemVerilog at the top (UG1118).
 
     Raises DlavmError for a target or board that the core does not cover.
     """
@@ -38,26 +39,26 @@ def top_text(spec: TargetSpec) -> str:
     width = int(values["PORT_BYTES"])
     wide = ", ".join(f"{ADDRESS_BITS}'h{base:x}" for base in reversed(bases))
     outer = {"CHANNELS": str(len(bases)), "PORT_BYTES": str(width), "CHANNEL_BASE": f"{{{wide}}}"}
-    ports, joined = ["  input  logic aclk", "  input  logic aresetn", "  output logic busy"], list[str]()
+    ports, joined = ["  input  wire aclk", "  input  wire aresetn", "  output wire busy"], list[str]()
     for is_out, name, bits in _master_signals(width):
         names = [f"m{channel:02}_axi_{name}" for channel in range(len(bases))]
         ports += [_port(is_out, bits, port) for port in names]
         joined.append(f"      .m_axi_{name}({{{', '.join(reversed(names))}}})")
     for is_out, table in ((False, _LITE_IN), (True, _LITE_OUT)):
         ports += [_port(is_out, bits, f"s_axi_{name}") for name, bits in table]
-        joined += [f"      .s_axi_{name}" for name, _ in table]
+        joined += [f"      .s_axi_{name}(s_axi_{name})" for name, _ in table]
     wires, core = list[str](), ["      .clk_i(aclk)", "      .rst_i(rst)", "      .busy_o(busy)"]
     for is_out, name, bits in core_signals(len(bases), width):
-        wires.append(f"  logic [{bits - 1}:0] {name};")
+        wires.append(f"  wire [{bits - 1}:0] {name};")
         core.append(f"      .{name}_{'o' if is_out else 'i'}({name})")
         joined.append(f"      .{name}_{'i' if is_out else 'o'}({name})")
     return "\n".join([
         f"// The core of {spec.name} on {spec.board.name}.", *_masters(spec),
         f"module {top_name(spec)} (", ",\n".join(ports), ");", "",
-        "  logic rst;", *wires, "",
+        "  wire rst;", *wires, "",
         "  dlavm_core #(", _settings(values), "  ) u_core (", ",\n".join(core) + ");", "",
-        "  dlavm_shell #(", _settings(outer), "  ) u_shell (", "      .aclk, .aresetn, .rst_o(rst),",
-        ",\n".join(joined) + ");", "", "endmodule", "",
+        "  dlavm_shell #(", _settings(outer), "  ) u_shell (", "      .aclk(aclk),", "      .aresetn(aresetn),",
+        "      .rst_o(rst),", ",\n".join(joined) + ");", "", "endmodule", "",
     ])  # fmt: skip
 
 
@@ -94,6 +95,7 @@ def constraints_text(spec: TargetSpec) -> str:
         "# board files; where a block design makes aclk and aresetn, the first line falls away.",
         f"create_clock -name aclk -period {period:.3f} [get_ports aclk]",
         "set_false_path -from [get_ports aresetn]",
+        "set_property ASYNC_REG TRUE [get_cells {u_shell/reset_q_reg u_shell/rst_o_reg}]",
         "set_false_path -to [get_ports busy]",
     ]
     for name, memory in board.memories.items():
@@ -109,7 +111,7 @@ def write_shell(spec: TargetSpec, directory: Path) -> list[Path]:
     Raises DlavmError where the core does not cover the target or board, or the directory cannot be written.
     """
     name = top_name(spec)
-    top = directory / f"{name}.sv"
+    top = directory / f"{name}.v"
     modules = [path for path in sorted(rtl_dir().glob("*.sv")) if path not in packages()]
     files = "".join(f"{path}\n" for path in [*packages(), *modules, top.absolute()])
     texts = {top: top_text(spec), directory / f"{name}.xdc": constraints_text(spec), directory / "files.f": files}
@@ -135,4 +137,4 @@ def _master_signals(port_bytes: int) -> Iterator[tuple[bool, str, int]]:
 
 
 def _port(is_out: bool, bits: int, name: str) -> str:
-    return f"  {'output' if is_out else 'input '} logic {f'[{bits - 1}:0] ' if bits > 1 else ''}{name}"
+    return f"  {'output' if is_out else 'input '} wire {f'[{bits - 1}:0] ' if bits > 1 else ''}{name}"

@@ -6,16 +6,21 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from hashlib import sha256
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from dlavm.frontend import split_shape
 from dlavm.support.errors import DlavmError
+from dlavm.support.kept import stamp
+from dlavm.support.paths import data_root, native_library
 
 
 @dataclass(frozen=True)
 class Point:
-    """What is timed: a model compiled for a board, at a depth of its cache. None: the board's or the model's own."""
+    """What is timed: a model compiled for a board, at a depth of its cache. None: the board's or the model's own.
+    `build`: see `build_of`."""
 
     model: str
     weights: str
@@ -29,6 +34,7 @@ class Point:
     chunk: int | None
     depth: int
     prompt: int  # tokens of the prompt; 0: none
+    build: str = ""
 
     def cells(self) -> dict[str, str]:
         """Its columns of the file."""
@@ -63,6 +69,16 @@ def _cell(value: object) -> str:
     return "" if value is None else " ".join(str(value).split())
 
 
+def build_of(model: str) -> str:
+    """Another text where dlavm, its targets or the files of the model may be others: rows of those say nothing now."""
+    path, package = split_shape(model)[0], Path(__file__).resolve().parent.parent
+    state = [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else stamp(path)
+    told = sha256(f"{path.resolve()} {state}".encode())
+    for path in sorted([*package.rglob("*.py"), *(data_root() / "targets").rglob("*.yaml"), native_library()]):
+        told.update(path.read_bytes())
+    return told.hexdigest()[:12]
+
+
 class Results:
     """The file of the rows: whole rows only, each written as soon as it is there."""
 
@@ -88,6 +104,8 @@ class Results:
 
     def add(self, row: Row) -> None:
         self.rows.append(row)
+        if not row["error"]:
+            self._known.add(_key(row))
         with self._path.open("a", encoding="utf-8", newline="") as file:
             file.write(_line(row))
 
@@ -112,8 +130,9 @@ def _read(path: Path) -> list[Row]:
     whole = text[: text.rfind("\n") + 1]  # a last line without its end was cut off
     rows = list(csv.reader(whole.splitlines()))
     if rows and tuple(rows[0]) != COLUMNS:
-        raise DlavmError(f"{path}: expected the results of a sweep with the columns {', '.join(COLUMNS[:4])}, .., got "
-                         f"{', '.join(rows[0][:4]) or 'an empty line'}")
+        lacks = [name for name in COLUMNS if name not in rows[0]]
+        raise DlavmError(f"{path}: expected the results of a sweep by this dlavm, got a file without the columns "
+                         f"{', '.join(lacks[:4]) or 'in their order'}; choose another -o, or remove it")
     return [dict(zip(COLUMNS, row, strict=True)) for row in rows[1:] if len(row) == len(COLUMNS) and not row[-1]]
 
 

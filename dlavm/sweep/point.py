@@ -9,12 +9,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from dlavm.compile import Compiled, Options, compile_model
+from dlavm.compile import Options
 from dlavm.frontend import load_model
-from dlavm.memory import check_capacity
 from dlavm.profile.ops import ops_of
 from dlavm.profile.path import critical_path
 from dlavm.profile.record import read_record
+from dlavm.profile.room import compile_with_room
 from dlavm.profile.steps import Steps, of_subject, pieces, rates
 from dlavm.profile.subject import Subject, check_target, of_compiled
 from dlavm.profile.table import sums, tabulate
@@ -85,14 +85,5 @@ def _compiled(model_path: str, weights: str, target: str, board: str, activation
     spec = with_buffers(load_target(target, board), activation_elements, accumulators)
     check_target(spec, "sweep")
     model, options = load_model(model_path, weights), Options(ctx=ctx, chunk=chunk, quant=quant, kv=kv)
-    compiled = compile_model(model, spec, options)
-    return of_compiled(compiled, model.name, *options.sizes(model, spec)), _lacks(compiled)
-
-
-def _lacks(compiled: Compiled) -> str:
-    """What the board's memory is too small for; shapes are compiled all the same."""
-    try:
-        check_capacity(compiled.memory, compiled.spec)
-    except DlavmError as error:
-        return str(error)
-    return ""
+    compiled, lacks = compile_with_room(model, spec, options)
+    return of_compiled(compiled, model.name, *options.sizes(model, spec)), lacks

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -39,13 +39,27 @@ def _pool(points: Sequence[Point], jobs: int) -> Iterator[tuple[Point, Row]]:
     """What a pool has done until a process of it died, or all."""
     pool = ProcessPoolExecutor(min(jobs, len(points)), mp_context=multiprocessing.get_context("spawn"))
     try:
-        futures: dict[Future[Row], Point] = {pool.submit(measured, point): point for point in points}
+        futures: dict[Future[Row], Point] = {pool.submit(_unless_stopped, measured, point): point for point in points}
         for future in as_completed(futures):
             yield futures[future], future.result()
     except BrokenProcessPool:
         return
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+_is_stopped = False  # of a process of the pool
+
+
+def _unless_stopped(measure: Callable[[Point], Row], point: Point) -> Row:
+    """Ctrl-C reaches every process of a terminal; without this one would go on with the points in its queue."""
+    global _is_stopped
+    try:
+        if not _is_stopped:
+            return measure(point)
+    except KeyboardInterrupt:
+        _is_stopped = True
+    raise KeyboardInterrupt
 
 
 def on_ray(points: Sequence[Point], address: str) -> Iterator[Row]:

@@ -18,6 +18,7 @@ from dlavm.target.schema import ADDRESS_UNIT as ADDRESS_UNIT  # for others, besi
 from dlavm.target.schema import WORD_KINDS
 
 ISA_FILES = ("enums", "registers", "control", "commands")
+ROOM = 1 << 30  # bytes by which a memory grows: whole beat rows of every board
 PACKED = ("enum", "flag", "u")  # kinds that share payload word 0
 
 
@@ -217,6 +218,22 @@ def with_buffers(spec: TargetSpec, activation_elements: int | None, accumulators
         check_range(f"board {board.name}: buffers.{name}", value, 1, 1 << 31)
     raw = {**spec.expanded["board"], "buffers": {**spec.expanded["board"]["buffers"], **sizes}}
     return replace(spec, board=board, expanded={**spec.expanded, "board": raw})
+
+
+def with_room(spec: TargetSpec, needs: Mapping[str, int]) -> TargetSpec:
+    """The target on a board whose memories have at least so many bytes, by their names; those behind one that grew lie
+    higher. Its hash is another one. Raises DlavmError where addresses end."""
+    memories, end, raw = {}, 0, {**spec.expanded["board"]["memories"]}
+    for name, memory in sorted(spec.board.memories.items(), key=lambda item: item[1].base):
+        capacity = max(memory.capacity, -(-needs.get(name, 0) // ROOM) * ROOM)
+        base = max(memory.base, -(-end // ROOM) * ROOM)
+        end = base + capacity
+        check_range(f"board {spec.board.name}: memory {name}: base and capacity", end, 1, ADDRESS_UNIT << 32)
+        memories[name] = replace(memory, base=base, capacity=capacity)
+        raw[name] = {**raw[name], "base": base, "capacity": capacity}
+    ordered = {name: memories[name] for name in spec.board.memories}
+    expanded = {**spec.expanded, "board": {**spec.expanded["board"], "memories": raw}}
+    return replace(spec, board=replace(spec.board, memories=ordered), expanded=expanded)
 
 
 def load_board(name: str, root: Path | None = None) -> Board:

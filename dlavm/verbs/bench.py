@@ -34,7 +34,7 @@ from dlavm.verbs.common import (
 
 SHARES = ("memory_share", "matrix_share", "control_share")  # known on the timed engine only
 ENERGY = "tok_j"  # a column where the board's file states its power
-SIMULATED = ("timed", RTL)  # engines whose speed is that of the board, by their cycles
+SIMULATED = ("timed", RTL)  # engines, also as URLs, whose speed is that of the board, by their cycles
 COLUMNS = (
     "test",
     "engine",
@@ -59,10 +59,10 @@ def add_parser(sub: Subparsers) -> None:
         run,
         "measure prompt and generation speed",
         "ppN runs a prompt of N tokens, tgN generates N tokens one by one, both after `-d` tokens in the cache:\n"
-        "medians, least and largest of the repetitions. On `sim` and `reference` the speed is this computer's, not a\n"
-        "board's; on `timed` and `rtl` it is the board's, from the cycles of the steps and its clock. On `timed`\n"
-        "there are the share of the memory's peak, and of the last step's cycles those in which the matrix engine has\n"
-        "a command and those in which nothing runs because no command is there. tok_j, tokens a joule, is there where\n"
+        "medians, least and largest of the repetitions. On `timed` and `rtl` the speed is the board's, from the\n"
+        "cycles of the steps and its clock; on all others it is what this computer sees. On `timed` there are the\n"
+        "share of the memory's peak, and of the last step's cycles those in which the matrix engine has a command and\n"
+        "those in which nothing runs because no command is there (not on v1). tok_j, tokens a joule, is there where\n"
         "the board's file states a power.",
         """dlavm bench output/stories
         dlavm bench output/stories -p 512 -n 128 -d 256 -o csv
@@ -86,7 +86,7 @@ def add_parser(sub: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     artifact = open_artifact(args.artifact)
     _check_room(args, artifact.manifest.model.ctx)
-    args.repeat = args.repeat or (1 if args.engine in SIMULATED else REPEAT)
+    args.repeat = args.repeat or (1 if _is_simulated(args.engine) else REPEAT)
     with open_session(artifact, args.engine, args.threads) as session:
         rows = [row for row in (_prompt_row(args, session), _generation_row(args, session)) if row]
     if args.json or args.form == "json":
@@ -94,6 +94,10 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(_csv(rows) if args.form == "csv" else markdown(rows))
     return 0
+
+
+def _is_simulated(engine: str) -> bool:
+    return engine.partition(":")[0] in SIMULATED
 
 
 def _check_room(args: argparse.Namespace, ctx: int) -> None:
@@ -128,15 +132,16 @@ def _row(
 ) -> dict[str, Any]:
     seconds: list[float] = []
     results: list[StepResult] = []
-    board, simulated = session.artifact.target.board, args.engine in SIMULATED
+    board, simulated = session.artifact.target.board, _is_simulated(args.engine)
     warm_up = 0 if simulated else 1  # caches and page tables
+    has_record = args.engine == "timed" and session.artifact.target.has("stream")  # commands of a host leave none
     with progress(test, args.repeat + warm_up) as bar:
         for repetition in range(args.repeat + warm_up):
             session.reset()
             if args.d:
                 session.prefill(_ids(session, args.d), head_rows=0)
             start = time.perf_counter()
-            results, record = _recorded(session, work) if args.engine == "timed" else (work(), None)
+            results, record = _recorded(session, work) if has_record else (work(), None)
             took = sum(r.counters.cycles for r in results) / (1e6 * board.clock_mhz)
             if repetition >= warm_up:
                 seconds.append(took if simulated else time.perf_counter() - start)
@@ -149,7 +154,7 @@ def _row(
         "ttft_s": statistics.median(seconds) if test.startswith("pp") else None,
         "bytes_per_token": sum(r.counters.bytes_read for r in results) / tokens,
         "cycles": cycles or None, "clock_mhz": board.clock_mhz,
-        **(_shares(session, results, record) if record else dict.fromkeys(SHARES)),
+        **(_shares(session, results, record) if args.engine == "timed" else dict.fromkeys(SHARES)),
     }  # fmt: skip
     return row | energy(board, rate if simulated else None)
 
@@ -167,15 +172,18 @@ def _recorded(session: Session, work: Callable[[], list[StepResult]]) -> tuple[l
             device.set_option("profile", "")
 
 
-def _shares(session: Session, results: list[StepResult], record: Record) -> dict[str, float]:
+def _shares(session: Session, results: list[StepResult], record: Record | None) -> dict[str, float | None]:
+    """SHARES; of the last step's None without its record."""
     spec = session.artifact.target
     cycles = sum(r.counters.cycles for r in results)
     moved = sum(r.counters.bytes_read + r.counters.bytes_written for r in results)
     peak = spec.space("weights").peak_gbs * 1e9 / (spec.board.clock_mhz * 1e6)
+    memory = moved / (cycles * peak)
+    if record is None:
+        return dict(zip(SHARES, (memory, None, None), strict=True))
     matrix = sum(command.cycles for command in record.commands if command.engine == "matrix")
     path = critical_path(record, spec.enums["engine"])
-    shares = moved / (cycles * peak), matrix / record.cycles, path.control / record.cycles
-    return dict(zip(SHARES, shares, strict=True))
+    return dict(zip(SHARES, (memory, matrix / record.cycles, path.control / record.cycles), strict=True))
 
 
 def energy(board: Board, rate: float | None) -> dict[str, float]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from errno import EISDIR
+from os import strerror
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -221,11 +224,27 @@ def model_of(path: str, weights: str | None = None) -> Model:
     return load_model(path, weights)
 
 
+def tell_what_lacks(lacks: str) -> None:
+    """On stderr, what the memory of the board is too small for in a verb that tells its time all the same."""
+    if lacks:
+        print(f"timed as if the board had room for it: {lacks}", file=sys.stderr)
+
+
 def write_text(option: str, path: Path, content: str) -> None:
     """Writes a file that an option names. Raises DlavmError naming option and path where it cannot be written."""
+    prepare_file(option, path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise DlavmError(f"{option}: {path}: expected a file that can be written, got {error.strerror!r}") from None
+
+
+def prepare_file(option: str, path: Path) -> None:
+    """Makes the directory of a file that an option names: before long work, so that a wrong path is told at once."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(EISDIR, strerror(EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DlavmError(f"{option}: {path}: expected a file that can be written, got {error.strerror!r}") from None
 

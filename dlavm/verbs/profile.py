@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dlavm.compile import compile_model
 from dlavm.profile.causes import LIMITS
 from dlavm.profile.ops import Op, ops_of
 from dlavm.profile.page import cells, render, total_cells
 from dlavm.profile.path import critical_path
 from dlavm.profile.record import Record, read_record
+from dlavm.profile.room import compile_with_room
 from dlavm.profile.steps import of_subject
 from dlavm.profile.subject import Subject, check_target, of_artifact, of_compiled
 from dlavm.profile.table import Table, sums, tabulate
@@ -33,10 +33,12 @@ from dlavm.verbs.common import (
     natural,
     open_artifact,
     positive,
+    prepare_file,
     print_json,
     refuse_with_artifact,
     table,
     target_of,
+    tell_what_lacks,
     text,
     write_text,
 )
@@ -81,7 +83,10 @@ def add_parser(sub: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    subject = subject_of(args)
+    for option, file in (("--trace", args.trace), ("--html", args.html)):
+        if file:
+            prepare_file(option, Path(file))
+    subject, lacks = subject_of(args)
     subject.check(args.n, args.d)
     record = measure(subject, args)
     ops = ops_of(record, subject)
@@ -92,24 +97,27 @@ def run(args: argparse.Namespace) -> int:
     if args.html:
         write_text("--html", Path(args.html), render(subject, _step(args), tables, ops))
     shown = dict(tables)[args.by]
+    tell_what_lacks(lacks)
     if args.json:
-        print_json(_report(args, subject, shown, ops))
+        print_json({**_report(args, subject, shown, ops), "lacks": lacks})
     else:
         print(_text(args, subject, shown))
     return 0
 
 
-def subject_of(args: argparse.Namespace) -> Subject:
-    """What the arguments name. Raises DlavmError as the compiler does, and for options beside an artifact."""
+def subject_of(args: argparse.Namespace) -> tuple[Subject, str]:
+    """What the arguments name, and what the board's memory is too small for. Raises DlavmError as the compiler does,
+    and for options beside an artifact."""
     if is_artifact(args.source):
         refuse_with_artifact(args, "target", "board", "weights", "ctx", "chunk", "quant", "kv", "unroll")
-        return of_artifact(open_artifact(args.source))
+        return of_artifact(open_artifact(args.source)), ""
     args.target, args.board = args.target or DEFAULT_TARGET, args.board or DEFAULT_BOARD
     args.quant, args.kv = args.quant or AUTO, args.kv or DEFAULT_KV
     spec, options = target_of(args), options_of(args)
     check_target(spec, "profile")
     model = model_of(args.source, args.weights or "none")
-    return of_compiled(compile_model(model, spec, options), model.name, *options.sizes(model, spec))
+    compiled, lacks = compile_with_room(model, spec, options)
+    return of_compiled(compiled, model.name, *options.sizes(model, spec)), lacks
 
 
 def measure(subject: Subject, args: argparse.Namespace) -> Record:

@@ -16,6 +16,7 @@ from dlavm.runtime.sampling import Sampler
 from dlavm.runtime.session import Session, open_session
 from dlavm.runtime.tokens import StreamDecoder, Tokenizer, load_tokenizer
 from dlavm.support.errors import DlavmError
+from dlavm.target.spec import Board
 from dlavm.verbs import INTERRUPTED, floats
 from dlavm.verbs.common import (
     Subparsers,
@@ -57,7 +58,8 @@ def add_parser(sub: Subparsers) -> None:
         "run",
         run,
         "answer one prompt",
-        "The text comes on stdout as it is generated, a summary on stderr at the end. Sampling follows the model's\n"
+        "The text comes on stdout as it is generated, a summary on stderr at the end: its rates are this computer's,\n"
+        "and where the engine counts cycles it has the board's time for all steps, too. Sampling follows the model's\n"
         "own defaults; the seed is 0 unless given, so that the same command gives the same text.\n"
         "With `--engine reference --float` the model is evaluated in float32 with numpy instead: an artifact with the\n"
         "numbers that it holds, a MODEL (file or checkpoint directory) with its original weights.",
@@ -111,7 +113,8 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print_json(_report(answer.summary, source))
         else:
-            print(summary_line(answer.summary, source.engine), file=sys.stderr)
+            board = source.session.artifact.target.board if answer.summary.cycles else None
+            print(summary_line(answer.summary, source.engine, board), file=sys.stderr)
     return INTERRUPTED if interrupted else 0
 
 
@@ -140,9 +143,11 @@ def _stream(answer: Generation, silent: bool, has_text: bool) -> bool:
             print(flush=True)
 
 
-def summary_line(summary: Summary, engine: str) -> str:
-    """A run in one line."""
+def summary_line(summary: Summary, engine: str, board: Board | None) -> str:
+    """A run in one line. Its times are this computer's; on an engine that counts cycles also that of the `board`."""
     traffic = f", {summary.bytes_read_per_token / 1e6:.2f} MB read a token" if summary.bytes_read_per_token else ""
+    if board is not None:
+        traffic += f", {summary.cycles:,} cycles: {summary.cycles / (1e3 * board.clock_mhz):.4g} ms of {board.name}"
     return (
         f"[{engine}: {summary.prompt_tokens} prompt tokens, first token after {summary.ttft_s:.3f} s, "
         f"{len(summary.tokens)} tokens at {summary.decode_tok_s:.1f} tok/s{traffic}, stopped by {summary.stop_reason}]"

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
+from dlavm.compile import Options, pipeline
 from dlavm.formats import FORMATS
+from dlavm.profile.subject import check_target
 from dlavm.quant import AUTO, DEFAULT_KV
 from dlavm.support.errors import DlavmError
 from dlavm.support.progress import progress
-from dlavm.sweep.grid import Results, Row, grid
+from dlavm.sweep.grid import Point, Results, Row, build_of, grid
 from dlavm.sweep.plot import plots
 from dlavm.sweep.workers import on_processes, on_ray
 from dlavm.target.layout import KV_FORMATS
 from dlavm.target.spec import load_target
+from dlavm.verbs import INTERRUPTED
 from dlavm.verbs.common import (
     DEFAULT_BOARD,
     Subparsers,
     add_verb,
     is_artifact,
+    model_of,
     natural,
     positive,
     print_json,
@@ -31,7 +37,7 @@ from dlavm.verbs.common import (
 RESULTS_FILE = "results.csv"
 MOST_SHOWN = 80  # letters of a cell
 SHOWN = ("board", "activation_elements", "accumulators", "quant", "kv", "chunk", "depth", "tg_cycles", "tg_tok_s",
-         "tg_memory_share", "tg_bound", "pp_tok_s", "error")  # fmt: skip
+         "tg_memory_share", "tg_bound", "pp_tok_s", "lacks", "error")  # fmt: skip
 
 
 def add_parser(sub: Subparsers) -> None:
@@ -42,7 +48,8 @@ def add_parser(sub: Subparsers) -> None:
         "time a model over boards, buffers, formats, depths and chunks",
         "The timed simulator runs a token of every combination of the lists, and with -p a prompt: from the shapes\n"
         "alone, as `dlavm cycles` does. DIR/results.csv gets a row as soon as a point is done; a point that fails is\n"
-        "a row with its error. The same command again goes on where it stopped and tries what failed again.\n"
+        "a row with its error. The same command again goes on where it stopped and tries what failed again; rows of\n"
+        "another dlavm or of another state of the model (column `build`) stay, and their points are timed anew.\n"
         "DIR/tg_tok_s.svg and DIR/pp_tok_s.svg show the rates. `lacks` says where a board's memory is too small.\n"
         "With --ray the points run on a cluster, whose machines need dlavm and the model at the same path. The exit\n"
         "code is 1 where a point failed.",
@@ -92,23 +99,22 @@ def _list(kind: Callable[[str], object]) -> Callable[[str], list[object]]:
 def run(args: argparse.Namespace) -> int:
     if is_artifact(args.model):
         raise DlavmError(f"sweep: expected a MODEL, which it compiles for each point, got the artifact {args.model!r}")
-    for board in args.boards:
-        load_target(args.target, board)  # a name that is wrong is no point that fails
-    if args.jobs > 1 and args.ray:
-        raise DlavmError(f"--jobs: expected no --ray beside it, whose cluster has its own number, got {args.jobs}")
-    fixed = {"model": args.model, "weights": args.weights, "target": args.target, "ctx": args.ctx, "prompt": args.p}
+    _check(args)
+    fixed = {"model": args.model, "weights": args.weights, "target": args.target, "ctx": args.ctx, "prompt": args.p,
+             "build": build_of(args.model)}  # fmt: skip
     axes = {"board": args.boards, "activation_elements": args.activation_elements, "accumulators": args.accumulators,
             "quant": args.quants, "kv": args.kvs, "chunk": args.chunks, "depth": args.depths}  # fmt: skip
     points = grid(fixed, axes)
     folder = Path(args.output)
     results = Results(folder / RESULTS_FILE)
     wanted = [point for point in points if not results.has(point)]
-    if wanted:
-        rows = on_ray(wanted, args.ray) if args.ray else on_processes(wanted, args.jobs)
-        with progress("timing points", len(wanted)) as bar:
-            for row in rows:
-                results.add(row)
-                bar.advance()
+    try:
+        _time(args, wanted, results)
+    except KeyboardInterrupt:
+        kept = sum(results.has(point) for point in points)
+        print(f"stopped; {kept} of {len(points)} points are timed, the same command goes on with the others",
+              file=sys.stderr)  # fmt: skip
+        return INTERRUPTED
     shown = results.of(points)
     for name, drawing in plots(shown).items():
         write_text("-o", folder / name, drawing)
@@ -118,8 +124,32 @@ def run(args: argparse.Namespace) -> int:
                     "failed": failed, "rows": shown})  # fmt: skip
     else:
         print(_table(shown))
-        print(f"\n{len(wanted)} of {len(points)} points timed, {failed} failed: {folder / RESULTS_FILE}")
+        print(f"\n{len(points)} points, {len(points) - len(wanted)} of them timed before, {failed} failed: "
+              f"{folder / RESULTS_FILE}")  # fmt: skip
     return 1 if failed else 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raises DlavmError for what is wrong with every point: a name or a file, which are no points that fail."""
+    if args.jobs > 1 and args.ray:
+        raise DlavmError(f"--jobs: expected no --ray beside it, whose cluster has its own number, got {args.jobs}")
+    model_of(args.model, args.weights)
+    for board in args.boards:
+        spec = load_target(args.target, board)
+        check_target(spec, "sweep")
+        for quant, kv in product(args.quants, args.kvs):
+            pipeline(Options(quant=quant, kv=kv), spec)
+
+
+def _time(args: argparse.Namespace, points: list[Point], results: Results) -> None:
+    """Adds a row for each point."""
+    if not points:
+        return
+    rows = on_ray(points, args.ray) if args.ray else on_processes(points, args.jobs)
+    with progress("timing points", len(points)) as bar:
+        for row in rows:
+            results.add(row)
+            bar.advance()
 
 
 def _table(rows: list[Row]) -> str:

@@ -38,6 +38,24 @@ def test_bench_counts_the_board_s_time(small: Path, dlavm: Command) -> None:
     assert rows[0]["ttft_s"] == pytest.approx(rows[0]["cycles"] / 100e6)
 
 
+def test_bench_of_a_target_without_a_stream(stories_py: Path, dlavm: Command, tmp_path: Path) -> None:
+    """Commands of a host leave no record, so that two of the shares are not known; the rest is as `cycles` says."""
+    shape = ("--target", "v1", "--board", "nano", "--ctx", 64, "--chunk", 8)
+    assert dlavm("build", stories_py, *shape, "-o", tmp_path / "v1").code == 0
+    (row,) = dlavm("bench", tmp_path / "v1", "--engine", "timed", "-p", 3, "-n", 0, "-o", "json").json["rows"]
+    prompt = dlavm("cycles", stories_py, *shape, "-p", 3, "--json").json["rows"][0]
+    assert row["memory_share"] == pytest.approx(prompt["memory_share"], rel=1e-3)  # refreshes fall otherwise
+    assert row["matrix_share"] is None and row["control_share"] is None
+
+
+def test_run_tells_the_board_s_time(small: Path, dlavm: Command) -> None:
+    answer = ("--prompt-ids", "0,430,263", "--max-tokens", 2, "--greedy")
+    cycles = dlavm("run", small, "--engine", "timed", *answer, "--json").json["cycles"]
+    told = dlavm("run", small, "--engine", "timed", *answer).err
+    assert f", {cycles:,} cycles: {cycles / 100e3:.4g} ms of nano, stopped by length]" in told
+    assert "cycles" not in dlavm("run", small, *answer).err
+
+
 def test_bench_in_csv_has_no_column_of_energy(small: Path, dlavm: Command) -> None:
     out = dlavm("bench", small, "--engine", "timed", "-p", 0, "-n", 1, "-o", "csv").out
     (row,) = csv.DictReader(out.splitlines())

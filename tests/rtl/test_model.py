@@ -42,16 +42,16 @@ def test_what_the_core_is_not_for() -> None:
         model.top_text(replace(spec, board=board))
 
 
-def test_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The same sources, target and board are built once; a module of one's own makes another library."""
     built: list[str] = []
 
-    def fake(spec: TargetSpec, top: str, directory: Path, extra: object, waves: bool) -> Path:
+    def fake(spec: TargetSpec, directory: Path, extra: object, waves: bool) -> Path:
         built.append(spec.board.name + (" with waves" if waves else ""))
-        (directory / "library").write_text(top)
+        (directory / "library").write_text(model.top_text(spec))
         return directory / "library"
 
-    monkeypatch.setattr(model, "_build", fake)
+    monkeypatch.setattr(model, "build", fake)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     first = model.library(NANO)
     assert model.library(NANO) == first and first.read_text() == model.top_text(NANO)
@@ -61,7 +61,9 @@ def test_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert model.library(NANO, [other]) != first
     assert model.library(load_target("v3", "kv260")) != first
     assert model.library(NANO, waves=True) not in (first, model.library(NANO, [other]))
-    assert built == ["nano", "nano", "kv260", "nano with waves"]
+    assert built == ["nano", "nano", "kv260", "nano with waves"] and not capsys.readouterr().err
+    model.library(load_target("v3", "vcu128"))
+    assert "8,192 lanes" in capsys.readouterr().err
 
 
 def test_sources_that_do_not_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ def hbm_only(channels: int) -> TargetSpec:
 
 def ports(text: str) -> dict[str, tuple[str, int]]:
     """Name -> direction, bits of the ports of a module."""
-    found = re.findall(r"^  (input|output) +logic (?:\[(\d+):0\] )?(\w+),?$", text, re.M)
+    found = re.findall(r"^  (input|output) +wire (?:\[(\d+):0\] )?(\w+),?$", text, re.M)
     return {name: (direction, int(high or 0) + 1) for direction, high, name in found}
 
 
@@ -46,6 +46,15 @@ def ports(text: str) -> dict[str, tuple[str, int]]:
 def test_tops_are_clean(spec: TargetSpec, tmp_path: Path) -> None:
     top = shell.write_shell(spec, tmp_path)[0]
     assert build.lint(shell.top_name(spec), [top]) == ""
+
+
+@needs_verilator
+def test_the_top_is_verilog(tmp_path: Path) -> None:
+    """As UG1118 wants it of what is packaged; `logic` is a word of SystemVerilog."""
+    top = shell.write_shell(NANO, tmp_path)[0]
+    assert top.suffix == ".v"
+    top.write_text(top.read_text().replace("input  wire aclk", "input  logic aclk"))
+    assert "logic" in build.lint(shell.top_name(NANO), [top])
 
 
 @pytest.mark.parametrize(("spec", "channels", "width"), [(NANO, 3, 16), (load_target("v3", "kv260"), 1, 64),
@@ -92,6 +101,7 @@ def test_files(tmp_path: Path) -> None:
     assert (outcome.code, report["top"], report["target_hash"]) == (0, "dlavm_v3_kv260", spec.hash)
     top, constraints, sources = (Path(file) for file in report["files"])
     assert "create_clock -name aclk -period 3.333 [get_ports aclk]" in constraints.read_text()
+    assert "ASYNC_REG TRUE [get_cells {u_shell/reset_q_reg u_shell/rst_o_reg}]" in constraints.read_text()
     listed = sources.read_text().split()
     assert listed[-1] == str(top) and all(Path(file).is_file() for file in listed)
     assert {Path(file).stem for file in listed} >= {"core_pkg", "dlavm_core", "dlavm_shell", "dlavm_isa_pkg"}

@@ -55,3 +55,11 @@ def test_run_tells_what_the_channels_did(artifact: Artifact) -> None:
         assert channel["busy"] + channel["stalled"] + channel["idle"] == step["cycles"]
     assert first["read"] == second["read"] > 2_000_000 and third["read"] == 0
     assert step["engines"]["load"] == 0 < step["engines"]["store"] < step["engines"]["matrix"] < step["cycles"]
+
+
+def test_bench_tells_the_board_s_speed_however_the_core_is_named(artifact: Artifact) -> None:
+    url = run_command("core", artifact.path).out.strip()
+    for engine in ("rtl", url):
+        outcome = run_command("bench", artifact.path, "--engine", engine, "-p", 0, "-n", 1, "-o", "json")
+        (row,) = outcome.json["rows"]
+        assert row["tok_s"] == pytest.approx(1e8 / row["cycles"]), engine

@@ -437,6 +437,7 @@ def test_lanes_of_a_core() -> None:
     (["--board", "none"], "unknown board 'none'"),
     (["--board", "nano", "--by", "layer"], "--by"),
     (["--board", "nano", "--ctx", "64", "--trace", "/dev/null/x.json"], "--trace: /dev/null/x.json: expected a file"),
+    (["--board", "nano", "-n", "999", "--html", "/"], "--html: /: expected a file that can be written, got 'Is a dir"),
     (["--board", "nano", "--ctx", "64", "--least", "0"], "--least"),
 ])  # fmt: skip
 def test_what_the_verb_refuses(arguments: list[str], wrong: str, capsys: pytest.CaptureFixture[str]) -> None:

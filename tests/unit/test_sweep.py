@@ -8,6 +8,8 @@ import os
 import socket
 import sys
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,7 +22,7 @@ from dlavm.cli import main
 from dlavm.support.errors import DlavmError
 from dlavm.support.paths import data_root
 from dlavm.sweep import workers
-from dlavm.sweep.grid import AXES, COLUMNS, KEYS, Point, Results, grid, row_of, varying
+from dlavm.sweep.grid import AXES, COLUMNS, KEYS, Point, Results, build_of, grid, row_of, varying
 from dlavm.sweep.plot import draw, plots, round_ticks, series, x_axis
 from dlavm.sweep.point import measured
 from dlavm.sweep.workers import on_processes, on_ray
@@ -130,6 +132,24 @@ def test_a_process_that_dies_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(rows) == ["0", "1", "2", "3"]
     assert "its process died" in rows["1"]["error"]
     assert [rows[d]["tg_cycles"] for d in ("0", "2", "3")] == ["10", "12", "13"]
+
+
+def test_a_process_that_was_stopped_takes_no_more_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_is_stopped", False)
+    taken: list[int] = []
+
+    def measure(point: Point) -> dict[str, str]:
+        taken.append(point.depth)
+        if point.depth == 1:
+            raise KeyboardInterrupt
+        return {"depth": str(point.depth)}
+
+    points = grid(FIXED, {**ONE, "depth": [0, 1, 2]})
+    assert workers._unless_stopped(measure, points[0]) == {"depth": "0"}
+    for point in points[1:]:
+        with pytest.raises(KeyboardInterrupt):
+            workers._unless_stopped(measure, point)
+    assert taken == [0, 1]
 
 
 def test_ray_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,9 +300,38 @@ def test_the_verb_goes_on_where_it_stopped(tmp_path: Path, capsys: pytest.Captur
     assert int(first["rows"][1]["tg_cycles"]) > int(first["rows"][0]["tg_cycles"])
     assert main(arguments) == 1
     out = capsys.readouterr().out
-    assert "1 of 3 points timed, 1 failed" in out and "memory" in out
+    assert "3 points, 2 of them timed before, 1 failed" in out and "memory" in out
     assert ET.fromstring((tmp_path / "tg_tok_s.svg").read_text()).tag.endswith("svg")
     assert len((tmp_path / "results.csv").read_text().splitlines()) == 4
+
+
+def test_the_verb_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_then_stop(points: list[Point], jobs: int) -> Iterator[dict[str, str]]:
+        yield row_of(points[1], {"tg_cycles": 7, "tg_tok_s": 1.5})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dlavm.verbs.sweep.on_processes", one_then_stop)
+    assert main(["sweep", STORIES, "--boards", "nano", "--depths", "0,1,2", "-o", str(tmp_path)]) == 130
+    captured = capsys.readouterr()
+    assert "stopped; 1 of 3 points are timed, the same command goes on" in captured.err and not captured.out
+    (row,) = csv.DictReader((tmp_path / "results.csv").read_text().splitlines())
+    assert (row["depth"], row["tg_cycles"]) == ("1", "7")
+
+
+def test_rows_of_another_state_are_timed_anew(tmp_path: Path) -> None:
+    model = tmp_path / "model.py"
+    model.write_text("first")
+    build = build_of(str(model))
+    assert build_of(f"{model}:shape") == build == build_of(str(model)) != build_of(STORIES)
+    (tmp_path / "notes").write_text("of no account")
+    assert build_of(str(model)) == build
+    model.write_text("second, longer")
+    assert build_of(str(model)) != build
+    (point,) = grid({**FIXED, "build": build}, ONE)
+    Results(tmp_path / "r.csv").add(row_of(point, {"tg_cycles": 5}))
+    again = Results(tmp_path / "r.csv")
+    assert again.has(point) and not again.has(replace(point, build=build_of(str(model))))
+    assert len(again.rows) == 1
 
 
 @pytest.mark.parametrize(("arguments", "wrong"), [
@@ -295,6 +344,10 @@ def test_the_verb_goes_on_where_it_stopped(tmp_path: Path, capsys: pytest.Captur
     (["-o", "x", "--kvs", "fp16,"], "--kvs"),
     (["-o", "x", "--jobs", "0"], "--jobs"),
     (["-o", "x", "--jobs", "2", "--ray", "auto"], "--jobs: expected no --ray"),
+    (["-o", "x", "--target", "v1"], "sweep: expected a target with a stream and scalars, got v1"),
+    (["-o", "x", "--quants", "auto,int3"], "got 'int3'"),
+    (["-o", "x", "--kvs", "mxint8,fp8"], "got 'fp8'"),
+    (["-o", "x", "--weights", "nowhere"], "got 'nowhere'"),
 ])  # fmt: skip
 def test_what_the_verb_refuses(arguments: list[str], wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip

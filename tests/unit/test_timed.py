@@ -13,12 +13,19 @@ import numpy as np
 import pytest
 
 from dlavm.cli import main
+from dlavm.compile import Options, compile_model
+from dlavm.frontend import load_model
+from dlavm.profile.steps import of_compiled
 from dlavm.sim.device import Counters, DeviceError
 from dlavm.sim.native import NativeDevice
 from dlavm.sim.timed import open_timed
+from dlavm.support.errors import DlavmError
 from dlavm.support.paths import data_root
+from dlavm.sweep.grid import Point
+from dlavm.sweep.point import measured
 from dlavm.target import load_target
 from dlavm.target.sizes import sizes
+from dlavm.target.spec import with_buffers, with_room
 from tests.ops.programs import USED, random_case
 from tests.ops.test_engines import start
 from tests.rtl.cores import execute, memory_after, placed, write
@@ -125,6 +132,20 @@ def test_an_error_of_a_command(timed: NativeDevice) -> None:
             timed.run()
 
 
+def test_timing_only_of_tiles_along_k() -> None:
+    """Of a model whose rows do not fit the activation buffer: a LINEAR goes on with the accumulators of one not run."""
+    spec = with_buffers(NANO, 512, None)
+    model = load_model(data_root() / "models" / "stories.py", "none")
+    compiled = compile_model(model, spec, Options(ctx=64, chunk=4))
+    assert "acc_in=1" in compiled.texts()["asm.txt"]
+    taken = []
+    for only in (False, True):
+        with open_timed(spec, timing_only=only) as device:
+            steps = of_compiled(device, compiled)
+            taken.append([steps.step(3, 0), steps.step(1, 3)])
+    assert taken[0] == taken[1]
+
+
 def test_what_it_refuses(timed: NativeDevice) -> None:
     for name, value in (("latency", "x"), ("fold", "2"), ("skip", "-1"), ("timing_only", "yes"), ("memory7", ""),
                         ("memory0", "cl=x"), ("memory0", "cl=3"), ("timing", "window=0")):  # fmt: skip
@@ -195,6 +216,41 @@ def test_a_trace_of_commands(timed: NativeDevice, tmp_path: Path) -> None:
         timed.run()
 
 
+def test_room_changes_no_cycle() -> None:
+    spec = load_target("v3", "vcu128")
+    larger = with_room(spec, {"hbm": 40 << 30})
+    assert larger.board.memory("hbm").capacity == 40 << 30 == larger.board.memory("ddr").base
+    assert larger.board.memory("ddr").capacity == spec.board.memory("ddr").capacity and larger.hash != spec.hash
+    assert with_room(spec, {"hbm": 5}).hash == spec.hash
+    with pytest.raises(DlavmError, match="board vcu128: memory hbm: base and capacity"):
+        with_room(spec, {"hbm": 1 << 39})
+    model, options = load_model(data_root() / "models" / "stories.py", "none"), Options(ctx=64, chunk=8)
+    taken = []
+    for board in (spec, larger):
+        with open_timed(board, timing_only=True) as device:
+            steps = of_compiled(device, compile_model(model, board, options))
+            taken.append([steps.step(8, 0), steps.step(1, 50)])
+    assert taken[0] == taken[1]
+
+
+def test_a_model_that_a_board_has_no_room_for(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    config = {"model_type": "llama", "hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 2,
+              "num_attention_heads": 4, "vocab_size": 512, "max_position_embeddings": 1 << 16, "rms_norm_eps": 1e-6,
+              "hidden_act": "silu", "torch_dtype": "float16", "tie_word_embeddings": False}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    arguments = [str(tmp_path), "--target", "v3", "--board", "nano", "--ctx", str(1 << 16), "--json"]
+    assert main(["cycles", *arguments, "-p", "0"]) == 0
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert report["lacks"].startswith("memory hbm of board nano: expected at most 134217728 bytes")
+    assert err == f"timed as if the board had room for it: {report['lacks']}\n"
+    assert main(["profile", *arguments]) == 0
+    profiled = json.loads(capsys.readouterr().out)
+    assert profiled["lacks"] == report["lacks"] and profiled["cycles"] == report["rows"][0]["cycles"]
+    row = measured(Point(str(tmp_path), "none", "v3", "nano", None, None, "auto", "fp16", 1 << 16, None, 0, 0))
+    assert row["lacks"] == report["lacks"] and row["tg_cycles"] == str(profiled["cycles"]) and not row["error"]
+
+
 def test_the_verb_cycles(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """The cycles of a step are those of a session, but for where memory is in its refreshes; no weights are needed."""
     model = data_root() / "models" / "stories.py"
@@ -207,6 +263,8 @@ def test_the_verb_cycles(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     assert main([*arguments, "-p", "0", "-d", "20"]) == 0
     (deeper,) = json.loads(capsys.readouterr().out)["rows"]
     assert deeper["test"] == "tg @ d20" and deeper["cycles"] > token["cycles"]
+    assert main([*arguments, "-p", "0", "--trace-prompt", str(tmp_path / "p.csv")]) == 2
+    assert "--trace-prompt: expected a prompt" in capsys.readouterr().err
     assert main([*arguments, "-p", "60", "-d", "5"]) == 2
     assert "within the context of 64 positions, got 65" in capsys.readouterr().err
     for target in ("v1", "v2"):

@@ -223,6 +223,7 @@ void Core::engine_command(const isa::CommandInfo& info, const uint32_t* words) {
     counters_.bytes_read += list.bytes_read();
     counters_.bytes_written += list.bytes_written();
     if (kernels_) machine_.run(c);
+    machine_.ended(c);
     if (ordered && std::is_same_v<Command, isa::LoadTable>) hazards_.fence();
 }
 

@@ -83,10 +83,12 @@ void Machine::linear_packed(const isa::Linear& c, const formats::Format& form, u
     } else {
         pool.run(items.count(), 50 + tokens * c.k * items.layout.rows * items.channels / 64, body);
     }
-    if (c.acc_out) {
-        acc_rows_ = tokens;
-        acc_n_ = c.n;
-    }
+}
+
+void Machine::ended(const isa::Linear& c) {
+    if (!c.acc_out) return;
+    acc_rows_ = static_cast<uint64_t>(c.rows_o) * c.rows_i;
+    acc_n_ = c.n;
 }
 
 // Rows of some neighbouring channels in one tile. Items go down the tiles of the same channels, whose streams

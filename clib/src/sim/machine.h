@@ -66,6 +66,11 @@ class Machine {
     void run(const isa::Copy& c);
     void run(const isa::LoadTable& c);
 
+    // Behind a command, whether it was run or only planned: the shape of the accumulators that it leaves.
+    void ended(const isa::Linear& c);
+    template <class Command>
+    void ended(const Command&) {}
+
     Memory memory;
     Pool pool;
     const Kernels* kernels;
