@@ -47,7 +47,7 @@ class ReadChannel {
     Fifo<Chunk, 4> chunks_;
     Fifo<Burst, 64> reads_;
     Count parts_;
-    uint64_t wake_ = 0, writes_seen_ = 0, beats_ = 0, last_beat_ = kNever;
+    uint64_t beats_ = 0, last_beat_ = kNever;
 };
 
 class WriteChannel {

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace dlavm::timed {
 
@@ -135,6 +137,38 @@ class Fifo {
   private:
     std::array<T, kDepth> items_{};
     uint32_t in_ = 0, out_ = 0;
+    uint64_t pushed_ = kNever, popped_ = kNever;
+};
+
+// The same of a depth that the constructor states; its places stand apart.
+template <class T>
+class DeepFifo {
+  public:
+    explicit DeepFifo(uint32_t depth) : depth_(depth) {
+        size_t places = 1;
+        while (places < depth) places *= 2;
+        items_.resize(places);
+        mask_ = static_cast<uint32_t>(places - 1);
+    }
+    uint32_t count(uint64_t now) const {
+        return in_ - out_ - static_cast<uint32_t>(pushed_ == now) + static_cast<uint32_t>(popped_ == now);
+    }
+    bool valid(uint64_t now) const { return count(now) != 0; }
+    bool ready(uint64_t now) const { return count(now) != depth_; }
+    const T& front() const { return items_[out_ & mask_]; }
+    void push(uint64_t now, const T& item) {
+        items_[in_++ & mask_] = item;
+        pushed_ = now;
+    }
+    void pop(uint64_t now) {
+        ++out_;
+        popped_ = now;
+    }
+    bool empty() const { return in_ == out_; }
+
+  private:
+    std::vector<T> items_;
+    uint32_t mask_ = 0, depth_, in_ = 0, out_ = 0;
     uint64_t pushed_ = kNever, popped_ = kNever;
 };
 

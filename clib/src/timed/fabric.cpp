@@ -21,16 +21,17 @@ void ReadPort::ask(Clock& clock, uint64_t address, uint32_t units) {
     clock.poke(Part::kPorts);
 }
 
-uint32_t ReadPort::rows() const {
+// Chunks end where a multiple of the most rows, a power of two, does.
+void ReadPort::set_count() {
     const uint32_t most = shape_->chunk_rows[space_];
-    return std::min(rows_left_, most - static_cast<uint32_t>(row_ % most));
+    count_ = std::min(rows_left_, most - (static_cast<uint32_t>(row_) & (most - 1)));
 }
 
 Chunk ReadPort::grant(Clock& clock) {
     granted_ = clock.now();
     clock.act();
     clock.poke_now(Part::kPorts);
-    return {space_, row_, rows()};
+    return {space_, row_, count_};
 }
 
 // The next word of the row, with the last that is needed the row.
@@ -69,13 +70,13 @@ void ReadPort::take(Clock& clock) {
 void ReadPort::cut(Clock& clock) {
     const uint64_t now = clock.now();
     const bool granted = granted_ == now;
-    const uint32_t count = granted ? rows() : 0;
+    const uint32_t count = granted ? count_ : 0;
     const bool ends = granted && rows_left_ == count;
     if (granted) {
         credit_.add(now, -static_cast<int32_t>(count));
         under_way_.add(now, static_cast<int32_t>(count));
     }
-    if (requests_.valid(now) && told_.count(now) != most_told_ && (!busy_ || ends)) {
+    if (requests_.valid(now) && told_.ready(now) && (!busy_ || ends)) {
         const Request request = requests_.front();
         requests_.pop(now);
         const Place place = place_of(*shape_, request.address, request.units);
@@ -84,12 +85,14 @@ void ReadPort::cut(Clock& clock) {
         space_ = place.space;
         row_ = place.row;
         rows_left_ = place.rows;
+        set_count();
         clock.poke(client_);
         clock.poke(Part::kPorts);
     } else if (granted) {
         row_ += count;
         rows_left_ -= count;
         busy_ = !ends;
+        set_count();
     }
     if (busy_) clock.poke(Part::kReads);
 }
@@ -130,7 +133,7 @@ void WritePort::make(Clock& clock) {
     rows_.add(now, 1);
     ++rows_of_chunk_;
     const uint32_t most = shape_->chunk_rows[space_];
-    if (last || row_ % most == most - 1) {
+    if (last || (row_ & (most - 1)) == most - 1) {
         chunks_.push(now, {space_, row_ + 1 - rows_of_chunk_, rows_of_chunk_});
         outstanding_.add(now, 1);
         rows_of_chunk_ = 0;

@@ -35,7 +35,7 @@ class ReadPort {
           client_(client),
           units_(units),
           most_under_way_(static_cast<int32_t>(under_way)),
-          most_told_(requests),
+          told_(requests),
           credit_(static_cast<int32_t>(rows)) {}
 
     // The client. A beat is looked at (valid, last) before it is taken, once a cycle.
@@ -52,8 +52,9 @@ class ReadPort {
 
     // read_channels
     bool chunk_valid(uint64_t now) const {
-        const auto count = static_cast<int32_t>(rows());
-        return busy_ && credit_.at(now) >= count && under_way_.at(now) + count <= most_under_way_;
+        if (!busy_) return false;
+        const auto count = static_cast<int32_t>(count_);
+        return credit_.at(now) >= count && under_way_.at(now) + count <= most_under_way_;
     }
     Chunk grant(Clock& clock);
     void row(Clock& clock) {
@@ -84,7 +85,7 @@ class ReadPort {
     struct Told {
         uint32_t word, offset, units;  // word of the row, unit of the word
     };
-    uint32_t rows() const;
+    void set_count();
     uint32_t left() const { return started_ ? left_ : told_.front().units; }
     void take_word(Clock& clock);
     void cut(Clock& clock);
@@ -94,14 +95,13 @@ class ReadPort {
     uint32_t units_;
     int32_t most_under_way_;  // rows that were asked for and have not come
     Fifo<Request, 4> requests_;
-    Fifo<Told, kWeightRows> told_;
-    uint32_t most_told_;  // requests that were cut and not answered
+    DeepFifo<Told> told_;  // requests that were cut and not answered
     // the request that is cut into chunks
     bool busy_ = false;
     uint32_t space_ = 0;
     uint64_t row_ = 0;
-    uint32_t rows_left_ = 0;
-    uint64_t granted_ = kNever;  // in which cycle
+    uint32_t rows_left_ = 0, count_ = 0;  // count: of the next chunk
+    uint64_t granted_ = kNever;           // in which cycle
     Count credit_, rows_, under_way_;
     // beats
     bool started_ = false, begun_ = false;

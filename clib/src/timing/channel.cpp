@@ -39,30 +39,33 @@ Channel::Burst Channel::burst(int64_t arrival, uint64_t address, uint32_t beats)
 }
 
 bool Channel::read_room(uint64_t cycle) {
-    advance(arrival_of(cycle));
+    named_ = cycle;
     return lengths_.size() < timing_.reads;
 }
 
+// A write that is chosen goes on counting until it has left.
 bool Channel::write_room(uint64_t cycle) {
+    named_ = cycle;
+    if (incoming_.size() + writes_.size() + leaving_.size() < timing_.writes) return true;
     advance(arrival_of(cycle));
     while (!leaving_.empty() && leaving_.front() <= cycle) leaving_.pop_front();
     return incoming_.size() + writes_.size() + leaving_.size() < timing_.writes;
 }
 
 void Channel::read(uint64_t cycle, uint64_t address, uint32_t beats) {
-    advance(arrival_of(cycle));
+    named_ = cycle;
     reads_.push_back(burst(arrival_of(cycle), address, beats));
     lengths_.push_back(beats);
     quiet_ = kLongAgo;
 }
 
 void Channel::write(uint64_t cycle, uint64_t address, uint32_t beats) {
-    advance(arrival_of(cycle));
+    named_ = cycle;
     incoming_.push_back({address, beats, beats});
 }
 
 void Channel::write_beat(uint64_t cycle) {
-    advance(arrival_of(cycle));
+    named_ = cycle;
     Incoming& first = incoming_.front();
     if (--first.left != 0) return;
     const int64_t arrival = arrival_of(cycle);
@@ -73,7 +76,8 @@ void Channel::write_beat(uint64_t cycle) {
 }
 
 bool Channel::beat_ready(uint64_t cycle) {
-    advance(arrival_of(cycle));
+    named_ = cycle;
+    if (ready_.empty()) advance(arrival_of(cycle));
     return !ready_.empty() && ready_.front() <= cycle;
 }
 
@@ -115,6 +119,24 @@ uint64_t Channel::next_write_room() const {
     return ahead.leaving_[surplus];
 }
 
+// What is first is not chosen before, and takes its time even where its row is open.
+uint64_t Channel::beat_bound() const {
+    if (!ready_.empty()) return ready_.front();
+    if (reads_.empty()) return DLAVM_MEMORY_NEVER;
+    const int64_t when = std::max({chosen_, window_[place_], reads_.front().arrival});
+    return cycle_of(when + timing_.cl + timing_.burst_clocks + timing_.response);
+}
+
+uint64_t Channel::write_room_bound() const {
+    const size_t held = incoming_.size() + writes_.size() + leaving_.size();
+    if (held < timing_.writes) return 0;
+    const size_t surplus = held - timing_.writes;
+    if (surplus < leaving_.size()) return leaving_[surplus];
+    if (surplus >= leaving_.size() + writes_.size()) return DLAVM_MEMORY_NEVER;
+    const int64_t when = std::max({chosen_, window_[place_], writes_.front().arrival});
+    return cycle_of(when + timing_.cwl + timing_.burst_clocks);
+}
+
 // Chooses everything whose time comes before `limit`; what arrives from then on changes nothing of it.
 void Channel::advance(int64_t limit) {
     if (limit <= quiet_) return;
@@ -138,7 +160,7 @@ bool Channel::choose(int64_t limit) {
     if (write != writing_) served_ = 0;
     writing_ = write;
     ++served_;
-    std::deque<Burst>& queue = write ? writes_ : reads_;
+    Ring<Burst>& queue = write ? writes_ : reads_;
     Burst& first = queue.front();
     const int64_t at = issue(when, first.access, write);
     window_[place_] = at;
@@ -163,10 +185,13 @@ bool Channel::choose_write(int64_t when) const {
 // Of a read that has begun none of the older writes overlaps it any more.
 bool Channel::waits_for_write(const Burst& read) const {
     if (writes_.empty() || read.access != burst_.quotient(read.address)) return false;
-    return std::any_of(writes_.begin(), writes_.end(), [&read](const Burst& w) {
-        return w.arrival <= read.arrival && w.address < read.address + read.bytes &&
-               read.address < w.address + w.bytes;
-    });
+    for (size_t i = 0; i < writes_.size(); ++i) {
+        const Burst& w = writes_[i];
+        if (w.arrival <= read.arrival && w.address < read.address + read.bytes &&
+            read.address < w.address + w.bytes)
+            return true;
+    }
+    return false;
 }
 
 // Address bits from below: the byte in a burst, groups that are interleaved, column, bank, other groups, row.
@@ -185,7 +210,7 @@ int64_t Channel::issue(int64_t when, uint64_t access, bool write) {
 void Channel::open_row(int64_t when, uint32_t number, uint64_t row) {
     Bank& bank = banks_[number];
     Group& group = groups_[banks_of_group_.quotient(number)];
-    if (bank.open && bank.row == row) return;
+    if (bank.row == row) return;
     const int64_t free = std::max(close(when, number), when);
     const int64_t at =
         std::max({free, bank.activate, activated_ + timing_.rrd_s, group.activated + timing_.rrd_l,
@@ -193,7 +218,6 @@ void Channel::open_row(int64_t when, uint32_t number, uint64_t row) {
     log(at, DLAVM_MEMORY_ACTIVATE, number, row);
     activated_ = group.activated = activates_[oldest_activate_] = at;
     oldest_activate_ = (oldest_activate_ + 1) % activates_.size();
-    bank.open = true;
     bank.row = row;
     bank.read = at + timing_.rcd_read;
     bank.write = at + timing_.rcd_write;
@@ -203,10 +227,10 @@ void Channel::open_row(int64_t when, uint32_t number, uint64_t row) {
 // Precharges an open bank from `when` on. Returns the clock from which on it is closed.
 int64_t Channel::close(int64_t when, uint32_t number) {
     Bank& bank = banks_[number];
-    if (!bank.open) return when;
+    if (bank.row == kClosed) return when;
     const int64_t at = std::max(when, bank.precharge);
     log(at, DLAVM_MEMORY_PRECHARGE, number, bank.row);
-    bank.open = false;
+    bank.row = kClosed;
     return at + timing_.rp;
 }
 
@@ -260,7 +284,8 @@ void Channel::refresh_all(int64_t due) {
     refresh_until_ = start + timing_.refresh_clocks;
 }
 
-bool Channel::refreshing(uint64_t cycle) const {
+bool Channel::refreshing(uint64_t cycle) {
+    advance(arrival_of(cycle));
     const int64_t clock = clock_of(cycle) - timing_.response;
     return clock >= refresh_from_ &&
            clock < refresh_until_ + timing_.rcd_read + timing_.cl + timing_.burst_clocks;
