@@ -26,13 +26,13 @@ class Clock {
 
     uint64_t now() const { return now_; }
     void set_all(bool all) { all_ = all; }
+    bool all() const { return all_; }
 
     // Whether the part is to be stepped now; what follows is its doing.
     bool begin(Part part) {
         current_ = static_cast<uint32_t>(part);
         if ((mask_ >> current_ & 1) == 0 && timers_[current_] > now_) return false;
         timers_[current_] = kNever;
-        if (part != Part::kMatrix) disturbed_ = now_;
         return true;
     }
     void act() { next_ |= 1u << current_; }
@@ -42,26 +42,6 @@ class Clock {
     void poke(Part part) { next_ |= 1u << static_cast<uint32_t>(part); }
     // A part that comes later in this cycle.
     void poke_now(Part part) { mask_ |= 1u << static_cast<uint32_t>(part); }
-
-    bool acted() const { return (next_ >> current_ & 1) != 0; }
-    uint64_t timer() const { return timers_[current_]; }
-
-    // For the steady streams of the matrix engine: the last cycle in which another part was stepped, the next
-    // one in which one will be, and a jump over cycles in which only the matrix engine would have been.
-    uint64_t disturbed() const { return disturbed_; }
-    uint64_t next_of_others() const {
-        constexpr auto kSelf = static_cast<uint32_t>(Part::kMatrix);
-        if ((next_ & ~(1u << kSelf)) != 0 || all_) return now_ + 1;
-        uint64_t first = kNever;
-        for (uint32_t i = 0; i < kParts; ++i)
-            if (i != kSelf && timers_[i] < first) first = timers_[i];
-        return first;
-    }
-    void jump(uint64_t cycles) {
-        now_ += cycles;
-        uint64_t& own = timers_[static_cast<uint32_t>(Part::kMatrix)];
-        if (own != kNever) own += cycles;
-    }
 
     // The next cycle in which there is something to do; kNever: nothing is on its way.
     uint64_t next() const {
@@ -79,7 +59,7 @@ class Clock {
     void move(uint64_t cycle) { now_ = cycle; }
 
   private:
-    uint64_t now_ = 0, disturbed_ = 0;
+    uint64_t now_ = 0;
     uint32_t mask_ = 0, next_ = 0, current_ = 0;
     bool all_ = false;
     std::array<uint64_t, kParts> timers_;
@@ -133,6 +113,7 @@ class Fifo {
     bool empty() const { return in_ == out_; }
     uint32_t size() const { return in_ - out_; }
     const T& at(uint32_t place) const { return items_[(out_ + place) % kDepth]; }
+    T& at(uint32_t place) { return items_[(out_ + place) % kDepth]; }
 
   private:
     std::array<T, kDepth> items_{};

@@ -7,6 +7,7 @@ namespace dlavm::timed {
 namespace {
 
 constexpr uint32_t kQuietCycles = 3;  // before the one in which a command is found done
+constexpr uint32_t kSteadyRows = 8;   // with which it is worth while to look for a steady stream
 
 }  // namespace
 
@@ -28,6 +29,7 @@ void MatrixEngine::begin(Clock& clock, const Command& /*command*/) {
     job_ = prepare_.begin(clock);
     running_ = true;
     quiet_ = 0;
+    last_seen_.clear();
     units_.start(job_.short_slots, shape_->row_units >= 8);
     if (!job_.cache())
         unpack_.start(job_);
@@ -71,31 +73,42 @@ void MatrixEngine::step_run(Clock& clock, bool fetched) {
     if (load_.step(clock) != 0) feed_.set_done(now);
     operands_.step(clock);
     epilogue_.step(clock, array_);
-    if (clock.acted()) other_ = now;
-    other_timer_ = clock.timer();
-    feed_.step(clock, load_);
-    if (array_.step(clock, feed_, units_)) {
-        epilogue_.result(now);
-        other_ = now;
-    }
+    step_pairs(clock);
 }
 
+// Feed and array. Once they have jumped they are left alone until that cycle, but for what comes out of them.
+void MatrixEngine::step_pairs(Clock& clock) {
+    const uint64_t now = clock.now();
+    if (now > jumped_to_) {
+        feed_.step(clock, load_);
+        array_.step(clock, feed_);
+    } else {
+        clock.at(jumped_to_ + 1);
+    }
+    if (array_.step_ends(clock, units_)) epilogue_.result(now);
+    if (job_.rows >= kSteadyRows && array_.took(now) && !clock.all()) jump_pairs(clock);
+}
+
+// When a block was taken: feed and array go on as since the last one if they were in the same state then,
+// have waited for nobody since, and the pairs that come are alike: others only give them more of what they
+// have.
 void MatrixEngine::jump_pairs(Clock& clock) {
     const uint64_t now = clock.now();
     seen_.clear();
     feed_.append(seen_, now);
     array_.append(seen_, now);
     const uint64_t period = now - last_took_;
-    const bool steady = std::max(other_, clock.disturbed()) < last_took_ && seen_ == last_seen_;
+    const bool steady = std::max(feed_.held(), array_.held()) <= last_took_ && seen_ == last_seen_;
     std::swap(seen_, last_seen_);
     last_took_ = now;
-    const uint64_t next = std::min(clock.next_of_others(), other_timer_);
-    if (!steady || next <= now + period) return;
-    const uint64_t pairs = std::min<uint64_t>(feed_.like_pairs(), (next - now - 1) / period);
-    feed_.jump(pairs * period, static_cast<uint32_t>(pairs));
+    const uint32_t pairs = steady ? feed_.like_pairs() : 0;
+    if (pairs == 0) return;
+    for (uint32_t pair = 1; pair <= pairs; ++pair)
+        if (feed_.ends_unit(pair)) array_.release_at(now + pair * period);
+    feed_.jump(now, pairs * period, pairs);
     array_.jump(pairs * period);
-    clock.jump(pairs * period);
-    last_took_ = clock.now();
+    last_took_ = jumped_to_ = now + pairs * period;
+    clock.at(jumped_to_ + 1);
 }
 
 }  // namespace dlavm::timed

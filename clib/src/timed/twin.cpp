@@ -151,7 +151,6 @@ void Twin::step() {
         for (EngineQueue& queue : queues_) queue.step(clock_, semaphores_, trace_);
     if (clock_.begin(Part::kFront)) front_.step(clock_, queues_);
     if (clock_.begin(Part::kPorts)) fabric_.step_ports(clock_);
-    matrix_.jump(clock_);
 }
 
 bool Twin::run(uint64_t cycles) {
