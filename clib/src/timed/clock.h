@@ -42,6 +42,16 @@ class Clock {
     void poke(Part part) { next_ |= 1u << static_cast<uint32_t>(part); }
     // A part that comes later in this cycle.
     void poke_now(Part part) { mask_ |= 1u << static_cast<uint32_t>(part); }
+    // The same of ports by their numbers, which are looked at one by one.
+    void poke_port(uint32_t port) {
+        ports_next_ |= 1u << port;
+        poke(Part::kPorts);
+    }
+    void poke_port_now(uint32_t port) {
+        ports_ |= 1u << port;
+        poke_now(Part::kPorts);
+    }
+    uint32_t ports() const { return ports_; }
 
     // The next cycle in which there is something to do; kNever: nothing is on its way.
     uint64_t next() const {
@@ -53,14 +63,15 @@ class Clock {
     void advance() {
         now_ = next();
         mask_ = all_ ? (1u << kParts) - 1 : next_;
-        next_ = 0;
+        ports_ = all_ ? UINT32_MAX : ports_next_;
+        next_ = ports_next_ = 0;
     }
     // Past cycles in which there is nothing to do.
     void move(uint64_t cycle) { now_ = cycle; }
 
   private:
     uint64_t now_ = 0;
-    uint32_t mask_ = 0, next_ = 0, current_ = 0;
+    uint32_t mask_ = 0, next_ = 0, current_ = 0, ports_ = 0, ports_next_ = 0;
     bool all_ = false;
     std::array<uint64_t, kParts> timers_;
 };

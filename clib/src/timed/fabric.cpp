@@ -18,7 +18,7 @@ Place place_of(const Shape& shape, uint64_t address, uint32_t units) {
 void ReadPort::ask(Clock& clock, uint64_t address, uint32_t units) {
     requests_.push(clock.now(), {address, units});
     clock.act();
-    clock.poke(Part::kPorts);
+    clock.poke_port(number_);
 }
 
 // Chunks end where a multiple of the most rows, a power of two, does.
@@ -30,7 +30,7 @@ void ReadPort::set_count() {
 Chunk ReadPort::grant(Clock& clock) {
     granted_ = clock.now();
     clock.act();
-    clock.poke_now(Part::kPorts);
+    clock.poke_port_now(number_);
     return {space_, row_, count_};
 }
 
@@ -47,7 +47,7 @@ void ReadPort::take_word(Clock& clock) {
     if (!row_ends) return;
     rows_.add(clock.now(), -1);
     credit_.add(clock.now(), 1);
-    if (busy_) clock.poke(Part::kReads);  // a chunk may have room now
+    poke_reads(clock);
 }
 
 void ReadPort::take(Clock& clock) {
@@ -60,7 +60,7 @@ void ReadPort::take(Clock& clock) {
         started_ = begun_ = false;
         held_from_ = kNever;
         told_.pop(now);
-        clock.poke(Part::kPorts);
+        clock.poke_port(number_);
     }
     taken_ = now;
     clock.act();
@@ -87,14 +87,14 @@ void ReadPort::cut(Clock& clock) {
         rows_left_ = place.rows;
         set_count();
         clock.poke(client_);
-        clock.poke(Part::kPorts);
+        clock.poke_port(number_);
     } else if (granted) {
         row_ += count;
         rows_left_ -= count;
         busy_ = !ends;
         set_count();
     }
-    if (busy_) clock.poke(Part::kReads);
+    poke_reads(clock);
 }
 
 // -- write_port ---------------------------------------------------------------------------------------------
@@ -102,31 +102,29 @@ void ReadPort::cut(Clock& clock) {
 void WritePort::ask(Clock& clock, uint64_t address, uint32_t units) {
     requests_.push(clock.now(), {address, units});
     clock.act();
-    clock.poke(Part::kPorts);
+    clock.poke_port(number_);
 }
 
 void WritePort::put(Clock& clock) {
     put_ = clock.now();
     clock.act();
-    clock.poke_now(Part::kPorts);
+    clock.poke_port_now(number_);
 }
 
 Chunk WritePort::grant(Clock& clock) {
     const Chunk chunk = chunks_.front();
+    if (chunks_.size() == kChunks) poke_room(clock);
     chunks_.pop(clock.now());
     clock.act();
-    clock.poke(Part::kPorts);
-    clock.poke(client_);
     return chunk;
 }
 
 void WritePort::make(Clock& clock) {
     const uint64_t now = clock.now();
-    clock.act();
-    clock.poke(client_);
     left_ -= std::min(left_, shape_->units);
     const bool last = --words_left_ == 0;
     busy_ = !last;
+    if (busy_ && left_ == 0) clock.poke_port(number_);
     const bool row_ends = last || (word_ + 1) * shape_->units == shape_->row_units;
     word_ = row_ends ? 0 : word_ + 1;
     if (!row_ends) return;
@@ -155,7 +153,6 @@ void WritePort::step_busy(Clock& clock) {
         left_ = request.units;
         word_ = place.offset / shape_->units;
         words_left_ = (left_ + place.offset % shape_->units + shape_->units - 1) / shape_->units;
-        clock.act();
         clock.poke(client_);
     }
 }
@@ -166,10 +163,10 @@ Fabric::Fabric(const Shape& shape, Memories& memories) : watches_(shape.spaces.s
     for (uint32_t i = 0; i < kReaders; ++i) {
         const bool weights = i == kReaders - 1;
         const uint32_t rows = weights ? shape.weight_rows : shape.client_rows;
-        readers.emplace_back(shape, kReader[i], weights ? shape.row_units : shape.units, rows,
+        readers.emplace_back(shape, i, kReader[i], weights ? shape.row_units : shape.units, rows,
                              weights ? std::min(rows, kWeightsUnderWay) : rows, weights ? rows : kRequests);
     }
-    for (const Part client : kWriter) writers.emplace_back(shape, client);
+    for (uint32_t i = 0; i < kWriters; ++i) writers.emplace_back(shape, kReaders + i, kWriter[i]);
     for (size_t s = 0; s < shape.spaces.size(); ++s) {
         const abi::Space& space = shape.spaces[s];
         const ChannelShape channel{shape.row_units * kUnitBytes / (space.channels * shape.port_bytes),
@@ -260,8 +257,11 @@ bool Fabric::refreshing(uint64_t now, uint32_t spaces) const {
 }
 
 void Fabric::step_ports(Clock& clock) {
-    for (ReadPort& port : readers) port.step(clock);
-    for (WritePort& port : writers) port.step(clock);
+    const uint32_t ports = clock.ports();
+    for (uint32_t i = 0; i < kReaders; ++i)
+        if ((ports >> i & 1) != 0) readers[i].step(clock);
+    for (uint32_t i = 0; i < kWriters; ++i)
+        if ((ports >> (kReaders + i) & 1) != 0) writers[i].step(clock);
 }
 
 namespace {

@@ -27,11 +27,12 @@ struct Chunk {
 
 class ReadPort {
   public:
-    // `units`: of the client's beats. `rows`: of the buffer; `under_way`: at most;
+    // `number`: of the port. `units`: of the client's beats. `rows`: of the buffer; `under_way`: at most;
     // `requests`: that are not answered.
-    ReadPort(const Shape& shape, Part client, uint32_t units, uint32_t rows, uint32_t under_way,
-             uint32_t requests)
+    ReadPort(const Shape& shape, uint32_t number, Part client, uint32_t units, uint32_t rows,
+             uint32_t under_way, uint32_t requests)
         : shape_(&shape),
+          number_(number),
           client_(client),
           units_(units),
           most_under_way_(static_cast<int32_t>(under_way)),
@@ -58,11 +59,12 @@ class ReadPort {
     }
     Chunk grant(Clock& clock);
     void row(Clock& clock) {
+        const bool offset = !told_.empty() && told_.front().offset != 0;
+        if (rows_.next() == 0 || offset) clock.poke(client_);  // else it can go on already
+        if (offset) clock.poke_port(number_);
         rows_.add(clock.now(), 1);
         under_way_.add(clock.now(), -1);
-        if (busy_) clock.poke(Part::kReads);  // a chunk may go now
-        clock.poke(client_);
-        if (!told_.empty() && told_.front().offset != 0) clock.poke(Part::kPorts);
+        poke_reads(clock);
     }
 
     // The end of the cycle: after the client and read_channels.
@@ -85,12 +87,18 @@ class ReadPort {
     struct Told {
         uint32_t word, offset, units;  // word of the row, unit of the word
     };
+    void poke_reads(Clock& clock) const {  // where a chunk may go now
+        const auto count = static_cast<int32_t>(count_);
+        if (busy_ && credit_.next() >= count && under_way_.next() + count <= most_under_way_)
+            clock.poke(Part::kReads);
+    }
     void set_count();
     uint32_t left() const { return started_ ? left_ : told_.front().units; }
     void take_word(Clock& clock);
     void cut(Clock& clock);
 
     const Shape* shape_;
+    uint32_t number_;
     Part client_;
     uint32_t units_;
     int32_t most_under_way_;  // rows that were asked for and have not come
@@ -111,7 +119,8 @@ class ReadPort {
 
 class WritePort {
   public:
-    WritePort(const Shape& shape, Part client) : shape_(&shape), client_(client) {}
+    WritePort(const Shape& shape, uint32_t number, Part client)
+        : shape_(&shape), number_(number), client_(client) {}
 
     // The client: a request, then as many beats as it has.
     bool ready(uint64_t now) const { return requests_.ready(now); }
@@ -124,13 +133,12 @@ class WritePort {
     bool chunk_valid(uint64_t now) const { return chunks_.valid(now); }
     Chunk grant(Clock& clock);
     void take_row(Clock& clock) {
+        if (rows_.next() == kRows) poke_room(clock);
         rows_.add(clock.now(), -1);
-        clock.poke(Part::kPorts);
-        clock.poke(client_);
     }
     void done(Clock& clock) {
         outstanding_.add(clock.now(), -1);
-        clock.poke(client_);
+        if (outstanding_.next() == 0) clock.poke(client_);
     }
 
     // The end of the cycle: after the client and write_channels.
@@ -144,14 +152,20 @@ class WritePort {
         uint32_t units;
     };
     static constexpr int32_t kRows = 2 * kChunkRows;
+    static constexpr uint32_t kChunks = 8;
     bool room(uint64_t now) const { return rows_.at(now) != kRows && chunks_.ready(now); }
+    void poke_room(Clock& clock) const {  // for whom there was none
+        clock.poke_port(number_);
+        clock.poke(client_);
+    }
     void step_busy(Clock& clock);
     void make(Clock& clock);
 
     const Shape* shape_;
+    uint32_t number_;
     Part client_;
     Fifo<Request, 4> requests_;
-    Fifo<Chunk, 8> chunks_;
+    Fifo<Chunk, kChunks> chunks_;
     bool busy_ = false;
     uint32_t space_ = 0;
     uint64_t row_ = 0;
