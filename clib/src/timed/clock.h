@@ -25,19 +25,21 @@ class Clock {
     Clock() { timers_.fill(kNever); }
 
     uint64_t now() const { return now_; }
-    void set_all(bool all) { all_ = all; }
-    bool all() const { return all_; }
+    void set_all(bool all) { always_ = all ? (1u << kParts) - 1 : 0; }
+    bool all() const { return always_ != 0; }
 
     // Whether the part is to be stepped now; what follows is its doing.
     bool begin(Part part) {
         current_ = static_cast<uint32_t>(part);
-        if ((mask_ >> current_ & 1) == 0 && timers_[current_] > now_) return false;
+        if ((mask_ >> current_ & 1) == 0) return false;
         timers_[current_] = kNever;
         return true;
     }
     void act() { next_ |= 1u << current_; }
     void at(uint64_t cycle) {
-        if (cycle > now_ && cycle < timers_[current_]) timers_[current_] = cycle;
+        if (cycle <= now_ || cycle >= timers_[current_]) return;
+        timers_[current_] = cycle;
+        if (cycle < timer_) timer_ = cycle;
     }
     void poke(Part part) { next_ |= 1u << static_cast<uint32_t>(part); }
     // A part that comes later in this cycle.
@@ -55,24 +57,45 @@ class Clock {
 
     // The next cycle in which there is something to do; kNever: nothing is on its way.
     uint64_t next() const {
-        if (next_ != 0 || all_) return now_ + 1;
+        if ((next_ | always_) != 0) return now_ + 1;
         uint64_t first = kNever;
         for (const uint64_t timer : timers_) first = timer < first ? timer : first;
         return first;
     }
-    void advance() {
-        now_ = next();
-        mask_ = all_ ? (1u << kParts) - 1 : next_;
-        ports_ = all_ ? UINT32_MAX : ports_next_;
+    // To the next cycle, if there is one.
+    bool advance() {
+        if ((next_ | always_) != 0 && now_ + 1 < timer_) {
+            ++now_;
+            mask_ = next_ | always_;
+        } else if (!advance_to_timer()) {
+            return false;
+        }
+        ports_ = always_ != 0 ? UINT32_MAX : ports_next_;
         next_ = ports_next_ = 0;
+        return true;
     }
     // Past cycles in which there is nothing to do.
     void move(uint64_t cycle) { now_ = cycle; }
 
   private:
+    bool advance_to_timer() {
+        const uint64_t to = next();
+        if (to == kNever) return false;
+        now_ = to;
+        mask_ = next_ | always_;
+        timer_ = kNever;
+        for (uint32_t i = 0; i < kParts; ++i) {
+            if (timers_[i] <= to)
+                mask_ |= 1u << i;
+            else
+                timer_ = timers_[i] < timer_ ? timers_[i] : timer_;
+        }
+        return true;
+    }
+
     uint64_t now_ = 0;
-    uint32_t mask_ = 0, next_ = 0, current_ = 0, ports_ = 0, ports_next_ = 0;
-    bool all_ = false;
+    uint32_t mask_ = 0, next_ = 0, current_ = 0, ports_ = 0, ports_next_ = 0, always_ = 0;
+    uint64_t timer_ = 0;  // none of the timers is earlier
     std::array<uint64_t, kParts> timers_;
 };
 

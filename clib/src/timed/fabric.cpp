@@ -181,45 +181,48 @@ Fabric::Fabric(const Shape& shape, Memories& memories) : watches_(shape.spaces.s
 }
 
 void Fabric::step_reads(Clock& clock) {
-    for (auto& space : reads_)
-        for (ReadChannel& channel : space)
-            if (!channel.idle()) channel.step(clock);
+    for (size_t s = 0; s < reads_.size(); ++s) {
+        if (reads_[s].front().idle()) continue;  // the others of the space are so too
+        for (ReadChannel& channel : reads_[s]) channel.step(clock);
+        if (reads_[s].front().last_beat() == clock.now()) count_beat(s, clock.now());
+        if (reads_[s].front().idle()) ask_ends(s, clock.now());
+    }
     if (!order_.empty() || row_due_ == clock.now()) read_rows(clock);
     read_chunks(clock);
-    watch(clock.now());
 }
 
 void Fabric::step_writes(Clock& clock) {
-    for (auto& space : writes_)
-        for (WriteChannel& channel : space)
-            if (!channel.idle()) channel.step(clock);
+    for (size_t s = 0; s < writes_.size(); ++s) {
+        if (writes_[s].front().idle()) continue;
+        for (WriteChannel& channel : writes_[s]) channel.step(clock);
+        if (writes_[s].front().last_beat() == clock.now()) count_beat(s, clock.now());
+        if (writes_[s].front().idle()) ask_ends(s, clock.now());
+    }
     if (!put_order_.empty() || done_due_ == clock.now()) write_answers(clock);
     write_chunks(clock);
-    watch(clock.now());
 }
 
 bool Fabric::quiet(uint64_t now) const {
     return !issue_ && !order_.valid(now) && !put_busy_ && !put_issue_ && !put_order_.valid(now);
 }
 
-// Behind a step of reads or writes: whether a beat passed in this cycle, and whether the next one is asked
-// for something.
-void Fabric::watch(uint64_t now) {
-    for (size_t s = 0; s < watches_.size(); ++s) {
-        Watch& w = watches_[s];
-        const ReadChannel& read = reads_[s].front();
-        const WriteChannel& write = writes_[s].front();
-        if ((read.last_beat() == now || write.last_beat() == now) && w.last_busy != now) {
-            w.last_busy = now;
-            ++w.busy;
-        }
-        const bool asks = !read.idle() || !write.idle();
-        if (asks && w.asked_from == kNever) w.asked_from = now + 1;
-        if (!asks && w.asked_from != kNever) {
-            w.asked += now + 1 - w.asked_from;
-            w.asked_from = kNever;
-        }
-    }
+void Fabric::count_beat(size_t space, uint64_t now) {
+    Watch& w = watches_[space];
+    w.busy += w.last_busy != now ? 1 : 0;
+    w.last_busy = now;
+}
+
+// Whether a space is asked for something in the next cycle.
+void Fabric::ask_begins(size_t space, uint64_t now) {
+    uint64_t& from = watches_[space].asked_from;
+    if (from == kNever) from = now + 1;
+}
+
+void Fabric::ask_ends(size_t space, uint64_t now) {
+    Watch& w = watches_[space];
+    if (w.asked_from == kNever || !reads_[space].front().idle() || !writes_[space].front().idle()) return;
+    w.asked += now + 1 - w.asked_from;
+    w.asked_from = kNever;
 }
 
 void Fabric::clear_traffic(uint64_t begin) {
@@ -301,6 +304,7 @@ void Fabric::read_chunks(Clock& clock) {
         if (order_.ready(now) && all(channels, [&](const ReadChannel& c) { return c.chunk_ready(now); })) {
             order_.push(now, {client_, chunk_.space, chunk_.rows});
             for (ReadChannel& c : channels) c.chunk(now, chunk_.row, chunk_.rows);
+            ask_begins(chunk_.space, now);
             issue_ = false;
             clock.act();
         }
@@ -337,11 +341,13 @@ void Fabric::write_chunks(Clock& clock) {
             all(channels, [&](const WriteChannel& c) { return c.chunk_ready(now); })) {
             put_order_.push(now, {put_client_, put_chunk_.space, put_chunk_.rows});
             for (WriteChannel& c : channels) c.chunk(now, put_chunk_.row, put_chunk_.rows);
+            ask_begins(put_chunk_.space, now);
             put_issue_ = false;
             clock.act();
         }
         if (!put_issue_ && all(channels, [&](const WriteChannel& c) { return c.row_ready(now); })) {
             for (WriteChannel& c : channels) c.row(now);
+            ask_begins(put_chunk_.space, now);
             writers[put_client_].take_row(clock);
             put_busy_ = --put_left_ != 0;
             clock.act();

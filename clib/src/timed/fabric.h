@@ -229,7 +229,9 @@ class Fabric {
         Traffic before;  // beats when the run began
         uint64_t busy = 0, last_busy = kNever, asked = 0, asked_from = kNever;
     };
-    void watch(uint64_t now);
+    void count_beat(size_t space, uint64_t now);
+    void ask_begins(size_t space, uint64_t now);
+    void ask_ends(size_t space, uint64_t now);
 
     struct Order {
         uint32_t client, space, rows;

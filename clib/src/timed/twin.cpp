@@ -156,9 +156,8 @@ void Twin::step() {
 bool Twin::run(uint64_t cycles) {
     const uint64_t limit = clock_.now() + cycles;
     while (!front_.finished()) {
-        if (clock_.next() == kNever) throw std::logic_error("timed: nothing can happen any more");
         if (clock_.now() >= limit) return false;
-        clock_.advance();
+        if (!clock_.advance()) throw std::logic_error("timed: nothing can happen any more");
         step();
         if (observer_ != nullptr) observer_->look(*this);
     }

@@ -148,13 +148,13 @@ bool Channel::choose(int64_t limit) {
     int64_t arrival = INT64_MAX;
     if (!reads_.empty()) arrival = reads_.front().arrival;
     if (!writes_.empty()) arrival = std::min(arrival, writes_.front().arrival);
-    const int64_t when = std::max({chosen_, window_[place_], arrival});
+    const int64_t when = std::max(std::max(chosen_, window_[place_]), arrival);
     if (when >= limit || arrival == INT64_MAX) {
         quiet_ = when;
         return false;
     }
     chosen_ = when;
-    refresh(when);
+    if (next_refresh_ <= when || owed_ != 0) refresh(when);
 
     const bool write = choose_write(when);
     if (write != writing_) served_ = 0;
