@@ -69,8 +69,7 @@ void ActivationFeed::start(const LinearJob& job) {
     free_.set(kDepth);
 }
 
-void ActivationFeed::pair_done(Clock& clock, ActivationLoad& load) {
-    const uint64_t now = clock.now();
+void ActivationFeed::pair_done(uint64_t now, ActivationLoad& load) {
     const bool inner_last = inner_ + 1 == inner_count_, outer_last = outer_ + 1 == outer_count_;
     const bool last = job_->values ? outer_last : inner_last;
     const bool unit_done = row_ + 2 >= job_->rows;
@@ -95,14 +94,14 @@ void ActivationFeed::pair_done(Clock& clock, ActivationLoad& load) {
     active_ = batch_ != job_->c.batch;
 }
 
-void ActivationFeed::step(Clock& clock, ActivationLoad& load) {
-    const uint64_t now = clock.now();
+void ActivationFeed::step(Pace& pace, ActivationLoad& load) {
+    const uint64_t now = pace.now();
     if (operands_.due(now)) {
         operands_.pop();
         ready_.add(now, 1);
-        clock.act();
+        pace.act();
     }
-    clock.at(operands_.next());
+    pace.at(operands_.next());
     if (!active_) return;
     const uint32_t heads = job_->heads_here(batch_);
     if (!second_ && part_ == 0 && head_ == 0) {
@@ -113,13 +112,13 @@ void ActivationFeed::step(Clock& clock, ActivationLoad& load) {
         if (free_.at(now) <= 0) return;
         free_.add(now, -1);
     }
-    clock.act();
+    pace.act();
     const bool head_done = !job_->values || part_ + 1 == shape_->sets() || part_ + 1 == parts_left_;
     part_ = head_done ? 0 : part_ + 1;
     if (!head_done || ++head_ != heads) return;
     head_ = 0;
     second_ = !second_ && !lonely();
-    if (!second_) pair_done(clock, load);
+    if (!second_) pair_done(now, load);
 }
 
 void ActivationFeed::append(std::vector<uint64_t>& out, uint64_t now) const {
@@ -194,18 +193,18 @@ void MatrixArray::take(uint64_t now, ActivationFeed& feed) {
     }
 }
 
-void MatrixArray::step(Clock& clock, ActivationFeed& feed) {
-    const uint64_t now = clock.now();
+void MatrixArray::step(Pace& pace, ActivationFeed& feed) {
+    const uint64_t now = pace.now();
     if (running_ && take_at_ == now) {
         take(now, feed);
-        clock.act();
+        pace.act();
     } else if (running_) {
-        clock.at(take_at_);
+        pace.at(take_at_);
     } else if (feed.valid(now)) {
         if (!feed.tag().result || room_.at(now) != 0) {
             running_ = true;
             take_at_ = now + entries_ * turns(feed.tag()) - 1;
-            clock.at(take_at_);
+            pace.at(take_at_);
         } else {
             held_ = now;
         }
@@ -213,9 +212,9 @@ void MatrixArray::step(Clock& clock, ActivationFeed& feed) {
     if (retires_.due(now)) {
         retires_.pop();
         under_way_.add(now, -1);
-        clock.act();
+        pace.act();
     }
-    clock.at(retires_.next());
+    pace.at(retires_.next());
 }
 
 bool MatrixArray::step_ends(Clock& clock, UnitBuffer& units) {

@@ -56,7 +56,7 @@ class ActivationFeed {
         free_.add(now, 1);
         tags_.pop(now);
     }
-    void step(Clock& clock, ActivationLoad& load);
+    void step(Pace& pace, ActivationLoad& load);
 
     // For steady streams: its registers relative to `now`, without what others count; the last cycle in which
     // it waited for them; coming pairs that are like those under way (none where some are not); as if `pairs`
@@ -74,7 +74,7 @@ class ActivationFeed {
     static constexpr uint32_t kUnits = 16;  // that are jumped over at most
     uint32_t unit_pairs() const { return (job_->rows + 1) / 2; }
     bool lonely() const { return row_ + 1 >= job_->rows; }  // the pair has one token
-    void pair_done(Clock& clock, ActivationLoad& load);
+    void pair_done(uint64_t now, ActivationLoad& load);
 
     const Shape* shape_;
     const LinearJob* job_ = nullptr;
@@ -97,8 +97,12 @@ class MatrixArray {
     explicit MatrixArray(const Shape& shape) : shape_(&shape) {}
     void start(const LinearJob& job);
     bool idle(uint64_t now) const { return !running_ && under_way_.at(now) == 0; }
-    void result_free(uint64_t now) { room_.add(now, 1); }
-    void step(Clock& clock, ActivationFeed& feed);
+    void result_free(uint64_t now) {
+        room_.add(now, 1);
+        freed_ = now;
+    }
+    bool freed(uint64_t now) const { return freed_ == now; }
+    void step(Pace& pace, ActivationFeed& feed);
 
     Wait waits(uint64_t now, const ActivationFeed& feed) const;
 
@@ -121,7 +125,7 @@ class MatrixArray {
     uint32_t entries_ = 8;                      // of a unit that meet an operand
     uint64_t turns_ = 1, turns_of_single_ = 1;  // at each, for two tokens and for one
     bool running_ = false;
-    uint64_t take_at_ = 0, took_ = kNever, held_ = 0;
+    uint64_t take_at_ = 0, took_ = kNever, freed_ = kNever, held_ = 0;
     Count room_, under_way_;
     Pipeline<32> releases_, results_, retires_;
 };

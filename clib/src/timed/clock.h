@@ -99,6 +99,31 @@ class Clock {
     std::array<uint64_t, kParts> timers_;
 };
 
+// The same for something inside a part that has little to do in most of the part's steps. `next`: when it
+// has.
+class Pace {
+  public:
+    uint64_t now() const { return now_; }
+    uint64_t next() const { return next_; }
+    bool begin(uint64_t now, bool always) {
+        if (next_ > now && !always) return false;
+        now_ = now;
+        next_ = kNever;
+        return true;
+    }
+    void act() { next_ = now_ + 1; }
+    void at(uint64_t cycle) {
+        if (cycle > now_ && cycle < next_) next_ = cycle;
+    }
+    void poke(uint64_t now) {  // what it looks at is another in the next cycle
+        if (now + 1 < next_) next_ = now + 1;
+    }
+    void sleep(uint64_t until) { next_ = until; }
+
+  private:
+    uint64_t now_ = 0, next_ = 0;
+};
+
 // A counter; what was added in this cycle shows in the next.
 class Count {
   public:

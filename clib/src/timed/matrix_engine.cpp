@@ -30,6 +30,7 @@ void MatrixEngine::begin(Clock& clock, const Command& /*command*/) {
     running_ = true;
     quiet_ = 0;
     last_seen_.clear();
+    pace_ = {};
     units_.start(job_.short_slots, shape_->row_units >= 8);
     if (!job_.cache())
         unpack_.start(job_);
@@ -70,30 +71,30 @@ void MatrixEngine::step_run(Clock& clock, bool fetched) {
     }
     const int32_t pushed = step_units(clock);
     if (pushed != 0) feed_.push(now, pushed);
-    if (load_.step(clock) != 0) feed_.set_done(now);
+    const bool loaded = load_.step(clock) != 0;
+    if (loaded) feed_.set_done(now);
     operands_.step(clock);
     epilogue_.step(clock, array_);
-    step_pairs(clock);
+    step_pairs(clock, pushed != 0 || loaded || array_.freed(now));
 }
 
-// Feed and array. Once they have jumped they are left alone until that cycle, but for what comes out of them.
-void MatrixEngine::step_pairs(Clock& clock) {
+// Feed and array, and what comes out of them. `given`: they have more of what they may wait for.
+void MatrixEngine::step_pairs(Clock& clock, bool given) {
     const uint64_t now = clock.now();
-    if (now > jumped_to_) {
-        feed_.step(clock, load_);
-        array_.step(clock, feed_);
-    } else {
-        clock.at(jumped_to_ + 1);
+    if (pace_.begin(now, clock.all())) {
+        feed_.step(pace_, load_);
+        array_.step(pace_, feed_);
+        if (job_.rows >= kSteadyRows && array_.took(now) && !clock.all()) jump_pairs(now);
     }
+    if (given && now > last_took_) pace_.poke(now);
+    clock.at(pace_.next());
     if (array_.step_ends(clock, units_)) epilogue_.result(now);
-    if (job_.rows >= kSteadyRows && array_.took(now) && !clock.all()) jump_pairs(clock);
 }
 
 // When a block was taken: feed and array go on as since the last one if they were in the same state then,
 // have waited for nobody since, and the pairs that come are alike: others only give them more of what they
 // have.
-void MatrixEngine::jump_pairs(Clock& clock) {
-    const uint64_t now = clock.now();
+void MatrixEngine::jump_pairs(uint64_t now) {
     seen_.clear();
     feed_.append(seen_, now);
     array_.append(seen_, now);
@@ -107,8 +108,8 @@ void MatrixEngine::jump_pairs(Clock& clock) {
         if (feed_.ends_unit(pair)) array_.release_at(now + pair * period);
     feed_.jump(now, pairs * period, pairs);
     array_.jump(pairs * period);
-    last_took_ = jumped_to_ = now + pairs * period;
-    clock.at(jumped_to_ + 1);
+    last_took_ = now + pairs * period;
+    pace_.sleep(last_took_ + 1);
 }
 
 }  // namespace dlavm::timed

@@ -32,8 +32,8 @@ class MatrixEngine final : public AheadEngine {
     }
 
   private:
-    void step_pairs(Clock& clock);
-    void jump_pairs(Clock& clock);
+    void step_pairs(Clock& clock, bool given);
+    void jump_pairs(uint64_t now);
     int32_t step_units(Clock& clock);
     bool in_blocks() const { return shape_->tile() >= 32; }  // the cache, or in tokens
     void step_run(Clock& clock, bool fetched);
@@ -56,7 +56,7 @@ class MatrixEngine final : public AheadEngine {
     uint32_t quiet_ = 0;                      // cycles, one after the other
     std::vector<uint64_t> seen_, last_seen_;  // registers of feed and array when a block was taken
     uint64_t last_took_ = 0;
-    uint64_t jumped_to_ = 0;  // the cycle in which they are as their registers say, if it is to come
+    Pace pace_;  // of feed and array
 };
 
 }  // namespace dlavm::timed

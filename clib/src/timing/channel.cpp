@@ -176,8 +176,9 @@ bool Channel::choose(int64_t limit) {
 }
 
 bool Channel::choose_write(int64_t when) const {
-    const bool write = !writes_.empty() && writes_.front().arrival <= when;
-    const bool read = !reads_.empty() && reads_.front().arrival <= when && !waits_for_write(reads_.front());
+    if (writes_.empty() || reads_.empty()) return reads_.empty();
+    const bool write = writes_.front().arrival <= when;
+    const bool read = reads_.front().arrival <= when && !waits_for_write(reads_.front());
     if (write != read) return write;
     return writing_ == (served_ < timing_.batch);
 }
