@@ -170,6 +170,7 @@ class Fifo {
         popped_ = now;
     }
     bool empty() const { return in_ == out_; }
+    bool full() const { return in_ - out_ == kDepth; }
     uint32_t size() const { return in_ - out_; }
     const T& at(uint32_t place) const { return items_[(out_ + place) % kDepth]; }
     T& at(uint32_t place) { return items_[(out_ + place) % kDepth]; }

@@ -60,7 +60,7 @@ void ReadPort::take(Clock& clock) {
         started_ = begun_ = false;
         held_from_ = kNever;
         told_.pop(now);
-        clock.poke_port(number_);
+        if (!requests_.empty() || (!told_.empty() && told_.front().offset != 0)) clock.poke_port(number_);
     }
     taken_ = now;
     clock.act();
@@ -78,6 +78,7 @@ void ReadPort::cut(Clock& clock) {
     }
     if (requests_.valid(now) && told_.ready(now) && (!busy_ || ends)) {
         const Request request = requests_.front();
+        if (requests_.full()) clock.poke(client_);
         requests_.pop(now);
         const Place place = place_of(*shape_, request.address, request.units);
         told_.push(now, {place.offset / units_, place.offset % units_, request.units});
@@ -86,8 +87,7 @@ void ReadPort::cut(Clock& clock) {
         row_ = place.row;
         rows_left_ = place.rows;
         set_count();
-        clock.poke(client_);
-        clock.poke_port(number_);
+        if (told_.front().offset != 0) clock.poke_port(number_);
     } else if (granted) {
         row_ += count;
         rows_left_ -= count;
@@ -107,13 +107,12 @@ void WritePort::ask(Clock& clock, uint64_t address, uint32_t units) {
 
 void WritePort::put(Clock& clock) {
     put_ = clock.now();
-    clock.act();
     clock.poke_port_now(number_);
 }
 
 Chunk WritePort::grant(Clock& clock) {
     const Chunk chunk = chunks_.front();
-    if (chunks_.size() == kChunks) poke_room(clock);
+    if (chunks_.full()) poke_room(clock);
     chunks_.pop(clock.now());
     clock.act();
     return chunk;

@@ -122,7 +122,8 @@ class WritePort {
     WritePort(const Shape& shape, uint32_t number, Part client)
         : shape_(&shape), number_(number), client_(client) {}
 
-    // The client: a request, then as many beats as it has.
+    // The client: a request, then as many beats as it has. put() leaves it to the client whether it is
+    // stepped in the next cycle.
     bool ready(uint64_t now) const { return requests_.ready(now); }
     void ask(Clock& clock, uint64_t address, uint32_t units);
     bool data_ready(uint64_t now) const { return busy_ && left_ != 0 && room(now); }
@@ -152,7 +153,6 @@ class WritePort {
         uint32_t units;
     };
     static constexpr int32_t kRows = 2 * kChunkRows;
-    static constexpr uint32_t kChunks = 8;
     bool room(uint64_t now) const { return rows_.at(now) != kRows && chunks_.ready(now); }
     void poke_room(Clock& clock) const {  // for whom there was none
         clock.poke_port(number_);
@@ -165,7 +165,7 @@ class WritePort {
     uint32_t number_;
     Part client_;
     Fifo<Request, 4> requests_;
-    Fifo<Chunk, kChunks> chunks_;
+    Fifo<Chunk, 8> chunks_;
     bool busy_ = false;
     uint32_t space_ = 0;
     uint64_t row_ = 0;

@@ -189,7 +189,10 @@ void VectorUnits::step_lanes(Clock& clock) {
 void VectorUnits::step_storer(Clock& clock) {
     const uint64_t now = clock.now();
     const bool sends = beat_ && out_->data_ready(now);
-    if (sends) out_->put(clock);
+    if (sends) {
+        out_->put(clock);
+        clock.act();
+    }
     const bool beat_stays = beat_ && !sends;
     if (!writes.valid(now)) {
         beat_ = beat_stays;
