@@ -188,9 +188,8 @@ bool Channel::waits_for_write(const Burst& read) const {
     if (writes_.empty() || read.access != burst_.quotient(read.address)) return false;
     for (size_t i = 0; i < writes_.size(); ++i) {
         const Burst& w = writes_[i];
-        if (w.arrival <= read.arrival && w.address < read.address + read.bytes &&
-            read.address < w.address + w.bytes)
-            return true;
+        if (w.arrival > read.arrival) return false;
+        if (w.address < read.address + read.bytes && read.address < w.address + w.bytes) return true;
     }
     return false;
 }
@@ -202,16 +201,14 @@ int64_t Channel::issue(int64_t when, uint64_t access, bool write) {
     const uint32_t in_group = banks_of_group_.digit(access);
     const uint32_t group = outer_groups_.digit(access) * timing_.interleave + low;
     const uint32_t bank = group * timing_.banks + in_group;
-    open_row(when, bank, access);
-    const int64_t at = column(when, bank, write);
+    if (banks_[bank].row != access) open_row(when, bank, groups_[group], access);
+    const int64_t at = column(when, banks_[bank], groups_[group], write);
     log(at, write ? DLAVM_MEMORY_WRITE : DLAVM_MEMORY_READ, bank, access);
     return at;
 }
 
-void Channel::open_row(int64_t when, uint32_t number, uint64_t row) {
+void Channel::open_row(int64_t when, uint32_t number, Group& group, uint64_t row) {
     Bank& bank = banks_[number];
-    Group& group = groups_[banks_of_group_.quotient(number)];
-    if (bank.row == row) return;
     const int64_t free = std::max(close(when, number), when);
     const int64_t at =
         std::max({free, bank.activate, activated_ + timing_.rrd_s, group.activated + timing_.rrd_l,
@@ -235,9 +232,7 @@ int64_t Channel::close(int64_t when, uint32_t number) {
     return at + timing_.rp;
 }
 
-int64_t Channel::column(int64_t when, uint32_t number, bool write) {
-    Bank& bank = banks_[number];
-    Group& group = groups_[banks_of_group_.quotient(number)];
+int64_t Channel::column(int64_t when, Bank& bank, Group& group, bool write) {
     const int64_t turned = write ? read_end_ + timing_.rtw - timing_.cwl
                                  : std::max(write_end_ + timing_.wtr_s, group.written + timing_.wtr_l);
     const int64_t at = std::max({when, write ? bank.write : bank.read, column_ + timing_.ccd_s,

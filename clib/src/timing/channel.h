@@ -35,7 +35,12 @@ class Divisor {
     uint64_t up(uint64_t of) const { return quotient(of + value_ - 1); }
     // The lowest digit of a number in this base, which is taken off.
     uint32_t digit(uint64_t& of) const {
-        const uint64_t rest = quotient(of);
+        if (shift_ >= 0) {
+            const auto bits = static_cast<uint32_t>(of & (value_ - 1));
+            of >>= shift_;
+            return bits;
+        }
+        const uint64_t rest = of / value_;
         const auto lowest = static_cast<uint32_t>(of - rest * value_);
         of = rest;
         return lowest;
@@ -110,8 +115,8 @@ class Channel {
     bool choose_write(int64_t when) const;
     bool waits_for_write(const Burst& read) const;
     int64_t issue(int64_t when, uint64_t access, bool write);
-    void open_row(int64_t when, uint32_t bank, uint64_t row);
-    int64_t column(int64_t when, uint32_t bank, bool write);
+    void open_row(int64_t when, uint32_t bank, Group& group, uint64_t row);
+    int64_t column(int64_t when, Bank& bank, Group& group, bool write);
     void show(Burst& read, int64_t clock);
     void refresh(int64_t when);
     void refresh_all(int64_t due);
