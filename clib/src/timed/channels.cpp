@@ -92,6 +92,17 @@ void WriteChannel::address(Clock& clock, bool room) {
     chunks_.pop(now);
 }
 
+void WriteChannel::pass(Clock& clock, uint64_t row, uint32_t rows) {
+    const uint64_t now = clock.now(), last = now + kPass + rows - 1;
+    beats_ += rows;
+    if (memory_->board) {
+        memory_->board->write(now + 1, row * shape_.port_bytes, rows);
+        for (uint64_t beat = now + kPass; beat <= last; ++beat) memory_->board->write_beat(beat);
+    }
+    answers_.push(now, last + std::max<uint64_t>(memory_->latency, 1));
+    clock.at(memory_->board ? memory_->board->next_response() : answers_.front());
+}
+
 void WriteChannel::step(Clock& clock) {
     const uint64_t now = clock.now();
     const bool room = memory_->board ? memory_->board->write_room(now) : writes_.ready(now);

@@ -207,8 +207,16 @@ bool Fabric::quiet(uint64_t now) const {
 
 void Fabric::count_beat(size_t space, uint64_t now) {
     Watch& w = watches_[space];
-    w.busy += w.last_busy != now ? 1 : 0;
+    w.busy += w.last_busy != now && !w.passes(now) ? 1 : 0;
     w.last_busy = now;
+}
+
+void Fabric::count_passing(size_t space, uint64_t now, uint32_t beats) {
+    Watch& w = watches_[space];
+    const uint64_t moved = now - w.passing_from;
+    w.passing = (moved < 64 ? w.passing >> moved : 0) | ((uint64_t{1} << beats) - 1) << WriteChannel::kPass;
+    w.passing_from = now;
+    w.busy += beats;
 }
 
 // Whether a space is asked for something in the next cycle.
@@ -242,7 +250,8 @@ Fabric::Traffic Fabric::traffic(uint32_t space, uint64_t end) const {
 }
 
 bool Fabric::moves(uint64_t now) const {
-    return std::any_of(watches_.begin(), watches_.end(), [&](const Watch& w) { return w.last_busy == now; });
+    return std::any_of(watches_.begin(), watches_.end(),
+                       [&](const Watch& w) { return w.last_busy == now || w.passes(now); });
 }
 
 uint32_t Fabric::asked() const {
@@ -332,6 +341,21 @@ void Fabric::write_answers(Clock& clock) {
     clock.act();
 }
 
+void Fabric::issue_write(Clock& clock, std::vector<WriteChannel>& channels) {
+    const uint64_t now = clock.now();
+    const auto passes = [&](const WriteChannel& c) { return c.passes(now); };
+    put_issue_ = false;
+    put_passes_ = !clock.all() && all(channels, passes);
+    if (put_passes_) {
+        for (WriteChannel& c : channels) c.pass(clock, put_chunk_.row, put_chunk_.rows);
+        count_passing(put_chunk_.space, now, put_chunk_.rows);
+    } else {
+        for (WriteChannel& c : channels) c.chunk(now, put_chunk_.row, put_chunk_.rows);
+        clock.act();
+    }
+    ask_begins(put_chunk_.space, now);
+}
+
 void Fabric::write_chunks(Clock& clock) {
     const uint64_t now = clock.now();
     if (put_busy_) {
@@ -339,17 +363,15 @@ void Fabric::write_chunks(Clock& clock) {
         if (put_issue_ && put_order_.ready(now) &&
             all(channels, [&](const WriteChannel& c) { return c.chunk_ready(now); })) {
             put_order_.push(now, {put_client_, put_chunk_.space, put_chunk_.rows});
-            for (WriteChannel& c : channels) c.chunk(now, put_chunk_.row, put_chunk_.rows);
-            ask_begins(put_chunk_.space, now);
-            put_issue_ = false;
-            clock.act();
+            issue_write(clock, channels);
         }
         if (!put_issue_ && all(channels, [&](const WriteChannel& c) { return c.row_ready(now); })) {
-            for (WriteChannel& c : channels) c.row(now);
+            if (!put_passes_)
+                for (WriteChannel& c : channels) c.row(now);
             ask_begins(put_chunk_.space, now);
             writers[put_client_].take_row(clock);
             put_busy_ = --put_left_ != 0;
-            clock.act();
+            if (put_busy_ || !put_passes_) clock.act();
         }
     }
     if (put_busy_) return;

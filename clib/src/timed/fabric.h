@@ -227,9 +227,15 @@ class Fabric {
     // What is counted of a space's first channel; the others see the same.
     struct Watch {
         Traffic before;  // beats when the run began
+        // Of the writes that pass, the cycles of beats from the one on in which the last chunk began to pass.
+        uint64_t passing = 0, passing_from = 0;
+        bool passes(uint64_t now) const {
+            return now - passing_from < 64 && (passing >> (now - passing_from) & 1) != 0;
+        }
         uint64_t busy = 0, last_busy = kNever, asked = 0, asked_from = kNever;
     };
     void count_beat(size_t space, uint64_t now);
+    void count_passing(size_t space, uint64_t now, uint32_t beats);
     void ask_begins(size_t space, uint64_t now);
     void ask_ends(size_t space, uint64_t now);
 
@@ -239,6 +245,7 @@ class Fabric {
     void read_rows(Clock& clock);
     void read_chunks(Clock& clock);
     void write_answers(Clock& clock);
+    void issue_write(Clock& clock, std::vector<WriteChannel>& channels);
     void write_chunks(Clock& clock);
 
     std::vector<std::vector<ReadChannel>> reads_;  // by space, channel
@@ -256,7 +263,7 @@ class Fabric {
 
     // write_channels
     RoundRobin write_choice_;
-    bool put_busy_ = false, put_issue_ = false;
+    bool put_busy_ = false, put_issue_ = false, put_passes_ = false;
     uint32_t put_client_ = 0, put_left_ = 0;
     Chunk put_chunk_{};
     Fifo<Order, 16> put_order_;
