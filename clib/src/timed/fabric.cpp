@@ -9,8 +9,8 @@ Place place_of(const Shape& shape, uint64_t address, uint32_t units) {
     for (uint32_t s = 0; s < shape.spaces.size(); ++s)
         if (shape.spaces[s].holds(address, uint64_t{units} * kUnitBytes)) space = s;
     const uint64_t unit = (address - shape.spaces[space].base) / kUnitBytes;
-    const auto offset = static_cast<uint32_t>(unit % shape.row_units);
-    return {space, unit / shape.row_units, offset, (units + offset + shape.row_units - 1) / shape.row_units};
+    const auto offset = remainder(unit, shape.row_units);
+    return {space, divided(unit, shape.row_units), offset, divided_up(units + offset, shape.row_units)};
 }
 
 // -- read_port ----------------------------------------------------------------------------------------------
@@ -81,7 +81,7 @@ void ReadPort::cut(Clock& clock) {
         if (requests_.full()) clock.poke(client_);
         requests_.pop(now);
         const Place place = place_of(*shape_, request.address, request.units);
-        told_.push(now, {place.offset / units_, place.offset % units_, request.units});
+        told_.push(now, {divided(place.offset, units_), remainder(place.offset, units_), request.units});
         busy_ = true;
         space_ = place.space;
         row_ = place.row;
@@ -150,8 +150,8 @@ void WritePort::step_busy(Clock& clock) {
         space_ = place.space;
         row_ = place.row;
         left_ = request.units;
-        word_ = place.offset / shape_->units;
-        words_left_ = (left_ + place.offset % shape_->units + shape_->units - 1) / shape_->units;
+        word_ = divided(place.offset, shape_->units);
+        words_left_ = divided_up(left_ + remainder(place.offset, shape_->units), shape_->units);
         clock.poke(client_);
     }
 }
