@@ -174,7 +174,7 @@ def _harness() -> list[Path]:
 def _headers() -> list[Path]:
     """What that includes, generated headers apart."""
     public = (_clib() / "include" / "dlavm" / f"{name}.h" for name in ("rtl_model", "memory_timing"))
-    timing = (_clib() / "src" / "timing" / f"{name}.h" for name in ("channel", "parameters"))
+    timing = (_clib() / "src" / "timing" / f"{name}.h" for name in ("channel", "parameters", "ring"))
     return [*public, *timing, *sorted((rtl_dir() / "sim").glob("*.h"))]
 
 

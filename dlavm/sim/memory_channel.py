@@ -33,7 +33,7 @@ int dlavm_memory_response_ready(dlavm_memory_channel *channel, uint64_t cycle);
 void dlavm_memory_take_beat(dlavm_memory_channel *channel);
 void dlavm_memory_take_response(dlavm_memory_channel *channel);
 void dlavm_memory_record(dlavm_memory_channel *channel);
-uint64_t dlavm_memory_recorded(const dlavm_memory_channel *channel, const dlavm_memory_command **out);
+uint64_t dlavm_memory_recorded(dlavm_memory_channel *channel, const dlavm_memory_command **out);
 """
 
 

@@ -69,8 +69,7 @@ void ActivationFeed::start(const LinearJob& job) {
     free_.set(kDepth);
 }
 
-void ActivationFeed::pair_done(Clock& clock, ActivationLoad& load) {
-    const uint64_t now = clock.now();
+void ActivationFeed::pair_done(uint64_t now, ActivationLoad& load) {
     const bool inner_last = inner_ + 1 == inner_count_, outer_last = outer_ + 1 == outer_count_;
     const bool last = job_->values ? outer_last : inner_last;
     const bool unit_done = row_ + 2 >= job_->rows;
@@ -95,27 +94,31 @@ void ActivationFeed::pair_done(Clock& clock, ActivationLoad& load) {
     active_ = batch_ != job_->c.batch;
 }
 
-void ActivationFeed::step(Clock& clock, ActivationLoad& load) {
-    const uint64_t now = clock.now();
+void ActivationFeed::step(Pace& pace, ActivationLoad& load) {
+    const uint64_t now = pace.now();
     if (operands_.due(now)) {
         operands_.pop();
         ready_.add(now, 1);
-        clock.act();
+        pace.act();
     }
-    clock.at(operands_.next());
+    pace.at(operands_.next());
     if (!active_) return;
     const uint32_t heads = job_->heads_here(batch_);
     if (!second_ && part_ == 0 && head_ == 0) {
-        if (units_.at(now) <= 0 || sets_.at(now) < static_cast<int32_t>(heads) || free_.at(now) <= 0) return;
+        if (units_.at(now) <= 0 || sets_.at(now) < static_cast<int32_t>(heads)) {
+            held_ = now;
+            return;
+        }
+        if (free_.at(now) <= 0) return;
         free_.add(now, -1);
     }
-    clock.act();
+    pace.act();
     const bool head_done = !job_->values || part_ + 1 == shape_->sets() || part_ + 1 == parts_left_;
     part_ = head_done ? 0 : part_ + 1;
     if (!head_done || ++head_ != heads) return;
     head_ = 0;
     second_ = !second_ && !lonely();
-    if (!second_) pair_done(clock, load);
+    if (!second_) pair_done(now, load);
 }
 
 void ActivationFeed::append(std::vector<uint64_t>& out, uint64_t now) const {
@@ -123,20 +126,36 @@ void ActivationFeed::append(std::vector<uint64_t>& out, uint64_t now) const {
     word(second_);
     word(part_);
     word(head_);
-    word(units_.next());
-    word(sets_.next());
     word(free_.next());
     word(ready_.next());
     operands_.append(out, now);
 }
 
+// Units follow each other without a gap where the next one is there and all pairs have two tokens. The last
+// unit of a row tile has results, for which there may be no room. A pair is under way when the jump ends.
 uint32_t ActivationFeed::like_pairs() const {
     if (tags_.empty() || !active_) return 0;
-    for (uint32_t i = 0; i < tags_.size(); ++i)
-        if (tags_.at(i).release || tags_.at(i).result) return 0;
-    const uint32_t left = (job_->rows - row_ + 1) / 2;  // with the last, which is not like them
-    const bool last = job_->values ? outer_ + 1 == outer_count_ : inner_ + 1 == inner_count_;
-    return (last && !job_->c.acc_out) || left < 2 ? 0 : left - 2;
+    const bool pairs_only = job_->rows % 2 == 0, across = pairs_only && !job_->values;
+    for (uint32_t i = 0; i < tags_.size(); ++i) {
+        const Tag& tag = tags_.at(i);
+        if (tag.result || tag.single || (tag.release && !across)) return 0;
+    }
+    const uint32_t to_last = (job_->values ? outer_count_ - outer_ : inner_count_ - inner_) - 1;
+    if (to_last == 0 && !job_->c.acc_out) return 0;
+    uint32_t units = 1;
+    if (across && to_last != 0) units = std::min({to_last, static_cast<uint32_t>(units_.next()), kUnits});
+    const uint32_t pairs = units * unit_pairs(), done = row_ / 2 + (pairs_only ? 1 : 2);
+    return pairs > done ? pairs - done : 0;
+}
+
+void ActivationFeed::jump(uint64_t now, uint64_t cycles, uint32_t pairs) {
+    operands_.shift(cycles);
+    for (uint32_t i = 0; i < tags_.size(); ++i) tags_.at(i).release = ends_unit(pairs + 1 + i);
+    const uint32_t passed = row_ / 2 + pairs, units = passed / unit_pairs();
+    row_ = 2 * (passed - units * unit_pairs());
+    units_.add(now, -static_cast<int32_t>(units));
+    inner_ += units;
+    parts_left_ -= units * shape_->sets();
 }
 
 // -- matrix_steps, matrix_control ---------------------------------------------------------------------------
@@ -152,48 +171,57 @@ void MatrixArray::start(const LinearJob& job) {
 }
 
 void MatrixArray::append(std::vector<uint64_t>& out, uint64_t now) const {
-    out.push_back(running_ ? take_at_ - now : 0);
-    out.push_back(static_cast<uint64_t>(room_.next()));
     out.push_back(static_cast<uint64_t>(under_way_.next()));
-    releases_.append(out, now);
-    results_.append(out, now);
     retires_.append(out, now);
 }
 
-bool MatrixArray::step(Clock& clock, ActivationFeed& feed, UnitBuffer& units) {
-    const uint64_t now = clock.now();
-    if (running_ && take_at_ == now) {
-        const ActivationFeed::Tag tag = feed.tag();
-        feed.take(now);
-        took_ = now;
-        running_ = false;
-        under_way_.add(now, 1);
-        // The rows of the first half begin when that half ends.
-        const uint32_t halves = shape_->halves;
-        const uint64_t last_row =
-            now + latency::kFirstRow + 4 * halves - 1 + latency::kSum - (halves - 1) * turns(tag);
-        retires_.push(last_row);
-        if (tag.release) releases_.push(now + latency::kRelease);
-        if (tag.result) {
-            room_.add(now, -1);
-            results_.push(last_row);
-        }
-        clock.act();
-    } else if (running_) {
-        clock.at(take_at_);
-    } else if (feed.valid(now) && (!feed.tag().result || room_.at(now) != 0)) {
-        running_ = true;
-        take_at_ = now + entries_ * turns(feed.tag()) - 1;
-        clock.at(take_at_);
+void MatrixArray::take(uint64_t now, ActivationFeed& feed) {
+    const ActivationFeed::Tag tag = feed.tag();
+    feed.take(now);
+    took_ = now;
+    running_ = false;
+    under_way_.add(now, 1);
+    // The rows of the first half begin when that half ends.
+    const uint32_t halves = shape_->halves;
+    const uint64_t last_row =
+        now + latency::kFirstRow + 4 * halves - 1 + latency::kSum - (halves - 1) * turns(tag);
+    retires_.push(last_row);
+    if (tag.release) release_at(now);
+    if (tag.result) {
+        room_.add(now, -1);
+        results_.push(last_row);
     }
-    if (releases_.due(now)) {
-        releases_.pop();
-        units.release(now);
-        clock.act();
+}
+
+void MatrixArray::step(Pace& pace, ActivationFeed& feed) {
+    const uint64_t now = pace.now();
+    if (running_ && take_at_ == now) {
+        take(now, feed);
+        pace.act();
+    } else if (running_) {
+        pace.at(take_at_);
+    } else if (feed.valid(now)) {
+        if (!feed.tag().result || room_.at(now) != 0) {
+            running_ = true;
+            take_at_ = now + entries_ * turns(feed.tag()) - 1;
+            pace.at(take_at_);
+        } else {
+            held_ = now;
+        }
     }
     if (retires_.due(now)) {
         retires_.pop();
         under_way_.add(now, -1);
+        pace.act();
+    }
+    pace.at(retires_.next());
+}
+
+bool MatrixArray::step_ends(Clock& clock, UnitBuffer& units) {
+    const uint64_t now = clock.now();
+    if (releases_.due(now)) {
+        releases_.pop();
+        units.release(now);
         clock.act();
     }
     const bool result = results_.due(now);
@@ -202,7 +230,6 @@ bool MatrixArray::step(Clock& clock, ActivationFeed& feed, UnitBuffer& units) {
         clock.act();
     }
     clock.at(releases_.next());
-    clock.at(retires_.next());
     clock.at(results_.next());
     return result;
 }

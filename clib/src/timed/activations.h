@@ -56,20 +56,25 @@ class ActivationFeed {
         free_.add(now, 1);
         tags_.pop(now);
     }
-    void step(Clock& clock, ActivationLoad& load);
+    void step(Pace& pace, ActivationLoad& load);
 
-    // For steady streams: its registers relative to `now`; pairs of this unit that are like those under way
-    // (none where some are not); as if `pairs` of them had passed in `cycles`.
+    // For steady streams: its registers relative to `now`, without what others count; the last cycle in which
+    // it waited for them; coming pairs that are like those under way (none where some are not); as if `pairs`
+    // of them had passed in `cycles`.
     void append(std::vector<uint64_t>& out, uint64_t now) const;
+    uint64_t held() const { return held_; }
     uint32_t like_pairs() const;
-    void jump(uint64_t cycles, uint32_t pairs) {
-        operands_.shift(cycles);
-        row_ += 2 * pairs;
+    void jump(uint64_t now, uint64_t cycles, uint32_t pairs);
+    // Whether the pair that is taken as the `number`th from now on (1: the next one) ends its unit.
+    bool ends_unit(uint32_t number) const {
+        return (row_ / 2 + number) % unit_pairs() == tags_.size() % unit_pairs();
     }
 
   private:
+    static constexpr uint32_t kUnits = 16;  // that are jumped over at most
+    uint32_t unit_pairs() const { return (job_->rows + 1) / 2; }
     bool lonely() const { return row_ + 1 >= job_->rows; }  // the pair has one token
-    void pair_done(Clock& clock, ActivationLoad& load);
+    void pair_done(uint64_t now, ActivationLoad& load);
 
     const Shape* shape_;
     const LinearJob* job_ = nullptr;
@@ -78,6 +83,7 @@ class ActivationFeed {
     // Values: the block of 32 columns and the head, blocks of the head from this tile on.
     uint32_t part_ = 0, head_ = 0, parts_left_ = 0;
     Count units_, sets_, free_, ready_;
+    uint64_t held_ = 0;
     Fifo<Tag, kDepth> tags_;
     Pipeline<16> operands_;
 };
@@ -89,30 +95,37 @@ class MatrixArray {
     explicit MatrixArray(const Shape& shape) : shape_(&shape) {}
     void start(const LinearJob& job);
     bool idle(uint64_t now) const { return !running_ && under_way_.at(now) == 0; }
-    void result_free(uint64_t now) { room_.add(now, 1); }
-    bool step(Clock& clock, ActivationFeed& feed, UnitBuffer& units);  // a block's results are there
+    void result_free(uint64_t now) {
+        room_.add(now, 1);
+        freed_ = now;
+    }
+    bool freed(uint64_t now) const { return freed_ == now; }
+    void step(Pace& pace, ActivationFeed& feed);
 
     Wait waits(uint64_t now, const ActivationFeed& feed) const;
 
+    // What comes out of blocks that were taken, in every cycle: true: a block's results are there.
+    bool step_ends(Clock& clock, UnitBuffer& units);
+
+    // For steady streams, as those of the feed. A jump is one from the cycle in which a block was taken.
     bool took(uint64_t now) const { return took_ == now; }
+    uint64_t held() const { return held_; }
     void append(std::vector<uint64_t>& out, uint64_t now) const;
-    void jump(uint64_t cycles) {
-        if (running_) take_at_ += cycles;
-        releases_.shift(cycles);
-        results_.shift(cycles);
-        retires_.shift(cycles);
-    }
+    void release_at(uint64_t cycle) { releases_.push(cycle + latency::kRelease); }
+    void jump(uint64_t cycles) { retires_.shift(cycles); }
 
   private:
+    void take(uint64_t now, ActivationFeed& feed);
+
     const Shape* shape_;
     uint64_t turns(const ActivationFeed::Tag& tag) const { return tag.single ? turns_of_single_ : turns_; }
 
     uint32_t entries_ = 8;                      // of a unit that meet an operand
     uint64_t turns_ = 1, turns_of_single_ = 1;  // at each, for two tokens and for one
     bool running_ = false;
-    uint64_t take_at_ = 0, took_ = kNever;
+    uint64_t take_at_ = 0, took_ = kNever, freed_ = kNever, held_ = 0;
     Count room_, under_way_;
-    Pipeline<16> releases_, results_, retires_;
+    Pipeline<32> releases_, results_, retires_;
 };
 
 }  // namespace dlavm::timed

@@ -14,10 +14,7 @@ bool ReadChannel::beat_ready(Clock& clock) {
         return reads_.front().due <= now;
     }
     if (memory_->board->beat_ready(now)) return true;
-    if (wake_ <= now || writes_seen_ != memory_->writes)
-        wake_ = std::max(memory_->board->next_beat(), now + 1);
-    writes_seen_ = memory_->writes;
-    clock.at(wake_);
+    clock.at(std::max(memory_->board->beat_bound(), now + 1));
     return false;
 }
 
@@ -45,7 +42,6 @@ void ReadChannel::step(Clock& clock) {
     const Chunk& chunk = chunks_.front();
     const uint32_t beats = chunk.rows * shape_.pack;
     if (memory_->board) memory_->board->read(now, chunk.row * shape_.pack * shape_.port_bytes, beats);
-    if (memory_->write_waits) clock.poke(Part::kWrites);
     reads_.push(now, {now + memory_->latency, beats});
     chunks_.pop(now);
 }
@@ -72,8 +68,6 @@ void WriteChannel::data(Clock& clock) {
     ++beats_;
     last_beat_ = now;
     if (memory_->board) memory_->board->write_beat(now);
-    ++memory_->writes;
-    clock.poke(Part::kReads);
     if (++part_ == shape_.pack) {
         part_ = 0;
         rows_.add(now, -1);
@@ -85,10 +79,9 @@ void WriteChannel::data(Clock& clock) {
 
 void WriteChannel::address(Clock& clock, bool room) {
     const uint64_t now = clock.now();
-    memory_->write_waits = chunks_.valid(now) && !room;
     if (!chunks_.valid(now)) return;
     if (!room) {
-        if (memory_->board) clock.at(std::max(memory_->board->next_write_room(), now + 1));
+        if (memory_->board) clock.at(std::max(memory_->board->write_room_bound(), now + 1));
         return;
     }
     clock.act();
@@ -97,6 +90,17 @@ void WriteChannel::address(Clock& clock, bool room) {
     if (memory_->board) memory_->board->write(now, chunk.row * shape_.pack * shape_.port_bytes, beats);
     writes_.push(now, beats);
     chunks_.pop(now);
+}
+
+void WriteChannel::pass(Clock& clock, uint64_t row, uint32_t rows) {
+    const uint64_t now = clock.now(), last = now + kPass + rows - 1;
+    beats_ += rows;
+    if (memory_->board) {
+        memory_->board->write(now + 1, row * shape_.port_bytes, rows);
+        for (uint64_t beat = now + kPass; beat <= last; ++beat) memory_->board->write_beat(beat);
+    }
+    answers_.push(now, last + std::max<uint64_t>(memory_->latency, 1));
+    clock.at(memory_->board ? memory_->board->next_response() : answers_.front());
 }
 
 void WriteChannel::step(Clock& clock) {

@@ -47,7 +47,7 @@ class ReadChannel {
     Fifo<Chunk, 4> chunks_;
     Fifo<Burst, 64> reads_;
     Count parts_;
-    uint64_t wake_ = 0, writes_seen_ = 0, beats_ = 0, last_beat_ = kNever;
+    uint64_t beats_ = 0, last_beat_ = kNever;
 };
 
 class WriteChannel {
@@ -56,6 +56,14 @@ class WriteChannel {
 
     bool chunk_ready(uint64_t now) const { return chunks_.ready(now); }
     void chunk(uint64_t now, uint64_t row, uint32_t rows) { chunks_.push(now, {row, rows}); }
+    // A chunk that nothing is in front of goes straight through, without a step for its address and each
+    // beat: they are taken in the cycles in which they would be, the first beat in kPass.
+    static constexpr uint64_t kPass = 2;
+    bool passes(uint64_t now) const {
+        return shape_.pack == 1 && chunks_.empty() && rows_.next() == 0 && writes_.empty() &&
+               (!memory_->board || memory_->board->write_room(now));
+    }
+    void pass(Clock& clock, uint64_t row, uint32_t rows);
     bool row_ready(uint64_t now) const { return rows_.at(now) != kRows; }
     void row(uint64_t now) { rows_.add(now, 1); }
     bool done(uint64_t now) const { return responses_.at(now) != 0; }

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace dlavm::timed {
 
@@ -23,64 +25,103 @@ class Clock {
     Clock() { timers_.fill(kNever); }
 
     uint64_t now() const { return now_; }
-    void set_all(bool all) { all_ = all; }
+    void set_all(bool all) { always_ = all ? (1u << kParts) - 1 : 0; }
+    bool all() const { return always_ != 0; }
 
     // Whether the part is to be stepped now; what follows is its doing.
     bool begin(Part part) {
         current_ = static_cast<uint32_t>(part);
-        if ((mask_ >> current_ & 1) == 0 && timers_[current_] > now_) return false;
+        if ((mask_ >> current_ & 1) == 0) return false;
         timers_[current_] = kNever;
-        if (part != Part::kMatrix) disturbed_ = now_;
         return true;
     }
     void act() { next_ |= 1u << current_; }
     void at(uint64_t cycle) {
-        if (cycle > now_ && cycle < timers_[current_]) timers_[current_] = cycle;
+        if (cycle <= now_ || cycle >= timers_[current_]) return;
+        timers_[current_] = cycle;
+        if (cycle < timer_) timer_ = cycle;
     }
     void poke(Part part) { next_ |= 1u << static_cast<uint32_t>(part); }
     // A part that comes later in this cycle.
     void poke_now(Part part) { mask_ |= 1u << static_cast<uint32_t>(part); }
-
-    bool acted() const { return (next_ >> current_ & 1) != 0; }
-    uint64_t timer() const { return timers_[current_]; }
-
-    // For the steady streams of the matrix engine: the last cycle in which another part was stepped, the next
-    // one in which one will be, and a jump over cycles in which only the matrix engine would have been.
-    uint64_t disturbed() const { return disturbed_; }
-    uint64_t next_of_others() const {
-        constexpr auto kSelf = static_cast<uint32_t>(Part::kMatrix);
-        if ((next_ & ~(1u << kSelf)) != 0 || all_) return now_ + 1;
-        uint64_t first = kNever;
-        for (uint32_t i = 0; i < kParts; ++i)
-            if (i != kSelf && timers_[i] < first) first = timers_[i];
-        return first;
+    // The same of ports by their numbers, which are looked at one by one.
+    void poke_port(uint32_t port) {
+        ports_next_ |= 1u << port;
+        poke(Part::kPorts);
     }
-    void jump(uint64_t cycles) {
-        now_ += cycles;
-        uint64_t& own = timers_[static_cast<uint32_t>(Part::kMatrix)];
-        if (own != kNever) own += cycles;
+    void poke_port_now(uint32_t port) {
+        ports_ |= 1u << port;
+        poke_now(Part::kPorts);
     }
+    uint32_t ports() const { return ports_; }
 
     // The next cycle in which there is something to do; kNever: nothing is on its way.
     uint64_t next() const {
-        if (next_ != 0 || all_) return now_ + 1;
+        if ((next_ | always_) != 0) return now_ + 1;
         uint64_t first = kNever;
         for (const uint64_t timer : timers_) first = timer < first ? timer : first;
         return first;
     }
-    void advance() {
-        now_ = next();
-        mask_ = all_ ? (1u << kParts) - 1 : next_;
-        next_ = 0;
+    // To the next cycle, if there is one.
+    bool advance() {
+        if ((next_ | always_) != 0 && now_ + 1 < timer_) {
+            ++now_;
+            mask_ = next_ | always_;
+        } else if (!advance_to_timer()) {
+            return false;
+        }
+        ports_ = always_ != 0 ? UINT32_MAX : ports_next_;
+        next_ = ports_next_ = 0;
+        return true;
     }
     // Past cycles in which there is nothing to do.
     void move(uint64_t cycle) { now_ = cycle; }
 
   private:
-    uint64_t now_ = 0, disturbed_ = 0;
-    uint32_t mask_ = 0, next_ = 0, current_ = 0;
-    bool all_ = false;
+    bool advance_to_timer() {
+        const uint64_t to = next();
+        if (to == kNever) return false;
+        now_ = to;
+        mask_ = next_ | always_;
+        timer_ = kNever;
+        for (uint32_t i = 0; i < kParts; ++i) {
+            if (timers_[i] <= to)
+                mask_ |= 1u << i;
+            else
+                timer_ = timers_[i] < timer_ ? timers_[i] : timer_;
+        }
+        return true;
+    }
+
+    uint64_t now_ = 0;
+    uint32_t mask_ = 0, next_ = 0, current_ = 0, ports_ = 0, ports_next_ = 0, always_ = 0;
+    uint64_t timer_ = 0;  // none of the timers is earlier
     std::array<uint64_t, kParts> timers_;
+};
+
+// The same for something inside a part that has little to do in most of the part's steps. `next`: when it
+// has.
+class Pace {
+  public:
+    uint64_t now() const { return now_; }
+    uint64_t next() const { return next_; }
+    bool begin(uint64_t now, bool always) {
+        if (next_ > now && !always) return false;
+        now_ = now;
+        next_ = kNever;
+        return true;
+    }
+    void act() { next_ = now_ + 1; }
+    void at(uint64_t cycle) {
+        if (cycle > now_ && cycle < next_) next_ = cycle;
+    }
+    void poke(uint64_t now) {  // what it looks at is another in the next cycle
+        if (now + 1 < next_) next_ = now + 1;
+    }
+    void sleep(uint64_t until) { next_ = until; }
+
+  private:
+    uint64_t now_ = 0, next_ = 0;
 };
 
 // A counter; what was added in this cycle shows in the next.
@@ -129,12 +170,46 @@ class Fifo {
         popped_ = now;
     }
     bool empty() const { return in_ == out_; }
+    bool full() const { return in_ - out_ == kDepth; }
     uint32_t size() const { return in_ - out_; }
     const T& at(uint32_t place) const { return items_[(out_ + place) % kDepth]; }
+    T& at(uint32_t place) { return items_[(out_ + place) % kDepth]; }
 
   private:
     std::array<T, kDepth> items_{};
     uint32_t in_ = 0, out_ = 0;
+    uint64_t pushed_ = kNever, popped_ = kNever;
+};
+
+// The same of a depth that the constructor states; its places stand apart.
+template <class T>
+class DeepFifo {
+  public:
+    explicit DeepFifo(uint32_t depth) : depth_(depth) {
+        size_t places = 1;
+        while (places < depth) places *= 2;
+        items_.resize(places);
+        mask_ = static_cast<uint32_t>(places - 1);
+    }
+    uint32_t count(uint64_t now) const {
+        return in_ - out_ - static_cast<uint32_t>(pushed_ == now) + static_cast<uint32_t>(popped_ == now);
+    }
+    bool valid(uint64_t now) const { return count(now) != 0; }
+    bool ready(uint64_t now) const { return count(now) != depth_; }
+    const T& front() const { return items_[out_ & mask_]; }
+    void push(uint64_t now, const T& item) {
+        items_[in_++ & mask_] = item;
+        pushed_ = now;
+    }
+    void pop(uint64_t now) {
+        ++out_;
+        popped_ = now;
+    }
+    bool empty() const { return in_ == out_; }
+
+  private:
+    std::vector<T> items_;
+    uint32_t mask_ = 0, depth_, in_ = 0, out_ = 0;
     uint64_t pushed_ = kNever, popped_ = kNever;
 };
 

@@ -86,7 +86,7 @@ void Epilogue::go(Clock& clock) {
     state_ = State::kRun;
     run_until_ = now + 8;  // columns of a lane
     beats_.push(run_until_ + latency::kEpilogue);
-    clock.act();
+    clock.at(run_until_);
 }
 
 void Epilogue::piece_done(Clock& clock, MatrixArray& array) {
@@ -171,6 +171,7 @@ void Epilogue::step_out(Clock& clock) {
     const uint64_t now = clock.now();
     if (unsent_.at(now) != 0 && out_->data_ready(now)) {
         out_->put(clock);
+        if (room_.next() == 0 || unsent_.next() > 1) clock.act();
         unsent_.add(now, -1);
         room_.add(now, 1);
     }

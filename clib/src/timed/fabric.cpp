@@ -9,8 +9,8 @@ Place place_of(const Shape& shape, uint64_t address, uint32_t units) {
     for (uint32_t s = 0; s < shape.spaces.size(); ++s)
         if (shape.spaces[s].holds(address, uint64_t{units} * kUnitBytes)) space = s;
     const uint64_t unit = (address - shape.spaces[space].base) / kUnitBytes;
-    const auto offset = static_cast<uint32_t>(unit % shape.row_units);
-    return {space, unit / shape.row_units, offset, (units + offset + shape.row_units - 1) / shape.row_units};
+    const auto offset = remainder(unit, shape.row_units);
+    return {space, divided(unit, shape.row_units), offset, divided_up(units + offset, shape.row_units)};
 }
 
 // -- read_port ----------------------------------------------------------------------------------------------
@@ -18,19 +18,20 @@ Place place_of(const Shape& shape, uint64_t address, uint32_t units) {
 void ReadPort::ask(Clock& clock, uint64_t address, uint32_t units) {
     requests_.push(clock.now(), {address, units});
     clock.act();
-    clock.poke(Part::kPorts);
+    clock.poke_port(number_);
 }
 
-uint32_t ReadPort::rows() const {
+// Chunks end where a multiple of the most rows, a power of two, does.
+void ReadPort::set_count() {
     const uint32_t most = shape_->chunk_rows[space_];
-    return std::min(rows_left_, most - static_cast<uint32_t>(row_ % most));
+    count_ = std::min(rows_left_, most - (static_cast<uint32_t>(row_) & (most - 1)));
 }
 
 Chunk ReadPort::grant(Clock& clock) {
     granted_ = clock.now();
     clock.act();
-    clock.poke_now(Part::kPorts);
-    return {space_, row_, rows()};
+    clock.poke_port_now(number_);
+    return {space_, row_, count_};
 }
 
 // The next word of the row, with the last that is needed the row.
@@ -46,7 +47,7 @@ void ReadPort::take_word(Clock& clock) {
     if (!row_ends) return;
     rows_.add(clock.now(), -1);
     credit_.add(clock.now(), 1);
-    if (busy_) clock.poke(Part::kReads);  // a chunk may have room now
+    poke_reads(clock);
 }
 
 void ReadPort::take(Clock& clock) {
@@ -59,7 +60,7 @@ void ReadPort::take(Clock& clock) {
         started_ = begun_ = false;
         held_from_ = kNever;
         told_.pop(now);
-        clock.poke(Part::kPorts);
+        if (!requests_.empty() || (!told_.empty() && told_.front().offset != 0)) clock.poke_port(number_);
     }
     taken_ = now;
     clock.act();
@@ -69,29 +70,31 @@ void ReadPort::take(Clock& clock) {
 void ReadPort::cut(Clock& clock) {
     const uint64_t now = clock.now();
     const bool granted = granted_ == now;
-    const uint32_t count = granted ? rows() : 0;
+    const uint32_t count = granted ? count_ : 0;
     const bool ends = granted && rows_left_ == count;
     if (granted) {
         credit_.add(now, -static_cast<int32_t>(count));
         under_way_.add(now, static_cast<int32_t>(count));
     }
-    if (requests_.valid(now) && told_.count(now) != most_told_ && (!busy_ || ends)) {
+    if (requests_.valid(now) && told_.ready(now) && (!busy_ || ends)) {
         const Request request = requests_.front();
+        if (requests_.full()) clock.poke(client_);
         requests_.pop(now);
         const Place place = place_of(*shape_, request.address, request.units);
-        told_.push(now, {place.offset / units_, place.offset % units_, request.units});
+        told_.push(now, {divided(place.offset, units_), remainder(place.offset, units_), request.units});
         busy_ = true;
         space_ = place.space;
         row_ = place.row;
         rows_left_ = place.rows;
-        clock.poke(client_);
-        clock.poke(Part::kPorts);
+        set_count();
+        if (told_.front().offset != 0) clock.poke_port(number_);
     } else if (granted) {
         row_ += count;
         rows_left_ -= count;
         busy_ = !ends;
+        set_count();
     }
-    if (busy_) clock.poke(Part::kReads);
+    poke_reads(clock);
 }
 
 // -- write_port ---------------------------------------------------------------------------------------------
@@ -99,38 +102,35 @@ void ReadPort::cut(Clock& clock) {
 void WritePort::ask(Clock& clock, uint64_t address, uint32_t units) {
     requests_.push(clock.now(), {address, units});
     clock.act();
-    clock.poke(Part::kPorts);
+    clock.poke_port(number_);
 }
 
 void WritePort::put(Clock& clock) {
     put_ = clock.now();
-    clock.act();
-    clock.poke_now(Part::kPorts);
+    clock.poke_port_now(number_);
 }
 
 Chunk WritePort::grant(Clock& clock) {
     const Chunk chunk = chunks_.front();
+    if (chunks_.full()) poke_room(clock);
     chunks_.pop(clock.now());
     clock.act();
-    clock.poke(Part::kPorts);
-    clock.poke(client_);
     return chunk;
 }
 
 void WritePort::make(Clock& clock) {
     const uint64_t now = clock.now();
-    clock.act();
-    clock.poke(client_);
     left_ -= std::min(left_, shape_->units);
     const bool last = --words_left_ == 0;
     busy_ = !last;
+    if (busy_ && left_ == 0) clock.poke_port(number_);
     const bool row_ends = last || (word_ + 1) * shape_->units == shape_->row_units;
     word_ = row_ends ? 0 : word_ + 1;
     if (!row_ends) return;
     rows_.add(now, 1);
     ++rows_of_chunk_;
     const uint32_t most = shape_->chunk_rows[space_];
-    if (last || row_ % most == most - 1) {
+    if (last || (row_ & (most - 1)) == most - 1) {
         chunks_.push(now, {space_, row_ + 1 - rows_of_chunk_, rows_of_chunk_});
         outstanding_.add(now, 1);
         rows_of_chunk_ = 0;
@@ -150,9 +150,8 @@ void WritePort::step_busy(Clock& clock) {
         space_ = place.space;
         row_ = place.row;
         left_ = request.units;
-        word_ = place.offset / shape_->units;
-        words_left_ = (left_ + place.offset % shape_->units + shape_->units - 1) / shape_->units;
-        clock.act();
+        word_ = divided(place.offset, shape_->units);
+        words_left_ = divided_up(left_ + remainder(place.offset, shape_->units), shape_->units);
         clock.poke(client_);
     }
 }
@@ -163,10 +162,10 @@ Fabric::Fabric(const Shape& shape, Memories& memories) : watches_(shape.spaces.s
     for (uint32_t i = 0; i < kReaders; ++i) {
         const bool weights = i == kReaders - 1;
         const uint32_t rows = weights ? shape.weight_rows : shape.client_rows;
-        readers.emplace_back(shape, kReader[i], weights ? shape.row_units : shape.units, rows,
+        readers.emplace_back(shape, i, kReader[i], weights ? shape.row_units : shape.units, rows,
                              weights ? std::min(rows, kWeightsUnderWay) : rows, weights ? rows : kRequests);
     }
-    for (const Part client : kWriter) writers.emplace_back(shape, client);
+    for (uint32_t i = 0; i < kWriters; ++i) writers.emplace_back(shape, kReaders + i, kWriter[i]);
     for (size_t s = 0; s < shape.spaces.size(); ++s) {
         const abi::Space& space = shape.spaces[s];
         const ChannelShape channel{shape.row_units * kUnitBytes / (space.channels * shape.port_bytes),
@@ -181,45 +180,56 @@ Fabric::Fabric(const Shape& shape, Memories& memories) : watches_(shape.spaces.s
 }
 
 void Fabric::step_reads(Clock& clock) {
-    for (auto& space : reads_)
-        for (ReadChannel& channel : space)
-            if (!channel.idle()) channel.step(clock);
+    for (size_t s = 0; s < reads_.size(); ++s) {
+        if (reads_[s].front().idle()) continue;  // the others of the space are so too
+        for (ReadChannel& channel : reads_[s]) channel.step(clock);
+        if (reads_[s].front().last_beat() == clock.now()) count_beat(s, clock.now());
+        if (reads_[s].front().idle()) ask_ends(s, clock.now());
+    }
     if (!order_.empty() || row_due_ == clock.now()) read_rows(clock);
     read_chunks(clock);
-    watch(clock.now());
 }
 
 void Fabric::step_writes(Clock& clock) {
-    for (auto& space : writes_)
-        for (WriteChannel& channel : space)
-            if (!channel.idle()) channel.step(clock);
+    for (size_t s = 0; s < writes_.size(); ++s) {
+        if (writes_[s].front().idle()) continue;
+        for (WriteChannel& channel : writes_[s]) channel.step(clock);
+        if (writes_[s].front().last_beat() == clock.now()) count_beat(s, clock.now());
+        if (writes_[s].front().idle()) ask_ends(s, clock.now());
+    }
     if (!put_order_.empty() || done_due_ == clock.now()) write_answers(clock);
     write_chunks(clock);
-    watch(clock.now());
 }
 
 bool Fabric::quiet(uint64_t now) const {
     return !issue_ && !order_.valid(now) && !put_busy_ && !put_issue_ && !put_order_.valid(now);
 }
 
-// Behind a step of reads or writes: whether a beat passed in this cycle, and whether the next one is asked
-// for something.
-void Fabric::watch(uint64_t now) {
-    for (size_t s = 0; s < watches_.size(); ++s) {
-        Watch& w = watches_[s];
-        const ReadChannel& read = reads_[s].front();
-        const WriteChannel& write = writes_[s].front();
-        if ((read.last_beat() == now || write.last_beat() == now) && w.last_busy != now) {
-            w.last_busy = now;
-            ++w.busy;
-        }
-        const bool asks = !read.idle() || !write.idle();
-        if (asks && w.asked_from == kNever) w.asked_from = now + 1;
-        if (!asks && w.asked_from != kNever) {
-            w.asked += now + 1 - w.asked_from;
-            w.asked_from = kNever;
-        }
-    }
+void Fabric::count_beat(size_t space, uint64_t now) {
+    Watch& w = watches_[space];
+    w.busy += w.last_busy != now && !w.passes(now) ? 1 : 0;
+    w.last_busy = now;
+}
+
+void Fabric::count_passing(size_t space, uint64_t now, uint32_t beats) {
+    Watch& w = watches_[space];
+    const uint64_t moved = now - w.passing_from;
+    w.passing = (moved < 64 ? w.passing >> moved : 0) | ((uint64_t{1} << beats) - 1) << WriteChannel::kPass;
+    w.passing_from = now;
+    w.busy += beats;
+}
+
+// Whether a space is asked for something in the next cycle.
+void Fabric::ask_begins(size_t space, uint64_t now) {
+    uint64_t& from = watches_[space].asked_from;
+    if (from == kNever) from = now + 1;
+}
+
+void Fabric::ask_ends(size_t space, uint64_t now) {
+    Watch& w = watches_[space];
+    if (w.asked_from == kNever || !reads_[space].front().idle() || !writes_[space].front().idle()) return;
+    w.asked += now + 1 - w.asked_from;
+    w.asked_from = kNever;
 }
 
 void Fabric::clear_traffic(uint64_t begin) {
@@ -240,7 +250,8 @@ Fabric::Traffic Fabric::traffic(uint32_t space, uint64_t end) const {
 }
 
 bool Fabric::moves(uint64_t now) const {
-    return std::any_of(watches_.begin(), watches_.end(), [&](const Watch& w) { return w.last_busy == now; });
+    return std::any_of(watches_.begin(), watches_.end(),
+                       [&](const Watch& w) { return w.last_busy == now || w.passes(now); });
 }
 
 uint32_t Fabric::asked() const {
@@ -257,8 +268,11 @@ bool Fabric::refreshing(uint64_t now, uint32_t spaces) const {
 }
 
 void Fabric::step_ports(Clock& clock) {
-    for (ReadPort& port : readers) port.step(clock);
-    for (WritePort& port : writers) port.step(clock);
+    const uint32_t ports = clock.ports();
+    for (uint32_t i = 0; i < kReaders; ++i)
+        if ((ports >> i & 1) != 0) readers[i].step(clock);
+    for (uint32_t i = 0; i < kWriters; ++i)
+        if ((ports >> (kReaders + i) & 1) != 0) writers[i].step(clock);
 }
 
 namespace {
@@ -298,6 +312,7 @@ void Fabric::read_chunks(Clock& clock) {
         if (order_.ready(now) && all(channels, [&](const ReadChannel& c) { return c.chunk_ready(now); })) {
             order_.push(now, {client_, chunk_.space, chunk_.rows});
             for (ReadChannel& c : channels) c.chunk(now, chunk_.row, chunk_.rows);
+            ask_begins(chunk_.space, now);
             issue_ = false;
             clock.act();
         }
@@ -326,6 +341,21 @@ void Fabric::write_answers(Clock& clock) {
     clock.act();
 }
 
+void Fabric::issue_write(Clock& clock, std::vector<WriteChannel>& channels) {
+    const uint64_t now = clock.now();
+    const auto passes = [&](const WriteChannel& c) { return c.passes(now); };
+    put_issue_ = false;
+    put_passes_ = !clock.all() && all(channels, passes);
+    if (put_passes_) {
+        for (WriteChannel& c : channels) c.pass(clock, put_chunk_.row, put_chunk_.rows);
+        count_passing(put_chunk_.space, now, put_chunk_.rows);
+    } else {
+        for (WriteChannel& c : channels) c.chunk(now, put_chunk_.row, put_chunk_.rows);
+        clock.act();
+    }
+    ask_begins(put_chunk_.space, now);
+}
+
 void Fabric::write_chunks(Clock& clock) {
     const uint64_t now = clock.now();
     if (put_busy_) {
@@ -333,15 +363,15 @@ void Fabric::write_chunks(Clock& clock) {
         if (put_issue_ && put_order_.ready(now) &&
             all(channels, [&](const WriteChannel& c) { return c.chunk_ready(now); })) {
             put_order_.push(now, {put_client_, put_chunk_.space, put_chunk_.rows});
-            for (WriteChannel& c : channels) c.chunk(now, put_chunk_.row, put_chunk_.rows);
-            put_issue_ = false;
-            clock.act();
+            issue_write(clock, channels);
         }
         if (!put_issue_ && all(channels, [&](const WriteChannel& c) { return c.row_ready(now); })) {
-            for (WriteChannel& c : channels) c.row(now);
+            if (!put_passes_)
+                for (WriteChannel& c : channels) c.row(now);
+            ask_begins(put_chunk_.space, now);
             writers[put_client_].take_row(clock);
             put_busy_ = --put_left_ != 0;
-            clock.act();
+            if (put_busy_ || !put_passes_) clock.act();
         }
     }
     if (put_busy_) return;

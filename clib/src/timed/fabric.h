@@ -27,15 +27,16 @@ struct Chunk {
 
 class ReadPort {
   public:
-    // `units`: of the client's beats. `rows`: of the buffer; `under_way`: at most;
+    // `number`: of the port. `units`: of the client's beats. `rows`: of the buffer; `under_way`: at most;
     // `requests`: that are not answered.
-    ReadPort(const Shape& shape, Part client, uint32_t units, uint32_t rows, uint32_t under_way,
-             uint32_t requests)
+    ReadPort(const Shape& shape, uint32_t number, Part client, uint32_t units, uint32_t rows,
+             uint32_t under_way, uint32_t requests)
         : shape_(&shape),
+          number_(number),
           client_(client),
           units_(units),
           most_under_way_(static_cast<int32_t>(under_way)),
-          most_told_(requests),
+          told_(requests),
           credit_(static_cast<int32_t>(rows)) {}
 
     // The client. A beat is looked at (valid, last) before it is taken, once a cycle.
@@ -52,16 +53,18 @@ class ReadPort {
 
     // read_channels
     bool chunk_valid(uint64_t now) const {
-        const auto count = static_cast<int32_t>(rows());
-        return busy_ && credit_.at(now) >= count && under_way_.at(now) + count <= most_under_way_;
+        if (!busy_) return false;
+        const auto count = static_cast<int32_t>(count_);
+        return credit_.at(now) >= count && under_way_.at(now) + count <= most_under_way_;
     }
     Chunk grant(Clock& clock);
     void row(Clock& clock) {
+        const bool offset = !told_.empty() && told_.front().offset != 0;
+        if (rows_.next() == 0 || offset) clock.poke(client_);  // else it can go on already
+        if (offset) clock.poke_port(number_);
         rows_.add(clock.now(), 1);
         under_way_.add(clock.now(), -1);
-        if (busy_) clock.poke(Part::kReads);  // a chunk may go now
-        clock.poke(client_);
-        if (!told_.empty() && told_.front().offset != 0) clock.poke(Part::kPorts);
+        poke_reads(clock);
     }
 
     // The end of the cycle: after the client and read_channels.
@@ -84,24 +87,29 @@ class ReadPort {
     struct Told {
         uint32_t word, offset, units;  // word of the row, unit of the word
     };
-    uint32_t rows() const;
+    void poke_reads(Clock& clock) const {  // where a chunk may go now
+        const auto count = static_cast<int32_t>(count_);
+        if (busy_ && credit_.next() >= count && under_way_.next() + count <= most_under_way_)
+            clock.poke(Part::kReads);
+    }
+    void set_count();
     uint32_t left() const { return started_ ? left_ : told_.front().units; }
     void take_word(Clock& clock);
     void cut(Clock& clock);
 
     const Shape* shape_;
+    uint32_t number_;
     Part client_;
     uint32_t units_;
     int32_t most_under_way_;  // rows that were asked for and have not come
     Fifo<Request, 4> requests_;
-    Fifo<Told, kWeightRows> told_;
-    uint32_t most_told_;  // requests that were cut and not answered
+    DeepFifo<Told> told_;  // requests that were cut and not answered
     // the request that is cut into chunks
     bool busy_ = false;
     uint32_t space_ = 0;
     uint64_t row_ = 0;
-    uint32_t rows_left_ = 0;
-    uint64_t granted_ = kNever;  // in which cycle
+    uint32_t rows_left_ = 0, count_ = 0;  // count: of the next chunk
+    uint64_t granted_ = kNever;           // in which cycle
     Count credit_, rows_, under_way_;
     // beats
     bool started_ = false, begun_ = false;
@@ -111,9 +119,11 @@ class ReadPort {
 
 class WritePort {
   public:
-    WritePort(const Shape& shape, Part client) : shape_(&shape), client_(client) {}
+    WritePort(const Shape& shape, uint32_t number, Part client)
+        : shape_(&shape), number_(number), client_(client) {}
 
-    // The client: a request, then as many beats as it has.
+    // The client: a request, then as many beats as it has. put() leaves it to the client whether it is
+    // stepped in the next cycle.
     bool ready(uint64_t now) const { return requests_.ready(now); }
     void ask(Clock& clock, uint64_t address, uint32_t units);
     bool data_ready(uint64_t now) const { return busy_ && left_ != 0 && room(now); }
@@ -124,13 +134,12 @@ class WritePort {
     bool chunk_valid(uint64_t now) const { return chunks_.valid(now); }
     Chunk grant(Clock& clock);
     void take_row(Clock& clock) {
+        if (rows_.next() == kRows) poke_room(clock);
         rows_.add(clock.now(), -1);
-        clock.poke(Part::kPorts);
-        clock.poke(client_);
     }
     void done(Clock& clock) {
         outstanding_.add(clock.now(), -1);
-        clock.poke(client_);
+        if (outstanding_.next() == 0) clock.poke(client_);
     }
 
     // The end of the cycle: after the client and write_channels.
@@ -145,10 +154,15 @@ class WritePort {
     };
     static constexpr int32_t kRows = 2 * kChunkRows;
     bool room(uint64_t now) const { return rows_.at(now) != kRows && chunks_.ready(now); }
+    void poke_room(Clock& clock) const {  // for whom there was none
+        clock.poke_port(number_);
+        clock.poke(client_);
+    }
     void step_busy(Clock& clock);
     void make(Clock& clock);
 
     const Shape* shape_;
+    uint32_t number_;
     Part client_;
     Fifo<Request, 4> requests_;
     Fifo<Chunk, 8> chunks_;
@@ -213,9 +227,17 @@ class Fabric {
     // What is counted of a space's first channel; the others see the same.
     struct Watch {
         Traffic before;  // beats when the run began
+        // Of the writes that pass, the cycles of beats from the one on in which the last chunk began to pass.
+        uint64_t passing = 0, passing_from = 0;
+        bool passes(uint64_t now) const {
+            return now - passing_from < 64 && (passing >> (now - passing_from) & 1) != 0;
+        }
         uint64_t busy = 0, last_busy = kNever, asked = 0, asked_from = kNever;
     };
-    void watch(uint64_t now);
+    void count_beat(size_t space, uint64_t now);
+    void count_passing(size_t space, uint64_t now, uint32_t beats);
+    void ask_begins(size_t space, uint64_t now);
+    void ask_ends(size_t space, uint64_t now);
 
     struct Order {
         uint32_t client, space, rows;
@@ -223,6 +245,7 @@ class Fabric {
     void read_rows(Clock& clock);
     void read_chunks(Clock& clock);
     void write_answers(Clock& clock);
+    void issue_write(Clock& clock, std::vector<WriteChannel>& channels);
     void write_chunks(Clock& clock);
 
     std::vector<std::vector<ReadChannel>> reads_;  // by space, channel
@@ -240,7 +263,7 @@ class Fabric {
 
     // write_channels
     RoundRobin write_choice_;
-    bool put_busy_ = false, put_issue_ = false;
+    bool put_busy_ = false, put_issue_ = false, put_passes_ = false;
     uint32_t put_client_ = 0, put_left_ = 0;
     Chunk put_chunk_{};
     Fifo<Order, 16> put_order_;

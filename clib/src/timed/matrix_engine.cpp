@@ -7,6 +7,7 @@ namespace dlavm::timed {
 namespace {
 
 constexpr uint32_t kQuietCycles = 3;  // before the one in which a command is found done
+constexpr uint32_t kSteadyRows = 8;   // with which it is worth while to look for a steady stream
 
 }  // namespace
 
@@ -28,6 +29,8 @@ void MatrixEngine::begin(Clock& clock, const Command& /*command*/) {
     job_ = prepare_.begin(clock);
     running_ = true;
     quiet_ = 0;
+    last_seen_.clear();
+    pace_ = {};
     units_.start(job_.short_slots, shape_->row_units >= 8);
     if (!job_.cache())
         unpack_.start(job_);
@@ -68,34 +71,45 @@ void MatrixEngine::step_run(Clock& clock, bool fetched) {
     }
     const int32_t pushed = step_units(clock);
     if (pushed != 0) feed_.push(now, pushed);
-    if (load_.step(clock) != 0) feed_.set_done(now);
+    const bool loaded = load_.step(clock) != 0;
+    if (loaded) feed_.set_done(now);
     operands_.step(clock);
     epilogue_.step(clock, array_);
-    if (clock.acted()) other_ = now;
-    other_timer_ = clock.timer();
-    feed_.step(clock, load_);
-    if (array_.step(clock, feed_, units_)) {
-        epilogue_.result(now);
-        other_ = now;
-    }
+    step_pairs(clock, pushed != 0 || loaded || array_.freed(now));
 }
 
-void MatrixEngine::jump_pairs(Clock& clock) {
+// Feed and array, and what comes out of them. `given`: they have more of what they may wait for.
+void MatrixEngine::step_pairs(Clock& clock, bool given) {
     const uint64_t now = clock.now();
+    if (pace_.begin(now, clock.all())) {
+        feed_.step(pace_, load_);
+        array_.step(pace_, feed_);
+        if (job_.rows >= kSteadyRows && array_.took(now) && !clock.all()) jump_pairs(now);
+    }
+    if (given && now > last_took_) pace_.poke(now);
+    clock.at(pace_.next());
+    if (array_.step_ends(clock, units_)) epilogue_.result(now);
+}
+
+// When a block was taken: feed and array go on as since the last one if they were in the same state then,
+// have waited for nobody since, and the pairs that come are alike: others only give them more of what they
+// have.
+void MatrixEngine::jump_pairs(uint64_t now) {
     seen_.clear();
     feed_.append(seen_, now);
     array_.append(seen_, now);
     const uint64_t period = now - last_took_;
-    const bool steady = std::max(other_, clock.disturbed()) < last_took_ && seen_ == last_seen_;
+    const bool steady = std::max(feed_.held(), array_.held()) <= last_took_ && seen_ == last_seen_;
     std::swap(seen_, last_seen_);
     last_took_ = now;
-    const uint64_t next = std::min(clock.next_of_others(), other_timer_);
-    if (!steady || next <= now + period) return;
-    const uint64_t pairs = std::min<uint64_t>(feed_.like_pairs(), (next - now - 1) / period);
-    feed_.jump(pairs * period, static_cast<uint32_t>(pairs));
+    const uint32_t pairs = steady ? feed_.like_pairs() : 0;
+    if (pairs == 0) return;
+    for (uint32_t pair = 1; pair <= pairs; ++pair)
+        if (feed_.ends_unit(pair)) array_.release_at(now + pair * period);
+    feed_.jump(now, pairs * period, pairs);
     array_.jump(pairs * period);
-    clock.jump(pairs * period);
-    last_took_ = clock.now();
+    last_took_ = now + pairs * period;
+    pace_.sleep(last_took_ + 1);
 }
 
 }  // namespace dlavm::timed

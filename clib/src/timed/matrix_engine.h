@@ -31,14 +31,9 @@ class MatrixEngine final : public AheadEngine {
             prepare_.load(clock);
     }
 
-    // The end of a cycle in which a block was begun: jumps over pairs of a unit that would be multiplied as
-    // the last one was, where nothing else happens in the core.
-    void jump(Clock& clock) {
-        if (running_ && array_.took(clock.now())) jump_pairs(clock);
-    }
-
   private:
-    void jump_pairs(Clock& clock);
+    void step_pairs(Clock& clock, bool given);
+    void jump_pairs(uint64_t now);
     int32_t step_units(Clock& clock);
     bool in_blocks() const { return shape_->tile() >= 32; }  // the cache, or in tokens
     void step_run(Clock& clock, bool fetched);
@@ -58,11 +53,10 @@ class MatrixEngine final : public AheadEngine {
     EpilogueFetch operands_;
     Epilogue epilogue_;
     bool running_ = false;
-    uint32_t quiet_ = 0;             // cycles, one after the other
-    uint64_t other_ = 0;             // the last cycle in which anything but feed and array did something,
-    uint64_t other_timer_ = kNever;  // and the next in which it will
+    uint32_t quiet_ = 0;                      // cycles, one after the other
     std::vector<uint64_t> seen_, last_seen_;  // registers of feed and array when a block was taken
     uint64_t last_took_ = 0;
+    Pace pace_;  // of feed and array
 };
 
 }  // namespace dlavm::timed

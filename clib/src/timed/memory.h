@@ -14,10 +14,6 @@ struct ChannelMemory {
     std::optional<timing::Channel> timed;
     timing::Channel* board = nullptr;  // that, or a fixed latency
     uint64_t latency = 40;
-    // When an answer will come may change with what is asked for in between, either way: a write may open the
-    // row that a read wants. Each side tells the other.
-    uint64_t writes = 0;       // beats that arrived
-    bool write_waits = false;  // for room
 };
 
 // By space; one channel of a space stands for all where they are folded.

@@ -15,6 +15,12 @@ constexpr uint32_t kUnitBytes = 16;
 constexpr uint32_t kChunkRows = 16, kQueueDepth = 8, kWeightsUnderWay = 96, kRequests = 64;
 constexpr uint32_t kWeightRows = 4096;  // at most
 
+// Sizes are powers of two, by which nobody needs a division.
+inline uint64_t divided(uint64_t a, uint32_t power) { return a >> __builtin_ctz(power); }
+inline uint32_t divided(uint32_t a, uint32_t power) { return a >> __builtin_ctz(power); }
+inline uint32_t divided_up(uint32_t a, uint32_t power) { return divided(a + power - 1, power); }
+inline uint32_t remainder(uint64_t a, uint32_t power) { return static_cast<uint32_t>(a & (power - 1)); }
+
 struct Shape {
     std::vector<abi::Space> spaces;
     std::vector<uint32_t> chunk_rows;  // of each space: rows of a burst at most

@@ -281,11 +281,13 @@ bool StoreEngine::step_bytes(Clock& clock, bool piece, bool last) {
         case Bytes::kMantissas:
             if (!out_->data_ready(now)) break;
             out_->put(clock);
+            clock.act();
             if (--byte_beats_ == 0) byte_state_ = Bytes::kExponent;
             break;
         case Bytes::kExponent:
             if (!out_->data_ready(now)) break;
             out_->put(clock);
+            clock.act();
             byte_state_ = Bytes::kCollect;
             return byte_last_;
     }

@@ -152,15 +152,13 @@ void Twin::step() {
         for (EngineQueue& queue : queues_) queue.step(clock_, semaphores_, trace_);
     if (clock_.begin(Part::kFront)) front_.step(clock_, queues_);
     if (clock_.begin(Part::kPorts)) fabric_.step_ports(clock_);
-    matrix_.jump(clock_);
 }
 
 bool Twin::run(uint64_t cycles) {
     const uint64_t limit = clock_.now() + cycles;
     while (!front_.finished()) {
-        if (clock_.next() == kNever) throw std::logic_error("timed: nothing can happen any more");
         if (clock_.now() >= limit) return false;
-        clock_.advance();
+        if (!clock_.advance()) throw std::logic_error("timed: nothing can happen any more");
         step();
         if (observer_ != nullptr) observer_->look(*this);
     }

@@ -4,12 +4,6 @@
 
 namespace dlavm::timed {
 
-namespace {
-
-uint32_t divide_up(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
-
-}  // namespace
-
 VectorUnits::VectorUnits(const Shape& shape, ReadPort& in, WritePort& out)
     : shape_(&shape), in_(&in), out_(&out) {
     summed_.fill(-1000);
@@ -44,7 +38,7 @@ void VectorUnits::step_loader(Clock& clock, bool bank_full) {
     if (loads.valid(now) && flights_.ready(now) && in_->ready(now)) {
         const VectorLoad& load = loads.front();
         const auto offset = static_cast<uint32_t>(load.address % 8);
-        in_->ask(clock, load.address / 8 * kUnitBytes, divide_up(load.count + offset, 8));
+        in_->ask(clock, load.address / 8 * kUnitBytes, divided_up(load.count + offset, 8));
         flights_.push(now, {offset, load.count, load.last});
         loads.pop(now);
     }
@@ -54,8 +48,9 @@ void VectorUnits::step_loader(Clock& clock, bool bank_full) {
 void VectorUnits::load_words(Clock& clock, bool bank_full) {
     const uint64_t now = clock.now();
     const Flight& head = flights_.front();
-    const uint32_t lanes = shape_->lanes, words_of_beat = shape_->units * 8 / lanes;
-    const uint32_t words = divide_up(head.count + head.offset, lanes), chunks = divide_up(head.count, lanes);
+    const uint32_t lanes = shape_->lanes, words_of_beat = divided(shape_->units * 8, lanes);
+    const uint32_t words = divided_up(head.count + head.offset, lanes),
+                   chunks = divided_up(head.count, lanes);
     bool done = false;
     if (words_taken_ == words) {
         done = true;
@@ -104,13 +99,13 @@ uint64_t VectorUnits::gap(const VectorWork& work, const vector::Step& step, uint
 
 // Of the accumulators, whose rows come in turns.
 uint32_t VectorUnits::slot(const VectorWork& work) const {
-    const uint32_t slots = vector::kVirtual / shape_->lanes, column = chunk_ >> work.group;
-    return (chunk_ & ((1u << work.group) - 1)) * slots + column % slots;
+    const uint32_t slots = divided(vector::kVirtual, shape_->lanes), column = chunk_ >> work.group;
+    return (chunk_ & ((1u << work.group) - 1)) * slots + remainder(column, slots);
 }
 
 // No element went to the accumulator yet.
 bool VectorUnits::fresh(const VectorWork& work) const {
-    return work.first && chunk_ >> work.group < vector::kVirtual / shape_->lanes;
+    return work.first && chunk_ >> work.group < divided(vector::kVirtual, shape_->lanes);
 }
 
 void VectorUnits::step_issue(Clock& clock, bool strip_ready) {
@@ -122,11 +117,11 @@ void VectorUnits::step_issue(Clock& clock, bool strip_ready) {
     vector::Step step = kTree;
     uint32_t columns = 0;  // chunks of a row
     if (work.tree) {
-        columns = std::max(1u, (vector::kVirtual / 2 >> level_) / lanes);
+        columns = std::max(1u, divided(vector::kVirtual / 2 >> level_, lanes));
         step.last = level_ == 6;
     } else {
         step = vector::kSteps[begun_ ? step_at_ : work.start];
-        columns = (work.count - 1) / lanes % 16 + 1;
+        columns = divided(work.count - 1, lanes) % 16 + 1;
     }
     const auto due = static_cast<uint64_t>(
         std::max<int64_t>(last_issue_ + static_cast<int64_t>(gap(work, step, columns)), 0));
@@ -189,21 +184,24 @@ void VectorUnits::step_lanes(Clock& clock) {
 void VectorUnits::step_storer(Clock& clock) {
     const uint64_t now = clock.now();
     const bool sends = beat_ && out_->data_ready(now);
-    if (sends) out_->put(clock);
+    if (sends) {
+        out_->put(clock);
+        clock.act();
+    }
     const bool beat_stays = beat_ && !sends;
     if (!writes.valid(now)) {
         beat_ = beat_stays;
         return;
     }
     const VectorWrite& write = writes.front();
-    const uint32_t lanes = shape_->lanes, words_of_beat = shape_->units * 8 / lanes;
+    const uint32_t lanes = shape_->lanes, words_of_beat = divided(shape_->units * 8, lanes);
     const uint32_t halves = write.count + static_cast<uint32_t>(write.address % 8);
-    const uint32_t words = divide_up(halves, lanes), chunks = divide_up(write.count, lanes);
+    const uint32_t words = divided_up(halves, lanes), chunks = divided_up(write.count, lanes);
     const bool flush = stored_ == chunks;
     const bool source = flush || (write.word ? answers_ : outs_).at(now) != 0;
     if (!asked_) {
         if (out_->ready(now)) {
-            out_->ask(clock, write.address / 8 * kUnitBytes, divide_up(halves, 8));
+            out_->ask(clock, write.address / 8 * kUnitBytes, divided_up(halves, 8));
             asked_ = true;
         }
         beat_ = beat_stays;
@@ -263,7 +261,7 @@ void VectorUnits::permute_elements(Clock& clock) {
     if (!in_->valid(now) || places_.at(now) == 0 || chunk_full_) return;
     const bool last = permute_take(clock);
     places_.add(now, -1);
-    chunk_full_ = last || came_ % shape_->lanes == 0;
+    chunk_full_ = last || remainder(came_, shape_->lanes) == 0;
     if (last) permute_ = Permute::kIdle;
 }
 
@@ -273,7 +271,7 @@ void VectorUnits::step_permute(Clock& clock) {
     switch (permute_) {
         case Permute::kAsk:
             if (!in_->ready(now)) break;
-            in_->ask(clock, job_.index_unit * kUnitBytes, divide_up(job_.count, 4));
+            in_->ask(clock, job_.index_unit * kUnitBytes, divided_up(job_.count, 4));
             permute_ = Permute::kIndices;
             break;
         case Permute::kIndices:

@@ -59,7 +59,8 @@ void dlavm_memory_take_response(dlavm_memory_channel* channel) { channel->model.
 
 void dlavm_memory_record(dlavm_memory_channel* channel) { channel->model.record(); }
 
-uint64_t dlavm_memory_recorded(const dlavm_memory_channel* channel, const dlavm_memory_command** out) {
-    *out = channel->model.recorded().data();
-    return channel->model.recorded().size();
+uint64_t dlavm_memory_recorded(dlavm_memory_channel* channel, const dlavm_memory_command** out) {
+    const std::vector<dlavm_memory_command>& recorded = channel->model.recorded();
+    *out = recorded.data();
+    return recorded.size();
 }

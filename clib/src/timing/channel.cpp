@@ -39,30 +39,33 @@ Channel::Burst Channel::burst(int64_t arrival, uint64_t address, uint32_t beats)
 }
 
 bool Channel::read_room(uint64_t cycle) {
-    advance(arrival_of(cycle));
+    named_ = cycle;
     return lengths_.size() < timing_.reads;
 }
 
+// A write that is chosen goes on counting until it has left.
 bool Channel::write_room(uint64_t cycle) {
+    named_ = cycle;
+    if (incoming_.size() + writes_.size() + leaving_.size() < timing_.writes) return true;
     advance(arrival_of(cycle));
     while (!leaving_.empty() && leaving_.front() <= cycle) leaving_.pop_front();
     return incoming_.size() + writes_.size() + leaving_.size() < timing_.writes;
 }
 
 void Channel::read(uint64_t cycle, uint64_t address, uint32_t beats) {
-    advance(arrival_of(cycle));
+    named_ = cycle;
     reads_.push_back(burst(arrival_of(cycle), address, beats));
     lengths_.push_back(beats);
     quiet_ = kLongAgo;
 }
 
 void Channel::write(uint64_t cycle, uint64_t address, uint32_t beats) {
-    advance(arrival_of(cycle));
+    named_ = cycle;
     incoming_.push_back({address, beats, beats});
 }
 
 void Channel::write_beat(uint64_t cycle) {
-    advance(arrival_of(cycle));
+    named_ = cycle;
     Incoming& first = incoming_.front();
     if (--first.left != 0) return;
     const int64_t arrival = arrival_of(cycle);
@@ -73,7 +76,8 @@ void Channel::write_beat(uint64_t cycle) {
 }
 
 bool Channel::beat_ready(uint64_t cycle) {
-    advance(arrival_of(cycle));
+    named_ = cycle;
+    if (ready_.empty()) advance(arrival_of(cycle));
     return !ready_.empty() && ready_.front() <= cycle;
 }
 
@@ -115,6 +119,24 @@ uint64_t Channel::next_write_room() const {
     return ahead.leaving_[surplus];
 }
 
+// What is first is not chosen before, and takes its time even where its row is open.
+uint64_t Channel::beat_bound() const {
+    if (!ready_.empty()) return ready_.front();
+    if (reads_.empty()) return DLAVM_MEMORY_NEVER;
+    const int64_t when = std::max({chosen_, window_[place_], reads_.front().arrival});
+    return cycle_of(when + timing_.cl + timing_.burst_clocks + timing_.response);
+}
+
+uint64_t Channel::write_room_bound() const {
+    const size_t held = incoming_.size() + writes_.size() + leaving_.size();
+    if (held < timing_.writes) return 0;
+    const size_t surplus = held - timing_.writes;
+    if (surplus < leaving_.size()) return leaving_[surplus];
+    if (surplus >= leaving_.size() + writes_.size()) return DLAVM_MEMORY_NEVER;
+    const int64_t when = std::max({chosen_, window_[place_], writes_.front().arrival});
+    return cycle_of(when + timing_.cwl + timing_.burst_clocks);
+}
+
 // Chooses everything whose time comes before `limit`; what arrives from then on changes nothing of it.
 void Channel::advance(int64_t limit) {
     if (limit <= quiet_) return;
@@ -126,19 +148,19 @@ bool Channel::choose(int64_t limit) {
     int64_t arrival = INT64_MAX;
     if (!reads_.empty()) arrival = reads_.front().arrival;
     if (!writes_.empty()) arrival = std::min(arrival, writes_.front().arrival);
-    const int64_t when = std::max({chosen_, window_[place_], arrival});
+    const int64_t when = std::max(std::max(chosen_, window_[place_]), arrival);
     if (when >= limit || arrival == INT64_MAX) {
         quiet_ = when;
         return false;
     }
     chosen_ = when;
-    refresh(when);
+    if (next_refresh_ <= when || owed_ != 0) refresh(when);
 
     const bool write = choose_write(when);
     if (write != writing_) served_ = 0;
     writing_ = write;
     ++served_;
-    std::deque<Burst>& queue = write ? writes_ : reads_;
+    Ring<Burst>& queue = write ? writes_ : reads_;
     Burst& first = queue.front();
     const int64_t at = issue(when, first.access, write);
     window_[place_] = at;
@@ -154,8 +176,9 @@ bool Channel::choose(int64_t limit) {
 }
 
 bool Channel::choose_write(int64_t when) const {
-    const bool write = !writes_.empty() && writes_.front().arrival <= when;
-    const bool read = !reads_.empty() && reads_.front().arrival <= when && !waits_for_write(reads_.front());
+    if (writes_.empty() || reads_.empty()) return reads_.empty();
+    const bool write = writes_.front().arrival <= when;
+    const bool read = reads_.front().arrival <= when && !waits_for_write(reads_.front());
     if (write != read) return write;
     return writing_ == (served_ < timing_.batch);
 }
@@ -163,10 +186,12 @@ bool Channel::choose_write(int64_t when) const {
 // Of a read that has begun none of the older writes overlaps it any more.
 bool Channel::waits_for_write(const Burst& read) const {
     if (writes_.empty() || read.access != burst_.quotient(read.address)) return false;
-    return std::any_of(writes_.begin(), writes_.end(), [&read](const Burst& w) {
-        return w.arrival <= read.arrival && w.address < read.address + read.bytes &&
-               read.address < w.address + w.bytes;
-    });
+    for (size_t i = 0; i < writes_.size(); ++i) {
+        const Burst& w = writes_[i];
+        if (w.arrival > read.arrival) return false;
+        if (w.address < read.address + read.bytes && read.address < w.address + w.bytes) return true;
+    }
+    return false;
 }
 
 // Address bits from below: the byte in a burst, groups that are interleaved, column, bank, other groups, row.
@@ -176,16 +201,14 @@ int64_t Channel::issue(int64_t when, uint64_t access, bool write) {
     const uint32_t in_group = banks_of_group_.digit(access);
     const uint32_t group = outer_groups_.digit(access) * timing_.interleave + low;
     const uint32_t bank = group * timing_.banks + in_group;
-    open_row(when, bank, access);
-    const int64_t at = column(when, bank, write);
+    if (banks_[bank].row != access) open_row(when, bank, groups_[group], access);
+    const int64_t at = column(when, banks_[bank], groups_[group], write);
     log(at, write ? DLAVM_MEMORY_WRITE : DLAVM_MEMORY_READ, bank, access);
     return at;
 }
 
-void Channel::open_row(int64_t when, uint32_t number, uint64_t row) {
+void Channel::open_row(int64_t when, uint32_t number, Group& group, uint64_t row) {
     Bank& bank = banks_[number];
-    Group& group = groups_[banks_of_group_.quotient(number)];
-    if (bank.open && bank.row == row) return;
     const int64_t free = std::max(close(when, number), when);
     const int64_t at =
         std::max({free, bank.activate, activated_ + timing_.rrd_s, group.activated + timing_.rrd_l,
@@ -193,7 +216,6 @@ void Channel::open_row(int64_t when, uint32_t number, uint64_t row) {
     log(at, DLAVM_MEMORY_ACTIVATE, number, row);
     activated_ = group.activated = activates_[oldest_activate_] = at;
     oldest_activate_ = (oldest_activate_ + 1) % activates_.size();
-    bank.open = true;
     bank.row = row;
     bank.read = at + timing_.rcd_read;
     bank.write = at + timing_.rcd_write;
@@ -203,16 +225,14 @@ void Channel::open_row(int64_t when, uint32_t number, uint64_t row) {
 // Precharges an open bank from `when` on. Returns the clock from which on it is closed.
 int64_t Channel::close(int64_t when, uint32_t number) {
     Bank& bank = banks_[number];
-    if (!bank.open) return when;
+    if (bank.row == kClosed) return when;
     const int64_t at = std::max(when, bank.precharge);
     log(at, DLAVM_MEMORY_PRECHARGE, number, bank.row);
-    bank.open = false;
+    bank.row = kClosed;
     return at + timing_.rp;
 }
 
-int64_t Channel::column(int64_t when, uint32_t number, bool write) {
-    Bank& bank = banks_[number];
-    Group& group = groups_[banks_of_group_.quotient(number)];
+int64_t Channel::column(int64_t when, Bank& bank, Group& group, bool write) {
     const int64_t turned = write ? read_end_ + timing_.rtw - timing_.cwl
                                  : std::max(write_end_ + timing_.wtr_s, group.written + timing_.wtr_l);
     const int64_t at = std::max({when, write ? bank.write : bank.read, column_ + timing_.ccd_s,
@@ -260,7 +280,8 @@ void Channel::refresh_all(int64_t due) {
     refresh_until_ = start + timing_.refresh_clocks;
 }
 
-bool Channel::refreshing(uint64_t cycle) const {
+bool Channel::refreshing(uint64_t cycle) {
+    advance(arrival_of(cycle));
     const int64_t clock = clock_of(cycle) - timing_.response;
     return clock >= refresh_from_ &&
            clock < refresh_until_ + timing_.rcd_read + timing_.cl + timing_.burst_clocks;

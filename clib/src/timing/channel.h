@@ -8,16 +8,16 @@
 // it and overlap it.
 //
 // All numbers of an access follow when it is chosen, and depend only on what had arrived by then. So it does
-// not matter how often anybody asks.
+// not matter how often anybody asks, and accesses are chosen only when an answer hangs on it: many at a time.
 #pragma once
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <vector>
 
 #include "dlavm/memory_timing.h"
+#include "timing/ring.h"
 
 namespace dlavm::timing {
 
@@ -35,7 +35,12 @@ class Divisor {
     uint64_t up(uint64_t of) const { return quotient(of + value_ - 1); }
     // The lowest digit of a number in this base, which is taken off.
     uint32_t digit(uint64_t& of) const {
-        const uint64_t rest = quotient(of);
+        if (shift_ >= 0) {
+            const auto bits = static_cast<uint32_t>(of & (value_ - 1));
+            of >>= shift_;
+            return bits;
+        }
+        const uint64_t rest = of / value_;
         const auto lowest = static_cast<uint32_t>(of - rest * value_);
         of = rest;
         return lowest;
@@ -61,14 +66,21 @@ class Channel {
     void take_beat();
     void take_response() { responses_.pop_front(); }
 
+    // Exact; they look ahead in a copy. The bounds are not later, whatever is asked for in between.
     uint64_t next_beat() const;
     uint64_t next_response() const;
     uint64_t next_write_room() const;
+    uint64_t beat_bound() const;
+    uint64_t write_room_bound() const;
     // Whether what is answered in `cycle`, or is not, is that of a refresh of all banks.
-    bool refreshing(uint64_t cycle) const;
+    bool refreshing(uint64_t cycle);
 
     void record() { recording_ = true; }
-    const std::vector<dlavm_memory_command>& recorded() const { return recorded_; }
+    // What was decided by the last cycle that anybody named.
+    const std::vector<dlavm_memory_command>& recorded() {
+        advance(arrival_of(named_));
+        return recorded_;
+    }
 
   private:
     struct Burst {
@@ -82,8 +94,7 @@ class Channel {
         uint32_t beats, left;
     };
     struct Bank {
-        bool open = false;
-        uint64_t row = 0;
+        uint64_t row = kClosed;                             // that is open
         int64_t activate = kLongAgo, precharge = kLongAgo;  // from when on they may be
         int64_t read = kLongAgo, write = kLongAgo;
         int64_t used = kLongAgo;  // the last column command
@@ -92,6 +103,7 @@ class Channel {
         int64_t activated = kLongAgo, column = kLongAgo, written = kLongAgo;
     };
     static constexpr int64_t kLongAgo = -(int64_t{1} << 48);
+    static constexpr uint64_t kClosed = UINT64_MAX;
 
     int64_t clock_of(uint64_t cycle) const;
     uint64_t cycle_of(int64_t clock) const;
@@ -103,8 +115,8 @@ class Channel {
     bool choose_write(int64_t when) const;
     bool waits_for_write(const Burst& read) const;
     int64_t issue(int64_t when, uint64_t access, bool write);
-    void open_row(int64_t when, uint32_t bank, uint64_t row);
-    int64_t column(int64_t when, uint32_t bank, bool write);
+    void open_row(int64_t when, uint32_t bank, Group& group, uint64_t row);
+    int64_t column(int64_t when, Bank& bank, Group& group, bool write);
     void show(Burst& read, int64_t clock);
     void refresh(int64_t when);
     void refresh_all(int64_t due);
@@ -116,11 +128,11 @@ class Channel {
     dlavm_memory_timing timing_;
     Divisor clocks_, cycles_, beat_, burst_, interleaved_, columns_, banks_of_group_, outer_groups_;
     int64_t quiet_ = kLongAgo;  // nothing can be chosen before, unless more is asked for
-    std::deque<Burst> reads_, writes_;
-    std::deque<Incoming> incoming_;
-    std::deque<uint32_t> lengths_;              // beats that are left of reads, the taken ones apart
-    std::deque<uint64_t> ready_;                // cycles of beats
-    std::deque<uint64_t> responses_, leaving_;  // leaving: when the room of a chosen write is free
+    Ring<Burst> reads_, writes_;
+    Ring<Incoming> incoming_;
+    Ring<uint32_t> lengths_;              // beats that are left of reads, the taken ones apart
+    Ring<uint64_t> ready_;                // cycles of beats
+    Ring<uint64_t> responses_, leaving_;  // leaving: when the room of a chosen write is free
     uint64_t last_ready_ = 0;
     bool any_ready_ = false;
 
@@ -140,6 +152,7 @@ class Channel {
     std::vector<bool> refreshed_;                                 // banks of this round
     uint32_t refreshed_count_ = 0;
 
+    uint64_t named_ = 0;
     bool recording_ = false;
     std::vector<dlavm_memory_command> recorded_;
 };

@@ -1,0 +1,38 @@
+// A queue in a ring that grows: what std::deque does, without its blocks.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace dlavm::timing {
+
+template <class T>
+class Ring {
+  public:
+    bool empty() const { return in_ == out_; }
+    size_t size() const { return in_ - out_; }
+    T& front() { return items_[out_ & mask_]; }
+    const T& front() const { return items_[out_ & mask_]; }
+    const T& operator[](size_t place) const { return items_[(out_ + place) & mask_]; }
+    void push_back(const T& item) {
+        if (in_ - out_ > mask_) grow();
+        items_[in_++ & mask_] = item;
+    }
+    void pop_front() { ++out_; }
+
+  private:
+    void grow() {
+        std::vector<T> larger(2 * items_.size());
+        for (size_t i = 0; i < items_.size(); ++i) larger[i] = (*this)[i];
+        in_ = size();
+        out_ = 0;
+        items_.swap(larger);
+        mask_ = items_.size() - 1;
+    }
+
+    std::vector<T> items_ = std::vector<T>(16);
+    size_t mask_ = 15, in_ = 0, out_ = 0;
+};
+
+}  // namespace dlavm::timing
