@@ -76,7 +76,7 @@ def test_other_generations(target: str) -> None:
             assert timed.counters().cycles > before
 
 
-@pytest.mark.parametrize("board", ["nano", "kv260"])
+@pytest.mark.parametrize("board", ["nano", "kv260", "vcu128"])
 @pytest.mark.parametrize("option", ["skip", "fold"])
 def test_the_short_ways_change_nothing(option: str, board: str) -> None:
     """Stepping every part in every cycle, and every channel apart, takes the same cycles."""

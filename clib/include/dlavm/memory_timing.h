@@ -78,8 +78,8 @@ typedef struct {
     uint32_t kind, bank;  // dlavm_memory_kind; group * banks + bank
 } dlavm_memory_command;
 
-// The commands to the banks since dlavm_memory_record(), as they were decided on by the last cycle that a call
-// named; valid until the next call.
+// The commands to the banks since dlavm_memory_record(), as they were decided on by the last cycle that a
+// call named; valid until the next call.
 void dlavm_memory_record(dlavm_memory_channel* channel);
 uint64_t dlavm_memory_recorded(dlavm_memory_channel* channel, const dlavm_memory_command** out);
 

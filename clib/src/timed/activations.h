@@ -111,6 +111,7 @@ class MatrixArray {
     bool took(uint64_t now) const { return took_ == now; }
     uint64_t held() const { return held_; }
     void append(std::vector<uint64_t>& out, uint64_t now) const;
+    uint64_t pair_cycles() const { return entries_ * turns_; }
     void release_at(uint64_t cycle) { releases_.push(cycle + latency::kRelease); }
     void jump(uint64_t cycles) { retires_.shift(cycles); }
 

@@ -27,6 +27,9 @@ class Clock {
     uint64_t now() const { return now_; }
     void set_all(bool all) { always_ = all ? (1u << kParts) - 1 : 0; }
     bool all() const { return always_ != 0; }
+    // Whether somebody looks at registers behind every step: no short way may be seen in them.
+    void set_watched(bool watched) { watched_ = watched; }
+    bool watched() const { return watched_; }
 
     // Whether the part is to be stepped now; what follows is its doing.
     bool begin(Part part) {
@@ -95,6 +98,7 @@ class Clock {
 
     uint64_t now_ = 0;
     uint32_t mask_ = 0, next_ = 0, current_ = 0, ports_ = 0, ports_next_ = 0, always_ = 0;
+    bool watched_ = false;
     uint64_t timer_ = 0;  // none of the timers is earlier
     std::array<uint64_t, kParts> timers_;
 };

@@ -345,7 +345,7 @@ void Fabric::issue_write(Clock& clock, std::vector<WriteChannel>& channels) {
     const uint64_t now = clock.now();
     const auto passes = [&](const WriteChannel& c) { return c.passes(now); };
     put_issue_ = false;
-    put_passes_ = !clock.all() && all(channels, passes);
+    put_passes_ = !clock.all() && !clock.watched() && all(channels, passes);
     if (put_passes_) {
         for (WriteChannel& c : channels) c.pass(clock, put_chunk_.row, put_chunk_.rows);
         count_passing(put_chunk_.space, now, put_chunk_.rows);

@@ -84,7 +84,7 @@ void MatrixEngine::step_pairs(Clock& clock, bool given) {
     if (pace_.begin(now, clock.all())) {
         feed_.step(pace_, load_);
         array_.step(pace_, feed_);
-        if (job_.rows >= kSteadyRows && array_.took(now) && !clock.all()) jump_pairs(now);
+        if (job_.rows >= kSteadyRows && array_.took(now) && !clock.all()) jump_pairs(clock);
     }
     if (given && now > last_took_) pace_.poke(now);
     clock.at(pace_.next());
@@ -94,7 +94,8 @@ void MatrixEngine::step_pairs(Clock& clock, bool given) {
 // When a block was taken: feed and array go on as since the last one if they were in the same state then,
 // have waited for nobody since, and the pairs that come are alike: others only give them more of what they
 // have.
-void MatrixEngine::jump_pairs(uint64_t now) {
+void MatrixEngine::jump_pairs(const Clock& clock) {
+    const uint64_t now = clock.now();
     seen_.clear();
     feed_.append(seen_, now);
     array_.append(seen_, now);
@@ -103,7 +104,8 @@ void MatrixEngine::jump_pairs(uint64_t now) {
     std::swap(seen_, last_seen_);
     last_took_ = now;
     const uint32_t pairs = steady ? feed_.like_pairs() : 0;
-    if (pairs == 0) return;
+    // In front of an observer only where the array works all the time: waits() says so.
+    if (pairs == 0 || (clock.watched() && period != array_.pair_cycles())) return;
     for (uint32_t pair = 1; pair <= pairs; ++pair)
         if (feed_.ends_unit(pair)) array_.release_at(now + pair * period);
     feed_.jump(now, pairs * period, pairs);

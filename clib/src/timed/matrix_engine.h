@@ -33,7 +33,7 @@ class MatrixEngine final : public AheadEngine {
 
   private:
     void step_pairs(Clock& clock, bool given);
-    void jump_pairs(uint64_t now);
+    void jump_pairs(const Clock& clock);
     int32_t step_units(Clock& clock);
     bool in_blocks() const { return shape_->tile() >= 32; }  // the cache, or in tokens
     void step_run(Clock& clock, bool fetched);

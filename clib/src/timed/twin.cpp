@@ -127,6 +127,7 @@ void Twin::begin(uint64_t begin, Trace* trace, Observer* observer) {
     fabric_.clear_traffic(begin);
     trace_ = trace;
     observer_ = observer;
+    clock_.set_watched(observer != nullptr);
     began_ = begin;
     clock_.poke(Part::kFront);
 }

@@ -40,6 +40,7 @@ Wait Epilogue::waits(uint64_t now) const {
 
 Wait MatrixEngine::waits(uint64_t now) const {
     if (!running_) return Wait::kDecode;
+    if (now <= last_took_) return Wait::kWork;  // feed and array have jumped
     Wait wait = array_.waits(now, feed_);
     if (wait == Wait::kPipeline && !feed_.active() && array_.idle(now)) wait = epilogue_.waits(now);
     if (wait == Wait::kEpilogue && epilogue_.waits(now) != Wait::kPipeline) wait = epilogue_.waits(now);
