@@ -95,6 +95,7 @@ struct Port {
             }
         } else if (writes != 0 && data == 0) {
             const bool room = channel.write_room(cycle);
+            require(channel.write_room_bound() <= channel.next_write_room(), "no room before its bound");
             require(room == (channel.next_write_room() <= cycle), "there is room when it was foretold");
             seen.full += !room;
             if (room) {
@@ -117,6 +118,7 @@ void round(Seen& seen) {
         port.answers(cycle, from(1, calm) == 1, seen);
         port.asks(cycle, seen);
         port.foretold_beat = port.channel.next_beat();
+        require(port.channel.beat_bound() <= port.foretold_beat, "no beat before its bound");
         port.foretold_response = port.channel.next_response();
     }
 }
