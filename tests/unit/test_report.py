@@ -163,7 +163,7 @@ def test_a_page_says_where_activations_lie_and_counts_them_there() -> None:
                                     "weights, tables, kv, activations")):  # fmt: skip
         words = page(replace(spec, board=board))
         assert f"at the peak in {memory}, lower bound" in words
-        assert ("onchip: all 12.0 MiB" in words) == (memory == "onchip")
+        assert ("onchip: all 9.00 MiB" in words) == (memory == "onchip")
         assert f"operands in hbm ({counted})." in words
 
 
