@@ -90,7 +90,7 @@ def test_the_masters_of_each_memory_are_named() -> None:
     assert lines == [
         "// The core of v3 on vcu128.", "// hbm: m00_axi to m31_axi.", "// ddr: m32_axi to m32_axi.",
         "// onchip: m33_axi to m40_axi, on the chip: "
-        "the wrapper puts 1572864 bytes of RAM with a port for reads and one for writes behind each.",
+        "the wrapper puts 1179648 bytes of RAM with a port for reads and one for writes behind each.",
     ]  # fmt: skip
 
 
