@@ -23,13 +23,13 @@ from dlavm.support.paths import data_root
 from dlavm.target import load_target
 
 PROMPT = [1, 203, 207, 261, 300]
-WAYS = (Flags(), Flags("-O1"), Flags("-O3"), Flags("'-O2 -march=native'"), Flags(threads=2))
+WAYS = (Flags(), Flags("-O1"), Flags("-O3"), Flags(threads=2))
 
 
 def title(flags: Flags) -> str:
     """As the table names it."""
-    optimize = flags.optimize.strip("'")
-    return f"{optimize}, {flags.threads} thread{'s' * (flags.threads > 1)}{' (what is used)' * (flags == Flags())}"
+    used = " (what is used)" if flags == Flags() else ""
+    return f"{flags.optimize}, {flags.threads} thread{'s' * (flags.threads > 1)}{used}"
 
 
 def rate(session: Session) -> float:

@@ -81,12 +81,11 @@ def assign(
     large enough is `check_capacity`'s question.
     """
     buffers = _by_role([*program.buffers, *extra, *_further([*program.buffers, *extra], also)])
-    *preferred, last = spec.spaces("activations")
-    for memory in preferred:
-        made = _assign(program, spec, also, buffers, memory)
-        if made.bytes("activations") <= memory.capacity:
-            return made
-    return _assign(program, spec, also, buffers, last)
+    for home in spec.spaces("activations"):
+        made = _assign(program, spec, also, buffers, home)
+        if made.bytes("activations") <= home.capacity:
+            break
+    return made
 
 
 def _assign(program: Program, spec: TargetSpec, also: Sequence[Program], buffers: Mapping[str, list[Buffer]],

@@ -24,6 +24,6 @@ def compile_with_room(model: Model, spec: TargetSpec, options: Options) -> tuple
     except DlavmError as error:
         needs = Counter[str]()
         for region in compiled.memory.regions:
-            needs[spec.board.memory(region.space).name] += region.bytes
+            needs[region.space] += region.bytes
         return compile_model(model, with_room(spec, needs), options), str(error)
     return compiled, ""

@@ -137,7 +137,6 @@ class Board:
             raise DlavmError(f"board {self.name}: memory expected one of {', '.join(self.memories)}, got {name!r}")
         return self.memories.get(name) or next(iter(self.memories.values()))
 
-
     def holding(self, address: int) -> Memory | None:
         """The memory that an address lies in."""
         return next((m for m in self.memories.values() if 0 <= address - m.base < m.capacity), None)

@@ -152,42 +152,54 @@ class Count {
     uint64_t stamp_ = kNever;
 };
 
-// fifo.sv: a word shows itself a cycle after it went in. At most one goes in and one out in a cycle.
-template <class T, uint32_t kDepth>
-class Fifo {
-    static_assert((kDepth & (kDepth - 1)) == 0, "a power of two");
-
+// What a queue counts: a word shows itself a cycle after it went in. At most one goes in and one out in a
+// cycle.
+class FifoCount {
   public:
     uint32_t count(uint64_t now) const {
         return in_ - out_ - static_cast<uint32_t>(pushed_ == now) + static_cast<uint32_t>(popped_ == now);
     }
     bool valid(uint64_t now) const { return count(now) != 0; }
-    bool ready(uint64_t now) const { return count(now) != kDepth; }
-    T& front() { return items_[out_ % kDepth]; }
-    const T& front() const { return items_[out_ % kDepth]; }
-    void push(uint64_t now, const T& item) {
-        items_[in_++ % kDepth] = item;
-        pushed_ = now;
-    }
+    bool empty() const { return in_ == out_; }
+    uint32_t size() const { return in_ - out_; }
     void pop(uint64_t now) {
         ++out_;
         popped_ = now;
     }
-    bool empty() const { return in_ == out_; }
-    bool full() const { return in_ - out_ == kDepth; }
-    uint32_t size() const { return in_ - out_; }
-    const T& at(uint32_t place) const { return items_[(out_ + place) % kDepth]; }
-    T& at(uint32_t place) { return items_[(out_ + place) % kDepth]; }
+
+  protected:
+    uint32_t push(uint64_t now) {  // where the word goes
+        pushed_ = now;
+        return in_++;
+    }
+    uint32_t first() const { return out_; }
 
   private:
-    std::array<T, kDepth> items_{};
     uint32_t in_ = 0, out_ = 0;
     uint64_t pushed_ = kNever, popped_ = kNever;
 };
 
+// fifo.sv
+template <class T, uint32_t kDepth>
+class Fifo : public FifoCount {
+    static_assert((kDepth & (kDepth - 1)) == 0, "a power of two");
+
+  public:
+    bool ready(uint64_t now) const { return count(now) != kDepth; }
+    bool full() const { return size() == kDepth; }
+    T& front() { return items_[first() % kDepth]; }
+    const T& front() const { return items_[first() % kDepth]; }
+    void push(uint64_t now, const T& item) { items_[FifoCount::push(now) % kDepth] = item; }
+    const T& at(uint32_t place) const { return items_[(first() + place) % kDepth]; }
+    T& at(uint32_t place) { return items_[(first() + place) % kDepth]; }
+
+  private:
+    std::array<T, kDepth> items_{};
+};
+
 // The same of a depth that the constructor states; its places stand apart.
 template <class T>
-class DeepFifo {
+class DeepFifo : public FifoCount {
   public:
     explicit DeepFifo(uint32_t depth) : depth_(depth) {
         size_t places = 1;
@@ -195,26 +207,13 @@ class DeepFifo {
         items_.resize(places);
         mask_ = static_cast<uint32_t>(places - 1);
     }
-    uint32_t count(uint64_t now) const {
-        return in_ - out_ - static_cast<uint32_t>(pushed_ == now) + static_cast<uint32_t>(popped_ == now);
-    }
-    bool valid(uint64_t now) const { return count(now) != 0; }
     bool ready(uint64_t now) const { return count(now) != depth_; }
-    const T& front() const { return items_[out_ & mask_]; }
-    void push(uint64_t now, const T& item) {
-        items_[in_++ & mask_] = item;
-        pushed_ = now;
-    }
-    void pop(uint64_t now) {
-        ++out_;
-        popped_ = now;
-    }
-    bool empty() const { return in_ == out_; }
+    const T& front() const { return items_[first() & mask_]; }
+    void push(uint64_t now, const T& item) { items_[FifoCount::push(now) & mask_] = item; }
 
   private:
     std::vector<T> items_;
-    uint32_t mask_ = 0, depth_, in_ = 0, out_ = 0;
-    uint64_t pushed_ = kNever, popped_ = kNever;
+    uint32_t mask_ = 0, depth_;
 };
 
 // A pipeline of fixed length: marks come out at the cycles that were stated when they went in, in order.

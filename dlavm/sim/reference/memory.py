@@ -19,6 +19,7 @@ class AddressError(DlavmError):
 
 class FlatMemory:
     def __init__(self, spec: TargetSpec) -> None:
+        self._board = spec.board
         self._spaces: list[tuple[Memory, NDArray[np.uint8]]] = []
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
         for memory in {m.base: m for m in spec.board.memories.values()}.values():
@@ -55,7 +56,7 @@ class FlatMemory:
         raise AddressError(f"image {path.name}: address 0x{address:x} lies outside every memory space")
 
     def space(self, address: int) -> Memory:
-        for memory, _ in self._spaces:
-            if 0 <= address - memory.base < memory.capacity:
-                return memory
-        raise AddressError(f"address 0x{address:x} lies outside every memory space")
+        memory = self._board.holding(address)
+        if memory is None:
+            raise AddressError(f"address 0x{address:x} lies outside every memory space")
+        return memory
