@@ -20,6 +20,7 @@ from dlavm.formats import BLOCK
 from dlavm.support.errors import DlavmError
 from dlavm.sym import align
 from dlavm.target.layout import PackedWeights, ceildiv
+from dlavm.target.sizes import matrix_lanes
 from dlavm.target.spec import Memory, TargetSpec
 
 COMMAND_CYCLES = 65  # 25 to fetch a command and 40 for the pipeline behind its last weight (doc/budget.md)
@@ -105,7 +106,7 @@ def cost(spec: TargetSpec, packed: PackedWeights, tiling: Tiling, tokens: int) -
     activations = HALF * tokens * (blocks * packed.k + packed.n)
     whole, rest = divmod(tokens, tiling.tokens)
     products = (whole * _paired(tiling.tokens) + _paired(rest)) * packed.tiles * packed.memory.row_tile
-    waits = {"lanes": products * packed.blocks * BLOCK / spec.board.matrix_lanes}
+    waits = {"lanes": products * packed.blocks * BLOCK / matrix_lanes(spec)}
     for memory, count in ((packed.memory, weights), (spec.space("activations"), activations)):
         waits[memory.name] = waits.get(memory.name, 0) + _cycles(spec, memory, count)
     bound = max(waits, key=lambda name: waits[name])

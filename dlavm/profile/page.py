@@ -12,6 +12,7 @@ from dlavm.profile.table import Row, Table, sums
 from dlavm.report.page import environment
 from dlavm.report.svg import Axis, picture, tag, text, title
 from dlavm.report.text import number, share, size
+from dlavm.target.sizes import matrix_lanes
 
 HEAD = ("commands", "cycles", "of the step", "bytes", "of the memory's peak", "of the lanes", *LIMITS, "bound by")
 MOST_CAUSES = 16
@@ -24,7 +25,7 @@ def render(subject: Subject, what: str, tables: Sequence[tuple[str, Table]], ops
     seconds = first.cycles / (spec.board.clock_mhz * 1e6)
     header = [
         ("step", what),
-        ("board", f"{spec.board.name}: {subject.matrix_lanes:,} matrix lanes at {spec.board.clock_mhz:g} MHz"),
+        ("board", f"{spec.board.name}: {matrix_lanes(spec):,} matrix lanes at {spec.board.clock_mhz:g} MHz"),
         ("cycles", f"{first.cycles:,}, {1000 * seconds:.3f} ms"),
         ("nothing runs", f"{first.idle:,} cycles, {share(first.idle, first.cycles)}"),
         ("control", f"{first.control:,} cycles, {share(first.control, first.cycles)}: "

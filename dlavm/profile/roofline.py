@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from dlavm.profile.ops import Op
-from dlavm.report.bounds import Machine, machine
+from dlavm.report.bounds import machine
 from dlavm.report.roofline import HEIGHT, WIDTH, frame
 from dlavm.report.svg import COLOURS, picture, tag, text, title
 from dlavm.report.text import number
 from dlavm.target import TargetSpec
-from dlavm.target.sizes import sizes
 
 LARGEST = 12  # places in the picture
 
@@ -27,15 +26,9 @@ class Reached:
     share_of_roof: float
 
 
-def core(spec: TargetSpec) -> Machine:
-    """The peaks of the board with the lanes that its core has."""
-    board, lanes = machine(spec), sizes(spec).matrix_lanes
-    return replace(board, lanes=lanes, macs_s=lanes * spec.board.clock_mhz * 1e6)
-
-
 def reached(ops: Sequence[Op], spec: TargetSpec) -> list[Reached]:
     """The places with a product, those of the most cycles first."""
-    board, second = core(spec), spec.board.clock_mhz * 1e6
+    board, second = machine(spec), spec.board.clock_mhz * 1e6
     groups: dict[str, list[Op]] = {}
     for op in ops:
         if op.macs and op.fast_bytes:
@@ -51,7 +44,7 @@ def reached(ops: Sequence[Op], spec: TargetSpec) -> list[Reached]:
 
 def draw(points: Sequence[Reached], spec: TargetSpec) -> str:
     """The picture; a dot a place, with a line up to the roof and its number in the table below it."""
-    board = core(spec)
+    board = machine(spec)
     x, y, marks = frame(board, [p.macs_byte for p in points], min((p.macs_s for p in points), default=board.macs_s))
     taken: list[tuple[float, float]] = []
     for place, point in enumerate(points, 1):

@@ -33,11 +33,6 @@ class Subject:
     chunk: int
 
     @property
-    def matrix_lanes(self) -> int:
-        """MACs a cycle that the core can do."""
-        return sizes(self.spec).matrix_lanes
-
-    @property
     def beat_bytes(self) -> int:
         """Of the core's AXI ports."""
         return sizes(self.spec).port_bytes

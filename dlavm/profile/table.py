@@ -11,7 +11,7 @@ from dlavm.profile.causes import LIMITS, limit_of
 from dlavm.profile.ops import Op
 from dlavm.profile.path import Path
 from dlavm.target import TargetSpec
-from dlavm.target.sizes import sizes
+from dlavm.target.sizes import matrix_lanes
 
 BETWEEN = "between commands"
 
@@ -78,7 +78,7 @@ def _row(name: str, ops: Sequence[Op], path: Path, spec: TargetSpec) -> Row:
     busy, moved, macs = sum(o.command.cycles for o in ops), sum(o.bytes for o in ops), sum(o.macs for o in ops)
     peak = spec.space("weights").peak_gbs * 1e9 / (spec.board.clock_mhz * 1e6)  # bytes a cycle
     fast = sum(op.fast_bytes for op in ops)
-    of_memory, of_lanes = fast / (busy * peak), macs / (busy * sizes(spec).matrix_lanes)
+    of_memory, of_lanes = fast / (busy * peak), macs / (busy * matrix_lanes(spec))
     return Row(name, len(ops), sum(op.command.cycles for op in on_path), busy, moved, macs, of_memory if fast else None,
                of_lanes if macs else None, _all(limits), dict(causes.most_common()))
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from dlavm.report.steps import COLUMNS, Step, Work
 from dlavm.target import TargetSpec
+from dlavm.target.sizes import matrix_lanes
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,10 @@ class Bound:
 
 
 def machine(spec: TargetSpec) -> Machine:
-    """The peaks of the target's board."""
-    memory, board = spec.space("weights"), spec.board
+    """The peaks of the target's core on its board."""
+    memory, lanes = spec.space("weights"), matrix_lanes(spec)
     limit = "the ports" if memory.bytes_s < memory.peak_gbs * 1e9 * (1 - 1e-9) else "the memory itself"
-    macs_s = board.matrix_lanes * board.clock_mhz * 1e6
-    return Machine(memory.name, memory.bytes_s, limit, board.matrix_lanes, macs_s)
+    return Machine(memory.name, memory.bytes_s, limit, lanes, lanes * spec.board.clock_mhz * 1e6)
 
 
 def fast_columns(spec: TargetSpec) -> list[str]:

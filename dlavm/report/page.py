@@ -18,6 +18,7 @@ from dlavm.report.steps import Step, Work, measure, total
 from dlavm.report.stream import histogram
 from dlavm.report.text import number, seconds, share, size
 from dlavm.target import TargetSpec
+from dlavm.target.sizes import matrix_lanes
 from dlavm.task import Program
 
 MAX_GROUPS = 60  # places of a step in a table; the others are one line
@@ -83,7 +84,7 @@ def _header(m: Manifest, spec: TargetSpec) -> list[tuple[str, str]]:
         ("context", f"{shape.ctx:,} positions, at most {shape.chunk:,} tokens a step"),
         ("quantisation", m.quant),
         ("target", m.target),
-        ("board", f"{m.board}: {spec.board.matrix_lanes:,} matrix lanes at {spec.board.clock_mhz:g} MHz"),
+        ("board", f"{m.board}: {matrix_lanes(spec):,} matrix lanes at {spec.board.clock_mhz:g} MHz"),
         ("target hash", m.target_hash),
         ("weights", f"{size(use.weights_bytes)} ({use.weights_bytes:,} bytes)"),
         ("KV cache", f"{size(use.kv_bytes)} ({use.kv_bytes:,} bytes)"),

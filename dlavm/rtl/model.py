@@ -21,7 +21,7 @@ from dlavm.support.errors import DlavmError
 from dlavm.support.paths import data_root
 from dlavm.support.progress import progress
 from dlavm.target.memory_timing import FIELDS
-from dlavm.target.sizes import sizes
+from dlavm.target.sizes import matrix_lanes, sizes
 from dlavm.target.spec import TargetSpec
 
 TOP = "dlavm_top"
@@ -64,7 +64,7 @@ def library(spec: TargetSpec, extra: Sequence[Path] = (), waves: bool = False) -
 
 def _warn_of_size(spec: TargetSpec) -> None:
     """On stderr, before a build that nobody has waited for."""
-    lanes = sizes(spec).matrix_lanes
+    lanes = matrix_lanes(spec)
     if lanes > MOST_BUILT:
         print(f"building the core of {spec.name} on {spec.board.name}, {lanes:,} lanes: cores of up to {MOST_BUILT:,} "
               "take minutes, this one may take hours and much memory; the board nano is the one to simulate",

@@ -9,6 +9,7 @@ from dlavm.schedule.traffic import operands
 from dlavm.sym import Expr, evaluate, free_vars
 from dlavm.target import TargetSpec
 from dlavm.target.layout import ceildiv
+from dlavm.target.sizes import matrix_lanes
 from dlavm.task import For, If, Launch, Stmt
 
 START_CYCLES = 150  # of a command in which it neither fetches nor computes: before its first operand, behind its last
@@ -62,7 +63,7 @@ class Cost:
         if op == "LINEAR":
             pairs = ceildiv(fields.get("rows_o", 0) * fields.get("rows_i", 0), TOKENS_PER_MULTIPLIER)
             tokens = pairs * TOKENS_PER_MULTIPLIER * fields.get("batch", 1)
-            return tokens * fields.get("n", 0) * ceildiv(fields.get("k", 0), BLOCK) * BLOCK // board.matrix_lanes
+            return tokens * fields.get("n", 0) * ceildiv(fields.get("k", 0), BLOCK) * BLOCK // matrix_lanes(self._spec)
         if self._spec.commands[op].engine != "vector":
             return 0
         length = fields.get("width") or fields.get("n") or fields.get("dim", 0)

@@ -17,8 +17,7 @@ MOST_MEMORIES = 4  # of a board: DLAVM_MAX_MEMORIES
 SCALAR_NUMBER, SLOT_NUMBER = 1 << 5, 1 << 2  # values of the fields that name a scalar register or semaphore, a slot
 MOST_NESTED = 1024
 
-BOARD_PARTS = {"matrix": ("lanes",), "vector": ("lanes",),
-               "buffers": ("activation_elements", "accumulators", "weight_prefetch")}
+BOARD_PARTS = {"vector": ("lanes",), "buffers": ("activation_elements", "accumulators", "weight_prefetch")}
 BOARD_KEYS: Mapping[str, Kind] = {"doc": str, "clock_mhz": NUMBER, "memories": dict,
                                   **dict.fromkeys(BOARD_PARTS, dict)}
 POWER_KEYS: Mapping[str, Kind] = {"watts": NUMBER, "source": str}

@@ -39,16 +39,21 @@ class Sizes:
     share: int
     result_blocks: int
 
-    @property
-    def matrix_lanes(self) -> int:
-        """MACs a cycle of the core as it is built, two tokens of 4-bit weights at a time; the board's file may have
-        another number."""
-        return QUAD_LANES * self.row_units
-
 
 def beat_rows(memory: Memory, board: Board) -> int:
     """Beat rows that the ports of a memory move in a cycle of the core: 1 or 2."""
     return 2 if memory.port_clock_mhz >= 2 * board.clock_mhz else 1
+
+
+def row_bytes(spec: TargetSpec) -> int:
+    """Bytes of a row of the memory fabric."""
+    weights = spec.space("weights")
+    return beat_rows(weights, spec.board) * weights.beat_row
+
+
+def matrix_lanes(spec: TargetSpec) -> int:
+    """MACs a cycle that the core can do: as many as the weights' memory feeds with two tokens of 4-bit weights."""
+    return QUAD_LANES * row_bytes(spec) // ADDRESS_UNIT
 
 
 def weight_rows(board: Board, row: int) -> int:
@@ -73,8 +78,8 @@ def result_blocks(board: Board, slower: bool) -> int:
 def sizes(spec: TargetSpec) -> Sizes:
     """The core's sizes for a target on its board. Raises DlavmError where a memory does not fit the others."""
     board, weights = spec.board, spec.space("weights")
-    rows = beat_rows(weights, board)
-    row, port = rows * weights.beat_row, rows * weights.port_bytes
+    rows, row = beat_rows(weights, board), row_bytes(spec)
+    port = rows * weights.port_bytes
     for memory in board.memories.values():
         least = memory.channels * max(port, memory.port_bytes)
         if row % least or memory.base % row or memory.capacity % row:

@@ -124,7 +124,6 @@ class Board:
     doc: str
     clock_mhz: float
     memories: Mapping[str, Memory]
-    matrix_lanes: int
     vector_lanes: int
     activation_elements: int
     accumulators: int
@@ -239,8 +238,8 @@ def load_board(name: str, root: Path | None = None) -> Board:
     raw = _read_board(name, root or data_root() / "targets")
     place = f"targets/boards/{name}.yaml: memories"
     memories = {n: _memory(f"{place}.{n}: timing", n, m) for n, m in raw["memories"].items()}
-    return Board(name, raw["doc"], raw["clock_mhz"], memories, raw["matrix"]["lanes"], raw["vector"]["lanes"],
-                 **raw["buffers"], power_watts=raw.get("power", {}).get("watts"))
+    return Board(name, raw["doc"], raw["clock_mhz"], memories, raw["vector"]["lanes"], **raw["buffers"],
+                 power_watts=raw.get("power", {}).get("watts"))
 
 
 def _memory(place: str, name: str, raw: Mapping[str, Any]) -> Memory:

@@ -12,7 +12,8 @@ from dlavm.graph import OPS
 from dlavm.lower import missing_rules
 from dlavm.support.errors import DlavmError
 from dlavm.support.paths import data_root
-from dlavm.target import TargetSpec, load_board, load_target
+from dlavm.target import TargetSpec, load_target
+from dlavm.target.sizes import matrix_lanes
 from dlavm.target.spec import list_boards, list_targets
 from dlavm.verbs.common import DEFAULT_BOARD, Subparsers, add_verb, print_json, size, table
 
@@ -64,9 +65,11 @@ def _target(name: str, probe: Model) -> dict[str, Any]:
 
 
 def _board(name: str) -> dict[str, Any]:
-    board = load_board(name)
+    """Lanes of the newest generation: the memory of the weights decides them, and a generation names that."""
+    spec = load_target(list_targets()[-1], name)
+    board = spec.board
     return {
-        "name": name, "doc": board.doc.strip(), "clock_mhz": board.clock_mhz, "matrix_lanes": board.matrix_lanes,
+        "name": name, "doc": board.doc.strip(), "clock_mhz": board.clock_mhz, "matrix_lanes": matrix_lanes(spec),
         "vector_lanes": board.vector_lanes,
         "memories": [{"name": m.name, "channels": m.channels, "port_bytes": m.port_bytes, "peak_gbs": m.peak_gbs,
                       "capacity_bytes": m.capacity} for m in board.memories.values()],

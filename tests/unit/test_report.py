@@ -131,12 +131,12 @@ def test_one_embedding_by_hand() -> None:
 
 
 def test_bounds_by_hand() -> None:
-    board = machine(NANO)  # 2 x 16 bytes x 100 MHz; 64 lanes x 100 MHz
-    assert (board.bytes_s, board.macs_s, board.balance, board.limited_by) == (3.2e9, 6.4e9, 2.0, "the memory itself")
+    board = machine(NANO)  # 2 x 16 bytes x 100 MHz; 128 lanes x 100 MHz
+    assert (board.bytes_s, board.macs_s, board.balance, board.limited_by) == (3.2e9, 12.8e9, 4.0, "the memory itself")
     step = one_linear(8)
     b = bound(step, NANO)
     assert b.once_s == pytest.approx((8 * 400 + 5568 + 80) / 3.2e9)
-    assert b.lanes_s == pytest.approx(8 * 8000 / 6.4e9)
+    assert b.lanes_s == pytest.approx(8 * 8000 / 12.8e9)
     assert b.operands_s == pytest.approx(step.total.bytes / 3.2e9)
     assert b.least_s == b.lanes_s and b.tokens == 8
 

@@ -29,7 +29,6 @@ from dlavm.support.errors import DlavmError
 from dlavm.support.paths import data_root
 from dlavm.target import load_target
 from dlavm.target.isa import Instr, disassemble, encode_program, from_text, places
-from dlavm.target.sizes import sizes
 from tests.ops.programs import random_case
 from tests.ops.test_engines import start
 from tests.rtl.cores import execute, placed, write
@@ -423,11 +422,6 @@ def test_no_share_is_above_one(board: str, tmp_path: Path, capsys: pytest.Captur
     assert max(row["lanes_share"] or 0 for row in rows) > 0.1
     roof = [float(cell) for cell in re.findall(r"<td>([\d.]+) %</td><td>[\d,]+</td></tr>", page.read_text())]
     assert len(roof) > 5 and all(0 < share < 100 for share in roof)
-
-
-def test_lanes_of_a_core() -> None:
-    lanes = {board: sizes(load_target("v3", board)).matrix_lanes for board in ("nano", "kv260", "vcu128")}
-    assert lanes == {"nano": 128, "kv260": 256, "vcu128": 8192}
 
 
 @pytest.mark.parametrize(("arguments", "wrong"), [

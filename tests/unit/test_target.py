@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from dlavm.support.errors import DlavmError
 from dlavm.support.paths import data_root
 from dlavm.target import load_target
 from dlavm.target.gen import main as generate
+from dlavm.target.sizes import matrix_lanes
 from dlavm.target.spec import expand, list_boards, list_targets, load_isa
 
 TARGETS, BOARDS = list_targets(), list_boards()
@@ -84,6 +86,21 @@ def test_a_stated_power_is_no_part_of_the_hash(tree: Path) -> None:
     board.write_text(board.read_text() + "power: {watts: 12.5, source: a meter}\n")
     after = load_target("v3", "nano", other)
     assert after.board.power_watts == 12.5 and after.hash == before.hash
+
+
+def test_lanes_follow_from_the_memory_of_the_weights() -> None:
+    """64 for each 16 bytes that it brings in a cycle of the core: two beat rows where its ports run twice as fast."""
+    for target in TARGETS:
+        found = {board: matrix_lanes(load_target(target, board)) for board in BOARDS}
+        assert found == {"nano": 128, "kv260": 256, "u280": 8192, "v80": 8192, "vcu128": 8192}
+    nano = load_target("v3", "nano")
+    board = nano.board
+    wide = {name: replace(memory, port_bytes=2 * memory.port_bytes) for name, memory in board.memories.items()}
+    fast = {name: replace(memory, port_clock_mhz=200) for name, memory in board.memories.items()}
+    for memories in (wide, fast):
+        assert matrix_lanes(replace(nano, board=replace(board, memories=memories))) == 256
+    ddr = replace(nano, roles={**nano.roles, "weights": ("ddr",)})
+    assert matrix_lanes(ddr) == 64
 
 
 def test_deltas_add_and_remove() -> None:

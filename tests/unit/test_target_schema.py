@@ -21,11 +21,12 @@ HBM = "hbm: {base: 0x0, capacity: 0x8000000, channels: 2, port_bytes: 16,"
 
 # file, what is replaced, by what, the message
 WRONG = [
-    (NANO, "clock_mhz: 100\n", "", "boards/nano.yaml: expected the keys doc, clock_mhz, .* got doc, memories, matrix"),
-    (NANO, "lanes: 64", "lanes: 64, colour: 1", "nano.yaml: matrix: expected the keys lanes, got lanes, colour"),
-    (NANO, "lanes: 64", "lanes: many", "nano.yaml: matrix: lanes: expected int, got 'many'"),
-    (NANO, "lanes: 64", "lanes: 0", "nano.yaml: matrix.lanes: expected at least 1, got 0"),
-    (NANO, "lanes: 64", "lanes: true", "expected int, got True"),
+    (NANO, "clock_mhz: 100\n", "", "boards/nano.yaml: expected the keys doc, clock_mhz, .* got doc, memories, vector"),
+    (NANO, "lanes: 8", "lanes: 8, colour: 1", "nano.yaml: vector: expected the keys lanes, got lanes, colour"),
+    (NANO, "lanes: 8", "lanes: many", "nano.yaml: vector: lanes: expected int, got 'many'"),
+    (NANO, "lanes: 8", "lanes: 0", "nano.yaml: vector.lanes: expected at least 1, got 0"),
+    (NANO, "lanes: 8", "lanes: true", "expected int, got True"),
+    (NANO, "vector: {lanes: 8}", "vector: {lanes: 8}\nmatrix: {lanes: 64}", "nano.yaml: expected .* got .*matrix"),
     (NANO, "clock_mhz: 100", "clock_mhz: .inf", "nano.yaml: clock_mhz: expected a number above 0, got inf"),
     (NANO, ", peak_gbs: 3.2", "", "nano.yaml: memories.hbm: expected the keys base, .*peak_gbs, timing, got base"),
     (NANO, "channels: 2", "channels: 0", "nano.yaml: memories.hbm: channels: expected at least 1, got 0"),
