@@ -14,6 +14,7 @@ from dlavm.support.errors import DlavmError
 from dlavm.target.spec import Memory, TargetSpec
 
 ID_BITS = 1
+SOURCES = "rtl"  # folder of the copies
 # Name and bits of what a master drives beside an address, and of the AXI4-Lite slave.
 _ADDRESS = (("id", ID_BITS), ("addr", ADDRESS_BITS), ("len", 8), ("size", 3), ("burst", 2), ("lock", 1),
                   ("cache", 4), ("prot", 3), ("qos", 4), ("valid", 1))
@@ -106,22 +107,24 @@ def constraints_text(spec: TargetSpec) -> str:
 
 
 def write_shell(spec: TargetSpec, directory: Path) -> list[Path]:
-    """Writes the top, the constraints and `files.f`, which names every source in the order to be read; their paths.
+    """Writes the top, the constraints and `files.f`, and a copy of the sources in `rtl/`; the paths of the first three.
+
+    `files.f` names every source in the order to be read, as seen from where it lies: the directory may be moved.
 
     Raises DlavmError where the core does not cover the target or board, or the directory cannot be written.
     """
     name = top_name(spec)
-    top = directory / f"{name}.v"
-    modules = [path for path in sorted(rtl_dir().glob("*.sv")) if path not in packages()]
-    files = "".join(f"{path}\n" for path in [*packages(), *modules, top.absolute()])
-    texts = {top: top_text(spec), directory / f"{name}.xdc": constraints_text(spec), directory / "files.f": files}
+    sources = [*packages(), *(path for path in sorted(rtl_dir().glob("*.sv")) if path not in packages())]
+    copies = {f"{SOURCES}/{path.name}": path.read_text(encoding="utf-8") for path in sources}
+    texts = {f"{name}.v": top_text(spec), f"{name}.xdc": constraints_text(spec),
+             "files.f": "".join(f"{file}\n" for file in [*copies, f"{name}.v"])}
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for path, text in texts.items():
-            path.write_text(text, encoding="utf-8")
+        (directory / SOURCES).mkdir(parents=True, exist_ok=True)
+        for file, text in (copies | texts).items():
+            (directory / file).write_text(text, encoding="utf-8")
     except OSError as error:
         raise DlavmError(f"shell: {error.filename}: expected to be written, got {error.strerror!r}") from None
-    return list(texts)
+    return [directory / file for file in texts]
 
 
 def _master_signals(port_bytes: int) -> Iterator[tuple[bool, str, int]]:

@@ -20,7 +20,7 @@ def add_parser(sub: Subparsers) -> None:
         "Prints the URL of a device, the Verilated core: for --engine, `dlavm device-server --device` and the\n"
         "generated host. It is built once (minutes) and kept in the user's cache; `--engine rtl` does so by itself.\n"
         "With --waves it can write waves: behind URL?trace=FILE.fst&cycles=A:B it does, of the cycles A to B - 1.\n"
-        "With --shell it writes instead a top with standard AXI ports, first constraints and the list of sources\n"
+        "With --shell it writes instead a top with standard AXI ports, first constraints, the sources and their list\n"
         "(doc/hardware.md); no board has run them yet.",
         """dlavm core output/stories-nano
         build/host/server --device $(dlavm core output/stories-nano) --artifact output/stories-nano

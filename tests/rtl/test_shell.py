@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,9 +104,26 @@ def test_files(tmp_path: Path) -> None:
     assert "create_clock -name aclk -period 3.333 [get_ports aclk]" in constraints.read_text()
     assert "ASYNC_REG TRUE [get_cells {u_shell/reset_q_reg u_shell/rst_o_reg}]" in constraints.read_text()
     listed = sources.read_text().split()
-    assert listed[-1] == str(top) and all(Path(file).is_file() for file in listed)
+    assert listed[-1] == top.name and all((sources.parent / file).is_file() for file in listed)
     assert {Path(file).stem for file in listed} >= {"core_pkg", "dlavm_core", "dlavm_shell", "dlavm_isa_pkg"}
+    assert listed[: len(build.PACKAGES)] == [f"rtl/{path.name}" for path in build.packages()]
+    assert {path.name for path in (sources.parent / "rtl").iterdir()} == {Path(file).name for file in listed[:-1]}
     assert "hbm: ports of 450 MHz" in shell.constraints_text(load_target("v3", "vcu128"))
+
+
+@needs_verilator
+def test_a_moved_folder_is_whole(tmp_path: Path) -> None:
+    """Its list is all that a tool needs, wherever it is read from; nothing in it names the place of the sources."""
+    shell.write_shell(NANO, tmp_path / "new" / "a folder")
+    moved = (tmp_path / "new").rename(tmp_path / "moved") / "a folder"
+    command = ["verilator", "--lint-only", "-Wall", "-quiet", "+1364-2005ext+v", "--top-module", shell.top_name(NANO),
+               "-F", str(moved / "files.f")]  # fmt: skip
+    done = subprocess.run(command, env=build.verilator_env(), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr + done.stdout) == (0, "")
+    texts = [path.read_text() for path in moved.rglob("*") if path.is_file()]
+    assert len(texts) > 50 and not any(str(part) in text for text in texts for part in (build.rtl_dir(), tmp_path))
+    (moved / "rtl" / "store_engine.sv").unlink()
+    assert subprocess.run(command, env=build.verilator_env(), cwd=tmp_path, capture_output=True, check=False).returncode
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
