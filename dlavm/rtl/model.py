@@ -1,6 +1,7 @@
 """The Verilated core of a target on a board as a shared library, for devices of URL `rtl:PATH` (doc/devices.md).
 
-A library is built once for each state of the sources, target and board, and kept in the user's cache directory.
+A library is built once for each state of the sources, target, board and Verilator, and kept in the user's cache
+directory until nobody has asked for it for a while.
 """
 
 from __future__ import annotations
@@ -8,15 +9,18 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlavm.rtl.build import make_variables, missing_tools, packages, rtl_dir, verilator_env
+from dlavm.rtl.build import make_variables, missing_tools, packages, rtl_dir, verilator_env, verilator_version
 from dlavm.support.errors import DlavmError
 from dlavm.support.paths import data_root
 from dlavm.support.progress import progress
@@ -27,6 +31,7 @@ from dlavm.target.spec import TargetSpec
 TOP = "dlavm_top"
 LIBRARY = "libdlavm_rtl.so"
 ADDRESS_BITS = 40
+UNUSED_DAYS = 30  # after which a library leaves the cache
 MOST_BUILT = 1024  # lanes of the largest core that the tests compile (tests/rtl/test_sizes.py)
 
 
@@ -49,17 +54,40 @@ def library(spec: TargetSpec, extra: Sequence[Path] = (), waves: bool = False) -
     if reason is not None:
         raise DlavmError(f"rtl: expected Verilator, got {reason}")
     top = top_text(spec)
-    target = _cache() / _digest(spec, top, extra, waves) / LIBRARY
-    if not target.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Of several processes that want it, one builds.
-        with (target.parent / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not target.is_file():
+    cache = _cache()
+    target = cache / _digest(spec, top, extra, waves) / LIBRARY
+    if target.is_file() and not os.access(cache, os.W_OK):  # of somebody else, who removes what is old
+        return target
+    cache.mkdir(parents=True, exist_ok=True)
+    with _locked(cache / "lock", fcntl.LOCK_SH):  # nothing is removed as long as anybody is here
+        target.parent.mkdir(exist_ok=True)
+        with _locked(target.parent / "lock", fcntl.LOCK_EX):  # of several processes that want it, one builds
+            found = target.is_file()
+            if not found:
                 _warn_of_size(spec)
                 with progress(f"building the core of {spec.name} on {spec.board.name}"):
                     _build_into(target, spec, extra, waves)
+            target.touch()
+    if not found:
+        _prune(cache)
     return target
+
+
+@contextmanager
+def _locked(path: Path, kind: int) -> Iterator[None]:
+    """Raises BlockingIOError with LOCK_NB where others have the lock."""
+    with path.open("a") as lock:
+        fcntl.flock(lock, kind)
+        yield
+
+
+def _prune(cache: Path) -> None:
+    """Removes what nobody has asked for in UNUSED_DAYS, unless a library is being built: then the next build does."""
+    oldest = time.time() - UNUSED_DAYS * 24 * 3600
+    with suppress(BlockingIOError), _locked(cache / "lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
+        for entry in [path for path in cache.iterdir() if path.is_dir()]:
+            if max(path.stat().st_mtime for path in (entry, *entry.iterdir())) < oldest:
+                shutil.rmtree(entry, ignore_errors=True)
 
 
 def _warn_of_size(spec: TargetSpec) -> None:
@@ -196,8 +224,9 @@ constexpr dlavm_memory_timing kTimings[] = {{
 
 
 def _digest(spec: TargetSpec, top: str, extra: Sequence[Path], waves: bool) -> str:
-    """Of everything that a library is made of: sources and the command that compiles them."""
-    digest = hashlib.sha256((top + _timing_text(spec) + " ".join(_command(spec, Path("."), extra, waves))).encode())
+    """Of everything that a library is made of: sources, the command that compiles them, the version of Verilator."""
+    parts = (top, _timing_text(spec), verilator_version(), *_command(spec, len(extra), waves))
+    digest = hashlib.sha256("\0".join(parts).encode())
     sources = [*packages(), *sorted(rtl_dir().glob("*.sv")), *_harness(), *_headers()]
     more = (p for directory in extra for kind in ("*.sv", "*.v") for p in sorted(directory.glob(kind)))
     for path in [*sources, *more]:
@@ -211,40 +240,53 @@ def _cache() -> Path:
     return (Path(stated) if os.path.isabs(stated) else Path("~/.cache").expanduser()) / "dlavm" / "rtl"
 
 
-def _command(
-    spec: TargetSpec, directory: Path, extra: Sequence[Path], waves: bool, flags: Flags = Flags()
-) -> list[str]:
-    """Compiles the top module in `directory` to a library there. All of it is position independent, and meets its own
-    copy of what it shares with libdlavm."""
+def _below_root(path: Path) -> str:
+    """A file of dlavm's as the build sees it, through a link in its directory: the rules of make take no spaces, which
+    the place of an installation may have."""
+    return f"root/{path.relative_to(data_root()).as_posix()}"
+
+
+def _command(spec: TargetSpec, extras: int, waves: bool, flags: Flags = Flags()) -> list[str]:
+    """Compiles the top module in the working directory to a library there. All of it is position independent, and
+    meets its own copy of what it shares with libdlavm. `extras`: how many directories of modules come first."""
     memories = spec.board.memories.values()
     defines = {"DLAVM_RTL_CHANNELS": sum(m.channels for m in memories),
                "DLAVM_RTL_PORT_BYTES": next(iter(memories)).port_bytes,
                "DLAVM_RTL_AXI_BYTES": sizes(spec).port_bytes}
-    includes = [_clib() / "include", _clib() / "src", rtl_dir() / "sim", directory]
-    cflags = ["-fPIC", "-std=c++17", *(f"-I{path}" for path in includes),
+    includes = [_below_root(path) for path in (_clib() / "include", _clib() / "src", rtl_dir() / "sim")]
+    cflags = ["-fPIC", "-std=c++17", *(f"-I{path}" for path in [*includes, "."]),
               *(f"-D{name}={value}" for name, value in defines.items())]
     # Verilator would link liblz4, which sim/lz4.h stands in for.
     linked = {"LDFLAGS": "-shared -Wl,-Bsymbolic", "LDLIBS": "-lz"} if waves else {}
     settings = make_variables() | {"OPT_FAST": flags.optimize} | linked
-    variables = " ".join(f"{name}={value}" for name, value in settings.items())
-    options = {"--top-module": TOP, "-Mdir": str(directory / "obj"), "-o": str(directory / LIBRARY),
+    variables = shlex.join(f"{name}={value}" for name, value in settings.items())  # a shell reads them
+    options = {"--top-module": TOP, "-Mdir": ".", "-o": LIBRARY,
                "-LDFLAGS": "-shared -Wl,-Bsymbolic", "-CFLAGS": " ".join(cflags), "-MAKEFLAGS": variables,
                "--x-assign": "fast", "--x-initial": "fast", "--output-split": "8000", "-j": "4",
                "--threads": str(flags.threads)}
-    searched = [part for path in [*extra, rtl_dir()] for part in ("-y", str(path))]
-    files = [*packages(), directory / f"{TOP}.sv", *_harness()]
+    modules = [*map(_extra, range(extras)), _below_root(rtl_dir())]
+    searched = [part for path in modules for part in ("-y", path)]
+    files = [*map(_below_root, packages()), f"{TOP}.sv", *map(_below_root, _harness())]
     return ["verilator", "-cc", "--exe", "--build", "-quiet", "-O3", "--no-timing", *(["--trace-fst"] if waves else []),
-            *(part for option in options.items() for part in option), *searched, *map(str, files)]
+            *(part for option in options.items() for part in option), *searched, *files]
+
+
+def _extra(number: int) -> str:
+    """A directory of modules as the build sees it."""
+    return f"extra{number}"
 
 
 def build(
     spec: TargetSpec, directory: Path, extra: Sequence[Path] = (), waves: bool = False, flags: Flags = Flags()
 ) -> Path:
-    """Compiles the core in `directory`; returns the library there. Raises DlavmError where that fails."""
+    """Compiles the core in `directory`, an empty one without spaces in its path; returns the library there. Raises
+    DlavmError where that fails."""
     (directory / f"{TOP}.sv").write_text(top_text(spec))
     (directory / "dlavm_rtl_timing.h").write_text(_timing_text(spec))
-    command = _command(spec, directory, extra, waves, flags)
-    done = subprocess.run(command, env=verilator_env(), capture_output=True, text=True, check=False)
+    for name, path in [("root", data_root()), *((_extra(i), path) for i, path in enumerate(extra))]:
+        (directory / name).symlink_to(path.absolute())
+    command = _command(spec, len(extra), waves, flags)
+    done = subprocess.run(command, cwd=directory, env=verilator_env(), capture_output=True, text=True, check=False)
     if done.returncode:
         tail = (done.stdout + done.stderr)[-3000:]
         raise DlavmError(f"rtl: expected the core of {spec.name} on {spec.board.name} to compile, got\n{tail}")

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +15,7 @@ import pytest
 
 from dlavm.rtl import build, model
 from dlavm.support.errors import DlavmError
+from dlavm.support.paths import data_root
 from dlavm.target import TargetSpec, load_target
 
 NANO = load_target("v3", "nano")
@@ -42,17 +48,29 @@ def test_what_the_core_is_not_for() -> None:
         model.top_text(replace(spec, board=board))
 
 
-def test_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """The same sources, target and board are built once; a module of one's own makes another library."""
-    built: list[str] = []
+@pytest.fixture
+def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was built, in a cache of one's own and in no time."""
+    found: list[str] = []
 
     def fake(spec: TargetSpec, directory: Path, extra: object, waves: bool) -> Path:
-        built.append(spec.board.name + (" with waves" if waves else ""))
+        found.append(spec.board.name + (" with waves" if waves else ""))
         (directory / "library").write_text(model.top_text(spec))
         return directory / "library"
 
     monkeypatch.setattr(model, "build", fake)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return found
+
+
+def age(library: Path, days: float) -> None:
+    """As if nobody had asked for it since."""
+    for path in (*library.parent.iterdir(), library.parent):
+        os.utime(path, (time.time() - 86400 * days,) * 2)
+
+
+def test_built_once(built: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same sources, target and board are built once; a module of one's own makes another library."""
     first = model.library(NANO)
     assert model.library(NANO) == first and first.read_text() == model.top_text(NANO)
     other = tmp_path / "modules"
@@ -66,9 +84,78 @@ def test_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert "8,192 lanes" in capsys.readouterr().err
 
 
+def test_another_verilator_builds_another_library(built: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert re.fullmatch(r"\d+(\.\d+)+.*", build.verilator_version())
+    first = model.library(NANO)
+    monkeypatch.setattr(model, "verilator_version", lambda: "4.0")
+    assert model.library(NANO) != first and built == ["nano", "nano"]
+
+
+def test_what_nobody_uses_leaves_the_cache(built: list[str]) -> None:
+    """With the next build, and not where somebody asked for it since."""
+    used, unused, young = (model.library(load_target(target, "nano")) for target in ("v1", "v2", "v3"))
+    age(young, model.UNUSED_DAYS - 1)
+    for library in (used, unused):
+        age(library, model.UNUSED_DAYS + 1)
+    assert model.library(load_target("v1", "nano")) == used and unused.is_file() and len(built) == 3
+    model.library(load_target("v3", "kv260"))
+    assert used.is_file() and young.is_file() and not unused.parent.exists()
+    assert model.library(load_target("v2", "nano")).read_text() and built[3:] == ["kv260", "nano"]
+
+
+def test_nothing_leaves_the_cache_while_another_process_builds(built: list[str]) -> None:
+    old = model.library(NANO)
+    age(old, 2 * model.UNUSED_DAYS)
+    text = "import fcntl, sys; lock = open(sys.argv[1]); fcntl.flock(lock, fcntl.LOCK_SH); print(flush=True); input()"
+    command = [sys.executable, "-c", text, str(old.parents[1] / "lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline()
+        model.library(load_target("v1", "nano"))
+        assert old.is_file()
+        other.communicate("\n")
+    model.library(load_target("v2", "nano"))
+    assert not old.exists()
+
+
+def test_a_cache_that_is_only_read(built: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    first = model.library(NANO)
+    age(first, 40)
+    before = {path: path.stat().st_mtime for path in first.parents[1].rglob("*")}
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    assert model.library(NANO) == first and built == ["nano"]
+    assert {path: path.stat().st_mtime for path in first.parents[1].rglob("*")} == before
+
+
+def test_the_command_has_no_path_that_a_space_could_break(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verilator writes names into rules of make, and hands variables to a shell: each of them is one word there."""
+    ran: list[tuple[list[str], Path]] = []
+
+    def run(command: list[str], cwd: Path, **_: object) -> subprocess.CompletedProcess[str]:
+        ran.append((command, cwd))
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(model.subprocess, "run", run)
+    modules = tmp_path / "a b"
+    modules.mkdir()
+    model.build(NANO, tmp_path, [modules], waves=True)
+    [(command, cwd)] = ran
+    options = dict(zip(command, command[1:], strict=False))
+    words = shlex.split(options["-MAKEFLAGS"])
+    assert {"LDFLAGS=-shared -Wl,-Bsymbolic", "LDLIBS=-lz", "OPT_FAST=-O2"} <= set(words)
+    assert all(re.match(r"[A-Z_]+=", word) for word in words)
+    assert not any(str(place) in part for part in command for place in (data_root(), tmp_path))
+    files = [part for part in command if part.endswith((".sv", ".cpp"))]
+    assert len(files) > 10 and all((cwd / file).is_file() for file in files)
+    assert (cwd / command[command.index("-y") + 1]).samefile(modules)
+    included = [word.removeprefix("-I") for word in options["-CFLAGS"].split() if word.startswith("-I")]
+    assert len(included) == 4 and all((cwd / path).is_dir() for path in included)
+
+
 def test_sources_that_do_not_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    (tmp_path / "store_engine.sv").write_text("module store_engine; this is no SystemVerilog; endmodule\n")
+    modules = tmp_path / "a b"
+    modules.mkdir()
+    (modules / "store_engine.sv").write_text("module store_engine; this is no SystemVerilog; endmodule\n")
     for _ in range(2):  # nothing is left behind that the second call would take for a library
         with pytest.raises(DlavmError, match=r"expected the core of v3 on nano to compile, got[\s\S]*store_engine"):
-            model.library(NANO, [tmp_path])
+            model.library(NANO, [modules])
