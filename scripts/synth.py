@@ -2,6 +2,8 @@
 
 python scripts/synth.py [-o FILE] [--only MODULE]...              the blocks, and what the vcu128 needs of them
 python scripts/synth.py [-o FILE] --core BOARD [--target TARGET]  a whole core, by its modules
+
+On two cores with other work the first takes 22 minutes, the core of nano 40.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ def main() -> int:
     modules = sorted({block.module for block in (*BLOCKS, *GROWTH)})
     what.add_argument("--only", action="append", choices=modules, metavar="MODULE",
                       help="blocks of these modules, without the table of the board")  # fmt: skip
-    what.add_argument("--core", metavar="BOARD", help="the whole core of this board; nano: half an hour")
+    what.add_argument("--core", metavar="BOARD", help="the whole core of this board")
     parser.add_argument("--target", default="v3", help="the core's target (%(default)s)")
     args = parser.parse_args()
     output: Path | None = args.output
