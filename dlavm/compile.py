@@ -21,7 +21,7 @@ from dlavm.graph import Graph, Value, print_graph
 from dlavm.graph.constants import constant_array
 from dlavm.graph.interface import interface_problems
 from dlavm.lower import Lowered, lower
-from dlavm.memory import MemoryMap, alignments, assign, check_capacity, displaced, settled
+from dlavm.memory import MemoryMap, alignments, assign, check_addresses, check_capacity, displaced, settled
 from dlavm.memory.csv import to_csv
 from dlavm.pack.artifact import HOST, Producer
 from dlavm.pack.emit import Constant, Extent, dense_rows, images_of, write_artifact
@@ -169,6 +169,7 @@ def compile_graph(graph: Graph, spec: TargetSpec, options: Options, batch: Graph
 
 def _tasks(lowered: Lowered, spec: TargetSpec, options: Options, prefix: str = "") -> tuple[Lowered, Rolled, Program]:
     """The passes over the task program; it is verified in the end."""
+    check_addresses(lowered.program)
     _dump(f"{prefix}task-00-lowered", lowered.program, spec)
     shared = share_in_place(lowered.program, spec)
     _dump(f"{prefix}task-01-shared", shared, spec)

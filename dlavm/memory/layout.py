@@ -11,10 +11,11 @@ from dlavm.memory.plan import Plan, plan
 from dlavm.memory.validate import validate
 from dlavm.support.errors import DlavmError
 from dlavm.target.sizes import beat_rows
-from dlavm.target.spec import Memory, TargetSpec
+from dlavm.target.spec import ADDRESS_UNIT, Memory, TargetSpec
 from dlavm.task import Buffer, Program
 
 ORDER = ("weights", "tables", "program", "input", "output", "activations", "kv")
+ADDRESSABLE = ADDRESS_UNIT << 32  # bytes: a command names an address in 32 bits
 PAGE = 4096  # a channel's share of the weights is mapped from a file
 
 
@@ -217,6 +218,15 @@ def _stack(buffers: Iterable[Buffer], memory: Memory) -> tuple[dict[str, int], i
 
 def _up(value: int, unit: int) -> int:
     return -(-value // unit) * unit
+
+
+def check_addresses(program: Program) -> None:
+    """Raises DlavmError for weights, tables and caches that are more bytes than addresses of any board tell apart."""
+    kept = {role: sum(b.bytes for b in program.buffers if b.role == role) for role in ("weights", "tables", "kv")}
+    if sum(kept.values()) > ADDRESSABLE:
+        split = ", ".join(f"{role} {size}" for role, size in kept.items())
+        raise DlavmError(f"memory: expected at most {ADDRESSABLE} bytes, which addresses reach, got "
+                         f"{sum(kept.values())} ({split}); choose a format of fewer bits, a smaller --ctx or model")
 
 
 def check_capacity(made: MemoryMap, spec: TargetSpec) -> None:

@@ -9,7 +9,7 @@ from dlavm.schedule.traffic import operands
 from dlavm.sym import Expr, evaluate, free_vars
 from dlavm.target import TargetSpec
 from dlavm.target.layout import ceildiv
-from dlavm.target.sizes import matrix_lanes
+from dlavm.target.sizes import matrix_lanes, vector_lanes
 from dlavm.task import For, If, Launch, Stmt
 
 START_CYCLES = 150  # of a command in which it neither fetches nor computes: before its first operand, behind its last
@@ -58,7 +58,6 @@ class Cost:
         return round(moved / self._spec.space("weights").bytes_s * self._spec.board.clock_mhz * 1e6)
 
     def _lanes(self, op: str, fields: Mapping[str, int]) -> int:
-        board = self._spec.board
         rows = fields.get("rows_o", 1) * fields.get("rows_i", 1) * fields.get("batch", 1)
         if op == "LINEAR":
             pairs = ceildiv(fields.get("rows_o", 0) * fields.get("rows_i", 0), TOKENS_PER_MULTIPLIER)
@@ -67,7 +66,7 @@ class Cost:
         if self._spec.commands[op].engine != "vector":
             return 0
         length = fields.get("width") or fields.get("n") or fields.get("dim", 0)
-        strips = rows * ceildiv(length, board.vector_lanes) * PASSES.get(op, 1)
+        strips = rows * ceildiv(length, vector_lanes(self._spec)) * PASSES.get(op, 1)
         return strips + rows * ROW_CYCLES * (op in REDUCTIONS)
 
 

@@ -25,6 +25,7 @@ MEMORY_KEYS: Mapping[str, Kind] = {"base": int, "capacity": int, "channels": int
                                    "port_clock_mhz": NUMBER, "peak_gbs": NUMBER, "timing": dict}
 TARGET_KEYS: Mapping[str, Kind] = {"doc": str, "capabilities": list, "encoding": dict, "limits": dict, "roles": dict,
                                    "commands": list, "registers": list}
+VECTOR_LANES = tuple(1 << i for i in range(3, 8))  # a sum has 128 virtual ones (doc/numerics.md section 4)
 LIMITS = {"scalar_registers": SCALAR_NUMBER, "semaphores": SCALAR_NUMBER, "loop_depth": MOST_NESTED,
           "call_depth": MOST_NESTED, "act_slots": SLOT_NUMBER}
 ROLES = ("weights", "kv", "activations", "tables")  # and, of streams, program
@@ -57,6 +58,7 @@ def check_board(place: str, raw: Any) -> None:
         check_keys(f"{place}: {key}", raw[key], dict.fromkeys(parts, int))
         for part in parts:
             _at_least(f"{place}: {key}.{part}", raw[key][part], 1)
+    _one_of(f"{place}: vector.lanes", raw["vector"]["lanes"], VECTOR_LANES)
     _above_zero(f"{place}: clock_mhz", raw["clock_mhz"])
     memories = raw["memories"]
     if not 1 <= len(memories) <= MOST_MEMORIES:
@@ -225,9 +227,9 @@ def _named(place: str, name: Any, pattern: re.Pattern[str]) -> None:
         raise DlavmError(f"{place}: expected a name like {pattern.pattern}, got {name!r}")
 
 
-def _one_of(place: str, name: Any, known: Iterable[str]) -> None:
+def _one_of(place: str, name: Any, known: Iterable[object]) -> None:
     if name not in list(known):
-        raise DlavmError(f"{place}: expected one of {', '.join(known) or 'none'}, got {name!r}")
+        raise DlavmError(f"{place}: expected one of {', '.join(map(str, known)) or 'none'}, got {name!r}")
 
 
 def _at_least(place: str, value: int, least: int) -> None:

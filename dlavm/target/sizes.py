@@ -13,7 +13,7 @@ from dlavm.formats import BLOCK
 from dlavm.support.errors import DlavmError
 from dlavm.target.spec import ADDRESS_UNIT, Board, Memory, TargetSpec
 
-VIRTUAL_LANES = 128  # of a sum (doc/numerics.md section 4): more lanes than these have nothing to do
+HALF = 2  # bytes of an fp16
 BLOCK_UNITS = 4  # 16 bytes each, of 32 fp16
 MOST_WIDE_QUADS = 32  # above, the lanes of a matrix_quad share what formats of more than 4 bits need (doc/hardware.md)
 QUAD_LANES = 64  # of a matrix_quad; there is one for each unit of a row
@@ -56,6 +56,12 @@ def matrix_lanes(spec: TargetSpec) -> int:
     return QUAD_LANES * row_bytes(spec) // ADDRESS_UNIT
 
 
+def vector_lanes(spec: TargetSpec) -> int:
+    """Elements a cycle that the vector engine of the core takes: as many as the board states, but no more than a beat
+    row of the weights' memory has fp16."""
+    return min(spec.board.vector_lanes, spec.space("weights").beat_row // HALF)
+
+
 def weight_rows(board: Board, row: int) -> int:
     """Rows of `row` bytes that the buffer of weights holds. Raises DlavmError where they are not a power of two."""
     rows = max(board.weight_prefetch // row, LEAST_WEIGHT_ROWS)
@@ -85,15 +91,15 @@ def sizes(spec: TargetSpec) -> Sizes:
         if row % least or memory.base % row or memory.capacity % row:
             raise DlavmError(f"rtl: expected {memory.name} of {board.name} in rows of {row} bytes, got {least} a beat")
     # Activations, operands and results need not move as fast as weights; the vector lanes are fed from a beat.
-    lanes = min(board.vector_lanes, VIRTUAL_LANES)
-    units = min(weights.beat_row // ADDRESS_UNIT, max(BLOCK_UNITS, lanes // 8))
+    lanes = vector_lanes(spec)
+    units = min(weights.beat_row // ADDRESS_UNIT, max(BLOCK_UNITS, HALF * lanes // ADDRESS_UNIT))
     held = 2 * board.accumulators // weights.row_tile
     return Sizes(
         port_bytes=port,
         halves=2 // rows,
         row_units=row // ADDRESS_UNIT,
         units=units,
-        lanes=min(lanes, 8 * units),  # as many as a beat feeds
+        lanes=lanes,
         rows_most=min(board.activation_elements // BLOCK, max(held, MOST_ROWS)),
         client_rows=64 if row == units * ADDRESS_UNIT else 32,
         weight_rows=weight_rows(board, row),

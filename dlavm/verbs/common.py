@@ -249,6 +249,18 @@ def prepare_file(option: str, path: Path) -> None:
         raise DlavmError(f"{option}: {path}: expected a file that can be written, got {error.strerror!r}") from None
 
 
+def prepare_files(files: Mapping[str, str | None]) -> None:
+    """The same for the file of each option that has one. Raises DlavmError for a file that two options name."""
+    owners: dict[Path, str] = {}
+    for option, file in files.items():
+        if not file:
+            continue
+        prepare_file(option, Path(file))
+        other = owners.setdefault(Path(file).resolve(), option)
+        if other != option:
+            raise DlavmError(f"{option}: {file}: expected another file than that of {other}")
+
+
 def is_artifact(path: str) -> bool:
     return (Path(path) / MANIFEST_NAME).is_file()
 

@@ -20,6 +20,7 @@ from dlavm.verbs.common import (
     model_of,
     natural,
     positive,
+    prepare_files,
     print_json,
     table,
     target_of,
@@ -65,9 +66,10 @@ def run(args: argparse.Namespace) -> int:
     ctx, chunk = options.sizes(model, spec)
     if args.d + max(args.p, 1) > ctx:
         raise DlavmError(f"cycles: expected depth and tokens within the context of {ctx} positions, "
-                         f"got {args.d + max(args.p, 1)}")
+                         f"got {args.d + max(args.p, 1)} (-d {args.d}, -p {args.p})")
     if args.trace_prompt and not args.p:
         raise DlavmError("--trace-prompt: expected a prompt, -p of at least 1, got -p 0")
+    prepare_files({"--trace": args.trace, "--trace-prompt": args.trace_prompt})
     compiled, lacks = compile_with_room(model, spec, options)
     wanted = [(f"pp{args.p}", pieces(args.p, args.d, chunk), args.trace_prompt),
               ("tg", pieces(1, args.d, 1), args.trace)]  # fmt: skip

@@ -33,7 +33,7 @@ from dlavm.verbs.common import (
     natural,
     open_artifact,
     positive,
-    prepare_file,
+    prepare_files,
     print_json,
     refuse_with_artifact,
     table,
@@ -83,9 +83,7 @@ def add_parser(sub: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    for option, file in (("--trace", args.trace), ("--html", args.html)):
-        if file:
-            prepare_file(option, Path(file))
+    prepare_files({"--trace": args.trace, "--html": args.html})
     subject, lacks = subject_of(args)
     subject.check(args.n, args.d)
     record = measure(subject, args)

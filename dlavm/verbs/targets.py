@@ -13,7 +13,7 @@ from dlavm.lower import missing_rules
 from dlavm.support.errors import DlavmError
 from dlavm.support.paths import data_root
 from dlavm.target import TargetSpec, load_target
-from dlavm.target.sizes import matrix_lanes
+from dlavm.target.sizes import matrix_lanes, vector_lanes
 from dlavm.target.spec import list_boards, list_targets
 from dlavm.verbs.common import DEFAULT_BOARD, Subparsers, add_verb, print_json, size, table
 
@@ -70,7 +70,7 @@ def _board(name: str) -> dict[str, Any]:
     board = spec.board
     return {
         "name": name, "doc": board.doc.strip(), "clock_mhz": board.clock_mhz, "matrix_lanes": matrix_lanes(spec),
-        "vector_lanes": board.vector_lanes,
+        "vector_lanes": vector_lanes(spec),
         "memories": [{"name": m.name, "channels": m.channels, "port_bytes": m.port_bytes, "peak_gbs": m.peak_gbs,
                       "capacity_bytes": m.capacity} for m in board.memories.values()],
     }  # fmt: skip

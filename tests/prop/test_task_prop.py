@@ -11,10 +11,17 @@ from dlavm.task.facts import Facts
 from dlavm.task.interpret import initial_values, value_of
 from dlavm.task.ir import buffers_in, exprs_of
 from dlavm.task.scope import walk_scoped
+from dlavm.task.verify import problems
 from tests.conftest import examples
 from tests.prop.task_programs import ARGUMENTS, BASES, programs
 
 NANO = load_target("v3", "nano")
+
+
+@settings(max_examples=examples(120))
+@given(programs())
+def test_the_programs_of_these_tests_verify(program: Program) -> None:
+    assert problems(program, NANO) == []
 
 
 @settings(max_examples=examples(120))

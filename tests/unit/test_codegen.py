@@ -165,6 +165,17 @@ def test_random_programs_keep_their_commands_in_loops(program: Program) -> None:
             assert [complete(NANO, i) for i in made] == expected
 
 
+@pytest.mark.parametrize("rows", [-1, 1 << 20])
+def test_a_constant_that_a_field_does_not_take_is_refused(rows: int) -> None:
+    b = TaskBuilder("p", args=(TOKEN, KV))
+    b.launch("COPY", rows_o=rows)
+    program = b.finish()
+    with pytest.raises(DlavmError, match=rf"COPY.rows_o: expected 0..1048575, got \[{rows}, {rows}\] from '{rows}'$"):
+        verify(program, NANO)
+    with pytest.raises(DlavmError, match=rf"COPY.rows_o: expected 0..1048575, got {rows % 2**32}$"):
+        generate(program, NANO, {})  # which nobody asked to verify
+
+
 def test_what_a_loop_does_not_change_is_computed_before_it() -> None:
     b = TaskBuilder("p", args=(TOKEN, KV))
     with b.loop("t", TOKEN) as t:

@@ -10,6 +10,7 @@ from dlavm.memory import (
     Interval,
     alignments,
     assign,
+    check_addresses,
     check_capacity,
     displaced,
     liveness,
@@ -313,6 +314,16 @@ def test_activations_are_planned() -> None:
     assert made.activations.optimal and made.bytes("activations") == 128
     assert made.bases["a"] == made.bases["c"] != made.bases["b"]
     assert made.bases["d"] == made.region("activations").base
+
+
+def test_more_than_addresses_reach() -> None:
+    """Of what a program keeps; activations of which a command may be beyond are for `verify`."""
+    fits = {"weights": (1 << 36) - (1 << 20) - 64, "kv": 1 << 20, "tables": 64, "activations": 1 << 36}
+    check_addresses(program(*(Buffer(role, role, size) for role, size in fits.items())))
+    for role in ("weights", "kv", "tables"):
+        sizes = {**fits, role: fits[role] + 1}
+        with pytest.raises(DlavmError, match=f"at most 68719476736 bytes, .* got 68719476737 .*{role} {sizes[role]}"):
+            check_addresses(program(*(Buffer(name, name, size) for name, size in sizes.items())))
 
 
 @pytest.mark.parametrize(

@@ -432,6 +432,7 @@ def test_no_share_is_above_one(board: str, tmp_path: Path, capsys: pytest.Captur
     (["--board", "nano", "--by", "layer"], "--by"),
     (["--board", "nano", "--ctx", "64", "--trace", "/dev/null/x.json"], "--trace: /dev/null/x.json: expected a file"),
     (["--board", "nano", "-n", "999", "--html", "/"], "--html: /: expected a file that can be written, got 'Is a dir"),
+    (["--board", "nano", "--trace", "/tmp/x", "--html", "/tmp/x"], "--html: /tmp/x: expected another file than that"),
     (["--board", "nano", "--ctx", "64", "--least", "0"], "--least"),
 ])  # fmt: skip
 def test_what_the_verb_refuses(arguments: list[str], wrong: str, capsys: pytest.CaptureFixture[str]) -> None:

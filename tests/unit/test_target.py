@@ -8,14 +8,17 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dlavm.schedule.cost import Cost
 from dlavm.support.errors import DlavmError
 from dlavm.support.paths import data_root
 from dlavm.target import load_target
 from dlavm.target.gen import main as generate
-from dlavm.target.sizes import matrix_lanes
+from dlavm.target.sizes import matrix_lanes, sizes, vector_lanes
 from dlavm.target.spec import expand, list_boards, list_targets, load_isa
+from dlavm.task import Launch
 
 TARGETS, BOARDS = list_targets(), list_boards()
+LANES = {"nano": 8, "kv260": 16, "u280": 128, "v80": 128, "vcu128": 128}  # of the vector engine
 
 
 @pytest.fixture
@@ -101,6 +104,20 @@ def test_lanes_follow_from_the_memory_of_the_weights() -> None:
         assert matrix_lanes(replace(nano, board=replace(board, memories=memories))) == 256
     ddr = replace(nano, roles={**nano.roles, "weights": ("ddr",)})
     assert matrix_lanes(ddr) == 64
+
+
+def test_vector_lanes_are_those_of_the_core() -> None:
+    """What a board states, as far as a beat row of the weights' memory feeds them; tables and costs say the same."""
+    for target in TARGETS:
+        specs = {board: load_target(target, board) for board in BOARDS}
+        assert {board: vector_lanes(spec) for board, spec in specs.items()} == LANES
+        assert {board: sizes(spec).lanes for board, spec in specs.items()} == LANES
+    nano = load_target("v3", "nano")
+    more = replace(nano, board=replace(nano.board, vector_lanes=64))  # two channels of 16 bytes
+    assert vector_lanes(more) == sizes(more).lanes == 16
+    wide = Launch("NORM", {"dim": 4096, "rows_o": 1000, "rows_i": 1, "batch": 1})
+    cost = {lanes: Cost(replace(nano, board=replace(nano.board, vector_lanes=lanes)))(wide) for lanes in (8, 16, 64)}
+    assert cost[8] > cost[16] == cost[64]
 
 
 def test_deltas_add_and_remove() -> None:

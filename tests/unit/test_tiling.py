@@ -131,6 +131,7 @@ def test_the_program_moves_what_the_model_says(data: st.DataObject, n: int, k: i
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dlavm.lower.context.choose_tiling", lambda *_: tiling)
         program = lower(graph, spec).program
+    assert program.buffer["w"].bytes == matrix.bytes and len(program.buffers) == 5 + bias  # once, in any tiles
     bases = {buffer.name: i << 20 for i, buffer in enumerate(program.buffers)}
     linears = [i for i in trace(program, {"token": tokens, "kv_len": 0, "head_rows": 1}, bases) if i.op == "LINEAR"]
     moved = dict.fromkeys(("wgt", "src", "dst", "bias"), 0)

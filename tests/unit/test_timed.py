@@ -267,7 +267,12 @@ def test_the_verb_cycles(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     assert main([*arguments, "-p", "0", "--trace-prompt", str(tmp_path / "p.csv")]) == 2
     assert "--trace-prompt: expected a prompt" in capsys.readouterr().err
     assert main([*arguments, "-p", "60", "-d", "5"]) == 2
-    assert "within the context of 64 positions, got 65" in capsys.readouterr().err
+    assert "within the context of 64 positions, got 65 (-d 5, -p 60)" in capsys.readouterr().err
+    same = str(tmp_path / "same.csv")
+    assert main([*arguments, "--ctx", "64", "-p", "1", "--trace", same, "--trace-prompt", same]) == 2
+    assert f"--trace-prompt: {same}: expected another file than that of --trace" in capsys.readouterr().err
+    assert main([*arguments, "-p", "1", "--trace", str(tmp_path)]) == 2
+    assert f"--trace: {tmp_path}: expected a file that can be written" in capsys.readouterr().err
     for target in ("v1", "v2"):
         other = [*arguments[:3], target, *arguments[4:]]
         assert main([*other, "-p", "5"]) == 0
