@@ -93,15 +93,24 @@ def chained_case(spec: TargetSpec, seed: int, commands: int) -> Case:
         if last not in ("", engine):
             edge(engine)
         if op in ("COPY", "LINEAR") and rng.random() < 0.4:
-            region = WEIGHTS if rng.random() < 0.7 else CACHE
-            fields["dst"] += (region - WRITE) // ADDRESS_UNIT
-            if "aux" in fields and fields["aux"] >= WRITE // ADDRESS_UNIT:  # in place
-                fields["aux"] += (region - WRITE) // ADDRESS_UNIT
-            written = True
+            move = ((WEIGHTS if rng.random() < 0.7 else CACHE) - WRITE) // ADDRESS_UNIT
+            if op == "COPY" or not _writes_own_weights(fields | {"dst": fields["dst"] + move}):
+                if "aux" in fields and fields["aux"] >= WRITE // ADDRESS_UNIT:  # in place
+                    fields["aux"] += move
+                fields["dst"] += move
+                written = True
         written = written or op == "KV_APPEND"
         program.append(_instr(make, fields))
         last = engine
     return case_of(spec, memory, program)
+
+
+def _writes_own_weights(fields: dict[str, int]) -> bool:
+    """Whether a LINEAR's destination overlaps its weights or cache: which of them it then reads is undefined."""
+    most = {"so": fields["rows_o"] - 1, "si": fields["rows_i"] - 1, "b": fields["batch"] - 1}
+    end = fields["dst"] + row_bytes(fields["n"]) // ADDRESS_UNIT
+    end += sum(fields[f"dst_{stride}"] * count for stride, count in most.items())
+    return fields["dst"] < fields["wgt"] + fields["batch"] * fields["wgt_b"] and fields["wgt"] < end
 
 
 def case_of(spec: TargetSpec, memory: NDArray[np.uint8], program: Sequence[Instr]) -> Case:

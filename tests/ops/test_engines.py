@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dlavm.sim.native import NativeDevice
@@ -19,7 +19,7 @@ from dlavm.support.errors import DlavmError
 from dlavm.target import TargetSpec, load_target
 from tests.conftest import examples
 from tests.ops.coverage import covering_cases
-from tests.ops.programs import MAKERS, PROGRAM, USED, Case, random_case
+from tests.ops.programs import MAKERS, PROGRAM, USED, Case, chained_case, random_case
 
 
 def start(device: Any, spec: TargetSpec, case: Case) -> None:
@@ -65,6 +65,21 @@ def simulators() -> Iterator[dict[str, NativeDevice]]:
 def test_random_programs(simulators: dict[str, NativeDevice], board: str, seed: int, commands: int) -> None:
     spec = load_target("v3", board)
     assert compare_stepwise(spec, simulators[board], random_case(spec, seed, commands)) > commands
+
+
+@settings(max_examples=examples(8))
+@given(seed=st.integers(0, (1 << 63) - 1))
+@example(1018)  # of these four a LINEAR is drawn a destination among its own weights
+@example(1037)
+@example(1092)
+@example(1130)
+def test_chained_programs(seed: int) -> None:
+    """They write into weights and caches, but no command into its own, of which it is undefined what it then reads.
+
+    A new device for each, as they load no tables."""
+    spec = load_target("v3", "nano")
+    with NativeDevice(spec) as native:
+        assert compare_stepwise(spec, native, chained_case(spec, seed, 20)) > 20
 
 
 def test_a_maker_and_a_meaning_for_each_engine_command() -> None:
