@@ -64,6 +64,7 @@ void WriteChannel::answer(Clock& clock) {
 void WriteChannel::data(Clock& clock) {
     const uint64_t now = clock.now();
     if (rows_.at(now) == 0 || !writes_.valid(now)) return;
+    if (passing_until_ >= now) return clock.at(passing_until_ + 1);
     clock.act();
     ++beats_;
     last_beat_ = now;
@@ -92,15 +93,22 @@ void WriteChannel::address(Clock& clock, bool room) {
     chunks_.pop(now);
 }
 
-void WriteChannel::pass(Clock& clock, uint64_t row, uint32_t rows) {
-    const uint64_t now = clock.now(), last = now + kPass + rows - 1;
-    beats_ += rows;
+uint64_t WriteChannel::pass(Clock& clock, uint64_t row, uint32_t rows, bool told) {
+    const uint64_t now = clock.now(), beats = beats_of(rows), last = now + kPass + beats - 1;
+    beats_ += beats;
+    passing_until_ = last;
+    passed_rows_ = rows;
+    uint64_t due = last + std::max<uint64_t>(memory_->latency, 1);
     if (memory_->board) {
-        memory_->board->write(now + 1, row * shape_.port_bytes, rows);
+        memory_->board->write(now + 1, row * shape_.pack * shape_.port_bytes, static_cast<uint32_t>(beats));
         for (uint64_t beat = now + kPass; beat <= last; ++beat) memory_->board->write_beat(beat);
+        due = memory_->board->next_response();
+        if (told) memory_->board->take_response();
     }
-    answers_.push(now, last + std::max<uint64_t>(memory_->latency, 1));
-    clock.at(memory_->board ? memory_->board->next_response() : answers_.front());
+    if (told) return due;
+    answers_.push(now, due);
+    clock.at(due);
+    return due;
 }
 
 void WriteChannel::step(Clock& clock) {

@@ -57,14 +57,19 @@ class WriteChannel {
     bool chunk_ready(uint64_t now) const { return chunks_.ready(now); }
     void chunk(uint64_t now, uint64_t row, uint32_t rows) { chunks_.push(now, {row, rows}); }
     // A chunk that nothing is in front of goes straight through, without a step for its address and each
-    // beat: they are taken in the cycles in which they would be, the first beat in kPass.
+    // beat: they are taken in the cycles in which they would be, the first beat in kPass. As many rows as
+    // may wait for the beats of those before.
     static constexpr uint64_t kPass = 2;
-    bool passes(uint64_t now) const {
-        return shape_.pack == 1 && chunks_.empty() && rows_.next() == 0 && writes_.empty() &&
+    bool passes(uint64_t now, uint32_t rows) const {
+        return (shape_.pack == 1 || (rows <= uint32_t{kRows} && beats_of(rows) <= kMostBeats)) &&
+               now + kPass > passing_until_ && chunks_.empty() && rows_.next() == 0 && writes_.empty() &&
                (!memory_->board || memory_->board->write_room(now));
     }
-    void pass(Clock& clock, uint64_t row, uint32_t rows);
-    bool row_ready(uint64_t now) const { return rows_.at(now) != kRows; }
+    // Returns the cycle of the answer. `told`: somebody else knows it, and does not wait for done().
+    uint64_t pass(Clock& clock, uint64_t row, uint32_t rows, bool told);
+    uint32_t beats_of(uint32_t rows) const { return rows * shape_.pack; }
+    bool row_ready(uint64_t now) const { return rows_.at(now) + passing_rows(now) != kRows; }
+    bool passing(uint64_t now) const { return now <= passing_until_; }
     void row(uint64_t now) { rows_.add(now, 1); }
     bool done(uint64_t now) const { return responses_.at(now) != 0; }
     void take(uint64_t now) { responses_.add(now, -1); }
@@ -80,6 +85,13 @@ class WriteChannel {
         uint32_t rows;
     };
     static constexpr int32_t kRows = 8, kResponses = 16;
+    static constexpr uint32_t kMostBeats = 32;  // of a chunk that passes
+    // Rows of the chunk that passed last which wait for their beats.
+    int32_t passing_rows(uint64_t now) const {
+        if (!passing(now)) return 0;
+        const uint64_t rows = 1 + (passing_until_ - now) / shape_.pack;
+        return static_cast<int32_t>(rows < passed_rows_ ? rows : passed_rows_);
+    }
 
     void answer(Clock& clock);
     void address(Clock& clock, bool room);
@@ -93,6 +105,8 @@ class WriteChannel {
     Fifo<uint64_t, 64> answers_;
     Count rows_, responses_;
     uint64_t beats_ = 0, last_beat_ = kNever;
+    uint64_t passing_until_ = 0;  // the last beat of what passed
+    uint32_t passed_rows_ = 0;
 };
 
 }  // namespace dlavm::timed

@@ -30,6 +30,7 @@ class Clock {
     // Whether somebody looks at registers behind every step: no short way may be seen in them.
     void set_watched(bool watched) { watched_ = watched; }
     bool watched() const { return watched_; }
+    bool short_ways() const { return always_ == 0 && !watched_; }
 
     // Whether the part is to be stepped now; what follows is its doing.
     bool begin(Part part) {
@@ -39,9 +40,12 @@ class Clock {
         return true;
     }
     void act() { next_ |= 1u << current_; }
-    void at(uint64_t cycle) {
-        if (cycle <= now_ || cycle >= timers_[current_]) return;
-        timers_[current_] = cycle;
+    void at(uint64_t cycle) { at(static_cast<Part>(current_), cycle); }
+    // The same for a part that looks at what is there only from `cycle` on.
+    void at(Part part, uint64_t cycle) {
+        uint64_t& timer = timers_[static_cast<uint32_t>(part)];
+        if (cycle <= now_ || cycle >= timer) return;
+        timer = cycle;
         if (cycle < timer_) timer_ = cycle;
     }
     void poke(Part part) { next_ |= 1u << static_cast<uint32_t>(part); }

@@ -111,7 +111,7 @@ void WritePort::put(Clock& clock) {
 }
 
 Chunk WritePort::grant(Clock& clock) {
-    const Chunk chunk = chunks_.front();
+    const Chunk chunk = chunks_.front().chunk;
     if (chunks_.full()) poke_room(clock);
     chunks_.pop(clock.now());
     clock.act();
@@ -131,12 +131,26 @@ void WritePort::make(Clock& clock) {
     ++rows_of_chunk_;
     const uint32_t most = shape_->chunk_rows[space_];
     if (last || (row_ & (most - 1)) == most - 1) {
-        chunks_.push(now, {space_, row_ + 1 - rows_of_chunk_, rows_of_chunk_});
+        chunks_.push(now, {{space_, row_ + 1 - rows_of_chunk_, rows_of_chunk_}, now + 1});
         outstanding_.add(now, 1);
         rows_of_chunk_ = 0;
         clock.poke(Part::kWrites);
     }
     ++row_;
+}
+
+bool WritePort::passes(uint64_t address, uint32_t units) const {
+    return !busy_ && requests_.empty() && chunks_.size() < kChunks && rows_.next() < kRows &&
+           remainder(address / kUnitBytes, shape_->units) + units <= shape_->units;
+}
+
+void WritePort::pass(Clock& clock, uint64_t cycle, uint64_t address, uint32_t units) {
+    const Place place = place_of(*shape_, address, units);
+    const uint64_t put = cycle + kPut;
+    rows_.add(put, 1);
+    outstanding_.add(put, 1);
+    chunks_.push(put, {{place.space, place.row, 1}, put + 1});
+    clock.at(Part::kWrites, put + 1);
 }
 
 void WritePort::step_busy(Clock& clock) {
@@ -199,6 +213,12 @@ void Fabric::step_writes(Clock& clock) {
     }
     if (!put_order_.empty() || done_due_ == clock.now()) write_answers(clock);
     write_chunks(clock);
+    if (untold_ != put_order_.size()) {
+        for (const uint64_t done : done_at_) clock.at(done);
+        if (untold_ != 0) clock.at(put_order_.front().told + 1);
+    }
+    for (const WritePort& writer : writers)
+        if (writer.next_chunk() != kNever) clock.at(writer.next_chunk());
 }
 
 bool Fabric::quiet(uint64_t now) const {
@@ -219,15 +239,20 @@ void Fabric::count_passing(size_t space, uint64_t now, uint32_t beats) {
     w.busy += beats;
 }
 
-// Whether a space is asked for something in the next cycle.
+// A space is asked for something in the next cycle. Of what was asked for before, answers that were known
+// beforehand may have ended in between.
 void Fabric::ask_begins(size_t space, uint64_t now) {
-    uint64_t& from = watches_[space].asked_from;
-    if (from == kNever) from = now + 1;
+    Watch& w = watches_[space];
+    if (w.asked_from != kNever && idle(space) && w.answered <= now) {
+        w.asked += w.answered - w.asked_from;
+        w.asked_from = kNever;
+    }
+    if (w.asked_from == kNever) w.asked_from = now + 1;
 }
 
 void Fabric::ask_ends(size_t space, uint64_t now) {
     Watch& w = watches_[space];
-    if (w.asked_from == kNever || !reads_[space].front().idle() || !writes_[space].front().idle()) return;
+    if (w.asked_from == kNever || !idle(space) || w.answered > now + 1) return;
     w.asked += now + 1 - w.asked_from;
     w.asked_from = kNever;
 }
@@ -238,13 +263,14 @@ void Fabric::clear_traffic(uint64_t begin) {
         w.before.read_beats = reads_[s].front().beats();
         w.before.written_beats = writes_[s].front().beats();
         w.busy = w.asked = 0;
-        if (w.asked_from != kNever) w.asked_from = begin;
+        if (w.asked_from != kNever) w.asked_from = idle(s) && w.answered <= begin ? kNever : begin;
     }
 }
 
 Fabric::Traffic Fabric::traffic(uint32_t space, uint64_t end) const {
     const Watch& w = watches_[space];
-    const uint64_t open = w.asked_from != kNever && w.asked_from < end ? end - w.asked_from : 0;
+    const uint64_t until = idle(space) ? std::min(end, w.answered) : end;
+    const uint64_t open = w.asked_from != kNever && w.asked_from < until ? until - w.asked_from : 0;
     return {reads_[space].front().beats() - w.before.read_beats,
             writes_[space].front().beats() - w.before.written_beats, w.busy, w.asked + open};
 }
@@ -311,8 +337,8 @@ void Fabric::read_chunks(Clock& clock) {
         auto& channels = reads_[chunk_.space];
         if (order_.ready(now) && all(channels, [&](const ReadChannel& c) { return c.chunk_ready(now); })) {
             order_.push(now, {client_, chunk_.space, chunk_.rows});
-            for (ReadChannel& c : channels) c.chunk(now, chunk_.row, chunk_.rows);
             ask_begins(chunk_.space, now);
+            for (ReadChannel& c : channels) c.chunk(now, chunk_.row, chunk_.rows);
             issue_ = false;
             clock.act();
         }
@@ -326,34 +352,56 @@ void Fabric::read_chunks(Clock& clock) {
     issue_ = true;
 }
 
+// Answers that are known beforehand: those of the cycles before are as if taken then.
+void Fabric::told_answers(Clock& clock) {
+    const uint64_t now = clock.now();
+    while (!put_order_.empty() && put_order_.front().told < now) {
+        const PutOrder& first = put_order_.front();
+        writers[first.client].done(clock, first.told + 1);
+        put_order_.pop(first.told);
+    }
+}
+
 void Fabric::write_answers(Clock& clock) {
     const uint64_t now = clock.now();
-    if (done_due_ == now) {
-        writers[done_client_].done(clock);
-    }
-    if (!put_order_.valid(now)) return;
+    if (done_due_ == now) writers[done_client_].done(clock, now);
+    if (untold_ != put_order_.size()) told_answers(clock);
+    if (!put_order_.valid(now) || put_order_.front().told != kNever) return;
     auto& channels = writes_[put_order_.front().space];
     if (!all(channels, [&](const WriteChannel& c) { return c.done(now); })) return;
     for (WriteChannel& c : channels) c.take(now);
     done_client_ = put_order_.front().client;
     done_due_ = now + 1;
+    --untold_;
     put_order_.pop(now);
     clock.act();
 }
 
 void Fabric::issue_write(Clock& clock, std::vector<WriteChannel>& channels) {
     const uint64_t now = clock.now();
-    const auto passes = [&](const WriteChannel& c) { return c.passes(now); };
+    const auto passes = [&](const WriteChannel& c) { return c.passes(now, put_chunk_.rows); };
     put_issue_ = false;
-    put_passes_ = !clock.all() && !clock.watched() && all(channels, passes);
+    put_passes_ = clock.short_ways() && all(channels, passes);
+    ask_begins(put_chunk_.space, now);
+    uint64_t told = kNever;
     if (put_passes_) {
-        for (WriteChannel& c : channels) c.pass(clock, put_chunk_.row, put_chunk_.rows);
-        count_passing(put_chunk_.space, now, put_chunk_.rows);
+        uint64_t due = 0;
+        const bool tell = untold_ == 0;
+        for (WriteChannel& c : channels)
+            due = std::max(due, c.pass(clock, put_chunk_.row, put_chunk_.rows, tell));
+        count_passing(put_chunk_.space, now, channels.front().beats_of(put_chunk_.rows));
+        if (tell) {
+            told = last_told_ = std::max(due, last_told_) + 1;
+            done_at_[put_client_] = told + 1;
+            uint64_t& answered = watches_[put_chunk_.space].answered;
+            answered = std::max(answered, due + 1);
+        }
     } else {
         for (WriteChannel& c : channels) c.chunk(now, put_chunk_.row, put_chunk_.rows);
         clock.act();
     }
-    ask_begins(put_chunk_.space, now);
+    untold_ += told == kNever ? 1 : 0;
+    put_order_.push(now, {put_client_, put_chunk_.space, told});
 }
 
 void Fabric::write_chunks(Clock& clock) {
@@ -362,16 +410,19 @@ void Fabric::write_chunks(Clock& clock) {
         auto& channels = writes_[put_chunk_.space];
         if (put_issue_ && put_order_.ready(now) &&
             all(channels, [&](const WriteChannel& c) { return c.chunk_ready(now); })) {
-            put_order_.push(now, {put_client_, put_chunk_.space, put_chunk_.rows});
             issue_write(clock, channels);
         }
-        if (!put_issue_ && all(channels, [&](const WriteChannel& c) { return c.row_ready(now); })) {
+        if (put_issue_ && untold_ != put_order_.size()) clock.at(put_order_.front().told + 1);
+        const auto fits = [&](const WriteChannel& c) { return c.row_ready(now); };
+        if (!put_issue_ && (put_passes_ || all(channels, fits))) {
             if (!put_passes_)
                 for (WriteChannel& c : channels) c.row(now);
             ask_begins(put_chunk_.space, now);
             writers[put_client_].take_row(clock);
             put_busy_ = --put_left_ != 0;
             if (put_busy_ || !put_passes_) clock.act();
+        } else if (!put_issue_ && channels.front().passing(now)) {
+            clock.act();  // nobody says when a row that passes has left
         }
     }
     if (put_busy_) return;

@@ -128,17 +128,24 @@ class WritePort {
     void ask(Clock& clock, uint64_t address, uint32_t units);
     bool data_ready(uint64_t now) const { return busy_ && left_ != 0 && room(now); }
     void put(Clock& clock);
+    // A request of a beat that comes to a port at rest passes it: asked for in `cycle`, which may be to come,
+    // its beat is put kPut cycles later, and its chunk is there in the next. Nothing else is asked for until
+    // then.
+    static constexpr uint64_t kPut = 2;
+    bool passes(uint64_t address, uint32_t units) const;
+    void pass(Clock& clock, uint64_t cycle, uint64_t address, uint32_t units);
     bool idle(uint64_t now) const { return !requests_.valid(now) && !busy_ && outstanding_.at(now) == 0; }
 
     // write_channels
-    bool chunk_valid(uint64_t now) const { return chunks_.valid(now); }
+    bool chunk_valid(uint64_t now) const { return !chunks_.empty() && chunks_.front().from <= now; }
+    uint64_t next_chunk() const { return chunks_.empty() ? kNever : chunks_.front().from; }
     Chunk grant(Clock& clock);
     void take_row(Clock& clock) {
         if (rows_.next() == kRows) poke_room(clock);
         rows_.add(clock.now(), -1);
     }
-    void done(Clock& clock) {
-        outstanding_.add(clock.now(), -1);
+    void done(Clock& clock, uint64_t cycle) {
+        outstanding_.add(cycle, -1);
         if (outstanding_.next() == 0) clock.poke(client_);
     }
 
@@ -164,8 +171,14 @@ class WritePort {
     const Shape* shape_;
     uint32_t number_;
     Part client_;
+    struct Made {
+        Chunk chunk;
+        uint64_t from;  // the first cycle in which it is seen
+    };
+
     Fifo<Request, 4> requests_;
-    Fifo<Chunk, 8> chunks_;
+    static constexpr uint32_t kChunks = 8;
+    Fifo<Made, kChunks> chunks_;
     bool busy_ = false;
     uint32_t space_ = 0;
     uint64_t row_ = 0;
@@ -233,7 +246,9 @@ class Fabric {
             return now - passing_from < 64 && (passing >> (now - passing_from) & 1) != 0;
         }
         uint64_t busy = 0, last_busy = kNever, asked = 0, asked_from = kNever;
+        uint64_t answered = 0;  // behind the answer to the last write that is known beforehand
     };
+    bool idle(size_t space) const { return reads_[space].front().idle() && writes_[space].front().idle(); }
     void count_beat(size_t space, uint64_t now);
     void count_passing(size_t space, uint64_t now, uint32_t beats);
     void ask_begins(size_t space, uint64_t now);
@@ -242,9 +257,14 @@ class Fabric {
     struct Order {
         uint32_t client, space, rows;
     };
+    struct PutOrder {
+        uint32_t client, space;
+        uint64_t told;  // the cycle in which its answer is taken, or kNever: not known yet
+    };
     void read_rows(Clock& clock);
     void read_chunks(Clock& clock);
     void write_answers(Clock& clock);
+    void told_answers(Clock& clock);
     void issue_write(Clock& clock, std::vector<WriteChannel>& channels);
     void write_chunks(Clock& clock);
 
@@ -266,7 +286,10 @@ class Fabric {
     bool put_busy_ = false, put_issue_ = false, put_passes_ = false;
     uint32_t put_client_ = 0, put_left_ = 0;
     Chunk put_chunk_{};
-    Fifo<Order, 16> put_order_;
+    Fifo<PutOrder, 16> put_order_;
+    uint32_t untold_ = 0;  // of put_order_
+    uint64_t last_told_ = 0;
+    std::array<uint64_t, kWriters> done_at_{};  // of the last of a client's that is told
     uint32_t done_client_ = 0;
     uint64_t done_due_ = kNever;
 };

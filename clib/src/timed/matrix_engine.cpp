@@ -46,7 +46,7 @@ void MatrixEngine::begin(Clock& clock, const Command& /*command*/) {
     epilogue_.start(job_);
 }
 
-bool MatrixEngine::quiet(uint64_t now) const {
+bool MatrixEngine::quiet(uint64_t now) {
     return load_.idle() && feed_.idle(now) && array_.idle(now) && operands_.idle() && epilogue_.idle(now);
 }
 

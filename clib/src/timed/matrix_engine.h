@@ -37,7 +37,7 @@ class MatrixEngine final : public AheadEngine {
     int32_t step_units(Clock& clock);
     bool in_blocks() const { return shape_->tile() >= 32; }  // the cache, or in tokens
     void step_run(Clock& clock, bool fetched);
-    bool quiet(uint64_t now) const;
+    bool quiet(uint64_t now);
 
     const Shape* shape_;
     WeightPort weights_;
