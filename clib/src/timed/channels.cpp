@@ -29,11 +29,28 @@ void ReadChannel::take_beat(uint64_t now) {
     if (--reads_.front().beats == 0) reads_.pop(now);
 }
 
+uint32_t ReadChannel::run(uint64_t now) {
+    if (!memory_->board || shape_.pack != 1 || now < run_until_ || !reads_.valid(now) ||
+        reads_.front().beats < 3 || parts_.next() != 0 || parts_.at(now) != 0)
+        return 0;
+    return std::min(memory_->board->beats_from(now), reads_.front().beats - 1);
+}
+
+void ReadChannel::take_run(uint64_t now, uint32_t beats) {
+    beats_ += beats;
+    last_beat_ = now + beats - 1;
+    run_until_ = now + beats;
+    reads_.front().beats -= beats;
+    for (uint32_t i = 0; i < beats; ++i) memory_->board->take_beat();
+}
+
 void ReadChannel::step(Clock& clock) {
     const uint64_t now = clock.now();
     const bool room = memory_->board ? memory_->board->read_room(now) : reads_.ready(now);
     const bool fits = part_ + 1 != shape_.pack || parts_.at(now) != kParts;
-    if (reads_.valid(now) && beat_ready(clock) && fits) {
+    if (now < run_until_) {
+        clock.at(run_until_);
+    } else if (reads_.valid(now) && beat_ready(clock) && fits) {
         clock.act();
         take_beat(now);
     }

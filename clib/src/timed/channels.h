@@ -21,6 +21,10 @@ class ReadChannel {
     bool valid(uint64_t now) const { return parts_.at(now) != 0; }  // the part of a row
     void take(uint64_t now) { parts_.add(now, -1); }
     bool idle() const { return reads_.empty() && chunks_.empty(); }  // asks for nothing and is owed nothing
+    // Beats from this cycle on, one in each and a row each, that may be taken together: not the last of a
+    // burst.
+    uint32_t run(uint64_t now);
+    void take_run(uint64_t now, uint32_t beats);
     void step(Clock& clock);
 
     uint64_t beats() const { return beats_; }
@@ -48,6 +52,7 @@ class ReadChannel {
     Fifo<Burst, 64> reads_;
     Count parts_;
     uint64_t beats_ = 0, last_beat_ = kNever;
+    uint64_t run_until_ = 0;  // the first cycle behind the beats that were taken together
 };
 
 class WriteChannel {

@@ -156,6 +156,28 @@ class Count {
     uint64_t stamp_ = kNever;
 };
 
+// What will be added to a counter: one in each of `left` cycles from `from` on.
+struct Ramp {
+    uint64_t from = 0;
+    int32_t left = 0;
+    // How many show in a cycle; from which cycle on the `count`th (1: the first one) does, if there is one.
+    int32_t seen(uint64_t now) const {
+        if (now <= from) return 0;
+        return now - from < static_cast<uint64_t>(left) ? static_cast<int32_t>(now - from) : left;
+    }
+    uint64_t shows(int32_t count) const {
+        return count > left ? kNever : from + static_cast<uint64_t>(count);
+    }
+    // Moves what shows in a cycle to a counter that nobody has changed in it yet.
+    void settle(uint64_t now, Count& count, int32_t change = 1) {
+        const int32_t seen = this->seen(now);
+        if (seen == 0) return;
+        from += static_cast<uint64_t>(seen);
+        left -= seen;
+        count.add(from - 1, seen * change);
+    }
+};
+
 // What a queue counts: a word shows itself a cycle after it went in. At most one goes in and one out in a
 // cycle.
 class FifoCount {
@@ -213,6 +235,7 @@ class DeepFifo : public FifoCount {
     }
     bool ready(uint64_t now) const { return count(now) != depth_; }
     const T& front() const { return items_[first() & mask_]; }
+    const T& last() const { return items_[(first() + size() - 1) & mask_]; }
     void push(uint64_t now, const T& item) { items_[FifoCount::push(now) & mask_] = item; }
 
   private:

@@ -36,6 +36,7 @@ Chunk ReadPort::grant(Clock& clock) {
 
 // The next word of the row, with the last that is needed the row.
 void ReadPort::take_word(Clock& clock) {
+    settle(clock.now());
     if (!begun_) {
         word_ = told_.front().word;
         rest_ = told_.front().units + told_.front().offset;
@@ -59,6 +60,7 @@ void ReadPort::take(Clock& clock) {
     if (rest <= units_) {
         started_ = begun_ = false;
         held_from_ = kNever;
+        inside_ -= offset != 0 ? 1 : 0;
         told_.pop(now);
         if (!requests_.empty() || (!told_.empty() && told_.front().offset != 0)) clock.poke_port(number_);
     }
@@ -66,10 +68,48 @@ void ReadPort::take(Clock& clock) {
     clock.act();
 }
 
+bool ReadPort::take_rows(Clock& clock, uint64_t from, uint32_t count) {
+    const uint64_t now = clock.now();
+    settle(now);
+    if (!told_.valid(now) || told_.front().offset != 0 || left() <= count * units_) return false;
+    if (credits_.left != 0 && credits_.shows(credits_.left) != from) return false;
+    const int32_t there = from == now ? rows_.at(now) : rows_.next() + arrivals_.seen(from);
+    const int32_t missing = static_cast<int32_t>(count) - there;
+    // Those that come do so one a cycle, each before its turn.
+    const int32_t more = arrivals_.left - arrivals_.seen(from);
+    if (there <= 0 || missing > more ||
+        (missing > 0 && arrivals_.from > from + static_cast<uint32_t>(there) - 1))
+        return false;
+    if (!begun_) {
+        word_ = told_.front().word;
+        rest_ = told_.front().units;
+        begun_ = true;
+    }
+    left_ = left() - count * units_;
+    started_ = true;
+    rest_ -= count * units_;
+    rows_.add(now, -static_cast<int32_t>(count));
+    if (credits_.left == 0) credits_.from = from;
+    credits_.left += static_cast<int32_t>(count);
+    poke_reads(clock);
+    return true;
+}
+
+bool ReadPort::rows_come(Clock& clock, uint64_t from, uint32_t count) {
+    settle(clock.now());
+    if (inside_ != 0 || (arrivals_.left != 0 && arrivals_.shows(arrivals_.left) != from)) return false;
+    if (arrivals_.left == 0) arrivals_.from = from;
+    arrivals_.left += static_cast<int32_t>(count);
+    if (rows_.next() <= 0) clock.at(client_, arrivals_.shows(1 - rows_.next()));
+    poke_reads(clock);
+    return true;
+}
+
 // A request becomes chunks, the next as soon as the last chunk of the one before went.
 void ReadPort::cut(Clock& clock) {
     const uint64_t now = clock.now();
     const bool granted = granted_ == now;
+    settle(now);
     const uint32_t count = granted ? count_ : 0;
     const bool ends = granted && rows_left_ == count;
     if (granted) {
@@ -82,6 +122,7 @@ void ReadPort::cut(Clock& clock) {
         requests_.pop(now);
         const Place place = place_of(*shape_, request.address, request.units);
         told_.push(now, {divided(place.offset, units_), remainder(place.offset, units_), request.units});
+        inside_ += told_.last().offset != 0 ? 1 : 0;
         busy_ = true;
         space_ = place.space;
         row_ = place.row;
@@ -196,12 +237,31 @@ Fabric::Fabric(const Shape& shape, Memories& memories) : watches_(shape.spaces.s
 void Fabric::step_reads(Clock& clock) {
     for (size_t s = 0; s < reads_.size(); ++s) {
         if (reads_[s].front().idle()) continue;  // the others of the space are so too
+        if (clock.short_ways()) read_run(clock, s);
         for (ReadChannel& channel : reads_[s]) channel.step(clock);
         if (reads_[s].front().last_beat() == clock.now()) count_beat(s, clock.now());
         if (reads_[s].front().idle()) ask_ends(s, clock.now());
     }
     if (!order_.empty() || row_due_ == clock.now()) read_rows(clock);
     read_chunks(clock);
+    readers.back().wake_reads(clock);
+}
+
+// Rows of weights that are known to come, one a cycle, go to their port together.
+void Fabric::read_run(Clock& clock, size_t space) {
+    const uint64_t now = clock.now();
+    if (!order_.valid(now) || reads_[space].size() != 1) return;
+    const Order& order = order_.front();
+    if (order.space != space || order.client + 1 != kReaders) return;
+    ReadChannel& channel = reads_[space].front();
+    const uint32_t beats = std::min(channel.run(now), order.rows - taken_ - 1);
+    if (beats < 2 || !readers.back().rows_come(clock, now + 2, beats)) return;
+    channel.take_run(now, beats);
+    taken_ += beats;
+    Watch& w = watches_[space];
+    for (uint64_t cycle = now; cycle < now + beats; ++cycle) w.busy += w.passes(cycle) ? 0 : 1;
+    w.last_busy = now + beats - 1;
+    w.run_from = now;
 }
 
 void Fabric::step_writes(Clock& clock) {
@@ -227,6 +287,8 @@ bool Fabric::quiet(uint64_t now) const {
 
 void Fabric::count_beat(size_t space, uint64_t now) {
     Watch& w = watches_[space];
+    if (w.runs(now)) return;
+    w.run_from = kNever;
     w.busy += w.last_busy != now && !w.passes(now) ? 1 : 0;
     w.last_busy = now;
 }
@@ -236,7 +298,8 @@ void Fabric::count_passing(size_t space, uint64_t now, uint32_t beats) {
     const uint64_t moved = now - w.passing_from;
     w.passing = (moved < 64 ? w.passing >> moved : 0) | ((uint64_t{1} << beats) - 1) << WriteChannel::kPass;
     w.passing_from = now;
-    w.busy += beats;
+    for (uint64_t cycle = now + WriteChannel::kPass; cycle < now + WriteChannel::kPass + beats; ++cycle)
+        w.busy += w.runs(cycle) ? 0 : 1;
 }
 
 // A space is asked for something in the next cycle. Of what was asked for before, answers that were known

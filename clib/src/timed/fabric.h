@@ -2,6 +2,7 @@
 // bytes.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "timed/channels.h"
@@ -45,26 +46,41 @@ class ReadPort {
     bool valid(uint64_t now) const {
         if (!told_.valid(now)) return false;
         const uint32_t offset = told_.front().offset;
-        if (offset == 0) return rows_.at(now) != 0;
-        return held_from_ <= now && (left() <= units_ - offset || rows_.at(now) != 0);
+        if (offset == 0) return rows(now) > 0;
+        return held_from_ <= now && (left() <= units_ - offset || rows(now) > 0);
     }
     bool last() const { return left() <= units_; }
     void take(Clock& clock);
+    // Takes `count` beats of a row each in as many cycles from `from` on, this one or the next, and not the
+    // last one of the request. False: they are not there, or not known to come in time.
+    bool take_rows(Clock& clock, uint64_t from, uint32_t count);
+    // A client that waits for a row is stepped when one that is known to come is there.
+    void wake(Clock& clock) const {
+        if (arrivals_.left != 0 && rows_.next() <= 0) clock.at(arrivals_.shows(1 - rows_.next()));
+    }
 
     // read_channels
     bool chunk_valid(uint64_t now) const {
         if (!busy_) return false;
         const auto count = static_cast<int32_t>(count_);
-        return credit_.at(now) >= count && under_way_.at(now) + count <= most_under_way_;
+        return credit_.at(now) + credits_.seen(now) >= count &&
+               under_way_.at(now) - arrivals_.seen(now) + count <= most_under_way_;
     }
     Chunk grant(Clock& clock);
     void row(Clock& clock) {
         const bool offset = !told_.empty() && told_.front().offset != 0;
-        if (rows_.next() == 0 || offset) clock.poke(client_);  // else it can go on already
+        settle(clock.now());
+        if (rows_.next() <= 0 || offset) clock.poke(client_);  // else it can go on already
         if (offset) clock.poke_port(number_);
         rows_.add(clock.now(), 1);
         under_way_.add(clock.now(), -1);
         poke_reads(clock);
+    }
+    // The same in `count` cycles from `from` on, of whole rows. False: not together with what is to come.
+    bool rows_come(Clock& clock, uint64_t from, uint32_t count);
+    // read_channels is stepped when a chunk may go because of what is known to come.
+    void wake_reads(Clock& clock) const {
+        if (busy_ && credits_.left + arrivals_.left != 0) clock.at(Part::kReads, chunk_from());
     }
 
     // The end of the cycle: after the client and read_channels.
@@ -73,7 +89,7 @@ class ReadPort {
         if (granted_ == now || (!busy_ && requests_.valid(now))) cut(clock);
         // A request that starts inside a row waits for the next row with the end of this one held.
         if (told_.empty() || told_.front().offset == 0 || held_from_ != kNever) return;
-        if (taken_ == now || !told_.valid(now) || rows_.at(now) == 0) return;
+        if (taken_ == now || !told_.valid(now) || rows(now) <= 0) return;
         take_word(clock);
         held_from_ = now + 1;
         clock.poke(client_);
@@ -87,10 +103,26 @@ class ReadPort {
     struct Told {
         uint32_t word, offset, units;  // word of the row, unit of the word
     };
-    void poke_reads(Clock& clock) const {  // where a chunk may go now
+    int32_t rows(uint64_t now) const { return rows_.at(now) + arrivals_.seen(now); }
+    void settle(uint64_t now) {
+        credits_.settle(now, credit_);
+        Ramp same = arrivals_;
+        same.settle(now, under_way_, -1);
+        arrivals_.settle(now, rows_);
+    }
+    // The first cycle in which the next chunk may go, as far as is known.
+    uint64_t chunk_from() const {
         const auto count = static_cast<int32_t>(count_);
-        if (busy_ && credit_.next() >= count && under_way_.next() + count <= most_under_way_)
+        const int32_t credits = count - credit_.next(), rows = under_way_.next() + count - most_under_way_;
+        return std::max(credits > 0 ? credits_.shows(credits) : 0, rows > 0 ? arrivals_.shows(rows) : 0);
+    }
+    void poke_reads(Clock& clock) const {  // where a chunk may go now
+        if (!busy_) return;
+        const uint64_t from = chunk_from();
+        if (from <= clock.now() + 1)
             clock.poke(Part::kReads);
+        else if (from != kNever)
+            clock.at(Part::kReads, from);
     }
     void set_count();
     uint32_t left() const { return started_ ? left_ : told_.front().units; }
@@ -104,6 +136,7 @@ class ReadPort {
     int32_t most_under_way_;  // rows that were asked for and have not come
     Fifo<Request, 4> requests_;
     DeepFifo<Told> told_;  // requests that were cut and not answered
+    uint32_t inside_ = 0;  // of them, those that begin inside a word
     // the request that is cut into chunks
     bool busy_ = false;
     uint32_t space_ = 0;
@@ -111,6 +144,7 @@ class ReadPort {
     uint32_t rows_left_ = 0, count_ = 0;  // count: of the next chunk
     uint64_t granted_ = kNever;           // in which cycle
     Count credit_, rows_, under_way_;
+    Ramp credits_, arrivals_;  // what is known to come of credit_; of rows_, and to leave under_way_
     // beats
     bool started_ = false, begun_ = false;
     uint32_t left_ = 0, word_ = 0, rest_ = 0;  // word of the row; units from that word on
@@ -246,6 +280,8 @@ class Fabric {
             return now - passing_from < 64 && (passing >> (now - passing_from) & 1) != 0;
         }
         uint64_t busy = 0, last_busy = kNever, asked = 0, asked_from = kNever;
+        uint64_t run_from = kNever;  // reads have a beat in each cycle from there to last_busy
+        bool runs(uint64_t now) const { return run_from <= now && now <= last_busy && last_busy != kNever; }
         uint64_t answered = 0;  // behind the answer to the last write that is known beforehand
     };
     bool idle(size_t space) const { return reads_[space].front().idle() && writes_[space].front().idle(); }
@@ -261,6 +297,7 @@ class Fabric {
         uint32_t client, space;
         uint64_t told;  // the cycle in which its answer is taken, or kNever: not known yet
     };
+    void read_run(Clock& clock, size_t space);
     void read_rows(Clock& clock);
     void read_chunks(Clock& clock);
     void write_answers(Clock& clock);

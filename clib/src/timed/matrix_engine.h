@@ -29,6 +29,7 @@ class MatrixEngine final : public AheadEngine {
             step_run(clock, fetched);
         else
             prepare_.load(clock);
+        weights_.wake(clock);
     }
 
   private:

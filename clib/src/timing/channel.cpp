@@ -81,6 +81,14 @@ bool Channel::beat_ready(uint64_t cycle) {
     return !ready_.empty() && ready_.front() <= cycle;
 }
 
+uint32_t Channel::beats_from(uint64_t cycle) {
+    named_ = cycle;
+    advance(arrival_of(cycle));
+    uint32_t beats = 0;
+    while (beats < ready_.size() && ready_[beats] <= cycle + beats) ++beats;
+    return beats;
+}
+
 bool Channel::response_ready(uint64_t cycle) const {
     return !responses_.empty() && responses_.front() <= cycle;
 }

@@ -62,6 +62,8 @@ class Channel {
     void write_beat(uint64_t cycle);
 
     bool beat_ready(uint64_t cycle);
+    // How many beats there are from that one on, as far as is known, for somebody who takes one a cycle.
+    uint32_t beats_from(uint64_t cycle);
     bool response_ready(uint64_t cycle) const;
     void take_beat();
     void take_response() { responses_.pop_front(); }
