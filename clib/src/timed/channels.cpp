@@ -30,16 +30,17 @@ void ReadChannel::take_beat(uint64_t now) {
 }
 
 uint32_t ReadChannel::run(uint64_t now) {
-    if (!memory_->board || shape_.pack != 1 || now < run_until_ || !reads_.valid(now) ||
-        reads_.front().beats < 3 || parts_.next() != 0 || parts_.at(now) != 0)
-        return 0;
-    return std::min(memory_->board->beats_from(now), reads_.front().beats - 1);
+    if (!memory_->board || now < run_until_ || !reads_.valid(now)) return 0;
+    uint32_t most = shape_.pack - 1 - part_;
+    if (whole_rows()) most = parts_.next() == 0 ? reads_.front().beats - 1 : 0;
+    return most < 2 ? 0 : std::min(memory_->board->beats_from(now), most);
 }
 
 void ReadChannel::take_run(uint64_t now, uint32_t beats) {
     beats_ += beats;
     last_beat_ = now + beats - 1;
     run_until_ = now + beats;
+    if (!whole_rows()) part_ += beats;
     reads_.front().beats -= beats;
     for (uint32_t i = 0; i < beats; ++i) memory_->board->take_beat();
 }
@@ -110,8 +111,8 @@ void WriteChannel::address(Clock& clock, bool room) {
     chunks_.pop(now);
 }
 
-uint64_t WriteChannel::pass(Clock& clock, uint64_t row, uint32_t rows, bool told) {
-    const uint64_t now = clock.now(), beats = beats_of(rows), last = now + kPass + beats - 1;
+uint64_t WriteChannel::pass(Clock& clock, uint64_t now, uint64_t row, uint32_t rows, bool told) {
+    const uint64_t beats = beats_of(rows), last = now + kPass + beats - 1;
     beats_ += beats;
     passing_until_ = last;
     passed_rows_ = rows;

@@ -21,9 +21,10 @@ class ReadChannel {
     bool valid(uint64_t now) const { return parts_.at(now) != 0; }  // the part of a row
     void take(uint64_t now) { parts_.add(now, -1); }
     bool idle() const { return reads_.empty() && chunks_.empty(); }  // asks for nothing and is owed nothing
-    // Beats from this cycle on, one in each and a row each, that may be taken together: not the last of a
-    // burst.
+    // Beats from this cycle on, one in each, that may be taken together. Of a row each: not the last of a
+    // burst. Of several a row: not the last of the row, so that nobody sees them.
     uint32_t run(uint64_t now);
+    bool whole_rows() const { return shape_.pack == 1; }
     void take_run(uint64_t now, uint32_t beats);
     void step(Clock& clock);
 
@@ -71,7 +72,7 @@ class WriteChannel {
                (!memory_->board || memory_->board->write_room(now));
     }
     // Returns the cycle of the answer. `told`: somebody else knows it, and does not wait for done().
-    uint64_t pass(Clock& clock, uint64_t row, uint32_t rows, bool told);
+    uint64_t pass(Clock& clock, uint64_t now, uint64_t row, uint32_t rows, bool told);
     uint32_t beats_of(uint32_t rows) const { return rows * shape_.pack; }
     bool row_ready(uint64_t now) const { return rows_.at(now) + passing_rows(now) != kRows; }
     bool passing(uint64_t now) const { return now <= passing_until_; }

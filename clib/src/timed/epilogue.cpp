@@ -78,7 +78,7 @@ void Epilogue::start(const LinearJob& job) {
 
 // Begins a beat in `cycle`, which is this one or, where nothing can keep it from it, the next.
 void Epilogue::go(Clock& clock, uint64_t cycle) {
-    if (job_->uses_aux()) port_->take(clock);
+    if (job_->uses_aux() && cycle == clock.now()) port_->take(clock, false);
     room_.add(cycle, -1);
     const uint64_t columns = std::min<uint64_t>(left_piece_, 8 * shape_->units);
     const Place place{walker_.address() + head_unit_ + piece_ * shape_->units,
@@ -97,10 +97,10 @@ void Epilogue::go(Clock& clock, uint64_t cycle) {
     }
 }
 
-// Whether the next beat begins in the next cycle whatever happens in this one.
-bool Epilogue::goes_on(const Clock& clock) const {
-    return clock.short_ways() && state_ == State::kRow && !job_->uses_aux() && blocks_.next() > 0 &&
-           room_.next() > 0;
+// Whether the next beat begins in the next cycle whatever happens in this one; if so its operand is taken.
+bool Epilogue::goes_on(const Clock& clock) {
+    return clock.short_ways() && state_ == State::kRow && blocks_.next() > 0 && room_.next() > 0 &&
+           (!job_->uses_aux() || port_->take_inside());
 }
 
 void Epilogue::piece_done(MatrixArray& array, uint64_t now) {

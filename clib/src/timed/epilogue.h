@@ -39,7 +39,10 @@ class Epilogue {
         count_room(now);
         return state_ == State::kIdle && room_.at(now) == kBeats && out_->idle(now);
     }
-    void result(uint64_t now) { blocks_.add(now, 1); }
+    void result(Clock& clock) {
+        if (blocks_.next() <= 0) clock.act();  // it may wait for one
+        blocks_.add(clock.now(), 1);
+    }
     void step(Clock& clock, MatrixArray& array);
     Wait waits(uint64_t now) const;
 
@@ -53,7 +56,7 @@ class Epilogue {
     bool operand_ends(Clock& clock, bool used);
     void step_order(Clock& clock, MatrixArray& array);
     void go(Clock& clock, uint64_t cycle);
-    bool goes_on(const Clock& clock) const;
+    bool goes_on(const Clock& clock);
     void count_room(uint64_t now) {
         for (; passed_.next() <= now; passed_.pop()) room_.add(passed_.next(), 1);
     }

@@ -51,7 +51,7 @@ void ReadPort::take_word(Clock& clock) {
     poke_reads(clock);
 }
 
-void ReadPort::take(Clock& clock) {
+void ReadPort::take(Clock& clock, bool again) {
     const uint64_t now = clock.now();
     const uint32_t offset = told_.front().offset, rest = left();
     if (offset == 0 || rest > units_ - offset) take_word(clock);
@@ -65,7 +65,7 @@ void ReadPort::take(Clock& clock) {
         if (!requests_.empty() || (!told_.empty() && told_.front().offset != 0)) clock.poke_port(number_);
     }
     taken_ = now;
-    clock.act();
+    if (again) clock.act();
 }
 
 bool ReadPort::take_rows(Clock& clock, uint64_t from, uint32_t count) {
@@ -93,6 +93,36 @@ bool ReadPort::take_rows(Clock& clock, uint64_t from, uint32_t count) {
     credits_.left += static_cast<int32_t>(count);
     poke_reads(clock);
     return true;
+}
+
+bool ReadPort::take_inside() {
+    if (told_.empty() || told_.front().offset != 0 || rows_.next() <= 0) return false;
+    const uint32_t word = begun_ ? word_ : told_.front().word;
+    if ((word + 1) * units_ == shape_->row_units || last()) return false;
+    rest_ = (begun_ ? rest_ : told_.front().units) - units_;
+    left_ = left() - units_;
+    word_ = word + 1;
+    started_ = begun_ = true;
+    return true;
+}
+
+uint32_t ReadPort::take_words(Clock& clock) {
+    const uint64_t now = clock.now();
+    settle(now);
+    if (told_.front().offset != 0 || credits_.left != 0) return 0;
+    const uint32_t word = begun_ ? word_ : told_.front().word, words = shape_->row_units / units_;
+    const uint32_t count = std::min(words - word, divided_up(left(), units_) - 1);
+    if (count < 2) return 0;
+    rest_ = (begun_ ? rest_ : told_.front().units) - count * units_;
+    left_ = left() - count * units_;
+    started_ = begun_ = true;
+    word_ = word + count;
+    if (word_ != words) return count;
+    word_ = 0;
+    rows_.add(now, -1);
+    credits_ = {now + count - 1, 1};
+    poke_reads(clock);
+    return count;
 }
 
 bool ReadPort::rows_come(Clock& clock, uint64_t from, uint32_t count) {
@@ -155,7 +185,6 @@ Chunk WritePort::grant(Clock& clock) {
     const Chunk chunk = chunks_.front().chunk;
     if (chunks_.full()) poke_room(clock);
     chunks_.pop(clock.now());
-    clock.act();
     return chunk;
 }
 
@@ -235,6 +264,7 @@ Fabric::Fabric(const Shape& shape, Memories& memories) : watches_(shape.spaces.s
 }
 
 void Fabric::step_reads(Clock& clock) {
+    if (!order_.empty() || row_due_ == clock.now()) read_rows(clock);
     for (size_t s = 0; s < reads_.size(); ++s) {
         if (reads_[s].front().idle()) continue;  // the others of the space are so too
         if (clock.short_ways()) read_run(clock, s);
@@ -242,26 +272,36 @@ void Fabric::step_reads(Clock& clock) {
         if (reads_[s].front().last_beat() == clock.now()) count_beat(s, clock.now());
         if (reads_[s].front().idle()) ask_ends(s, clock.now());
     }
-    if (!order_.empty() || row_due_ == clock.now()) read_rows(clock);
     read_chunks(clock);
-    readers.back().wake_reads(clock);
+    for (const ReadPort& reader : readers) reader.wake_reads(clock);
 }
 
-// Rows of weights that are known to come, one a cycle, go to their port together.
+// Beats that are known to come, one a cycle, are taken together. Rows of weights go to their port together,
+// and with them one that is on its way there; the last one of a chunk does not.
 void Fabric::read_run(Clock& clock, size_t space) {
     const uint64_t now = clock.now();
-    if (!order_.valid(now) || reads_[space].size() != 1) return;
-    const Order& order = order_.front();
-    if (order.space != space || order.client + 1 != kReaders) return;
     ReadChannel& channel = reads_[space].front();
-    const uint32_t beats = std::min(channel.run(now), order.rows - taken_ - 1);
-    if (beats < 2 || !readers.back().rows_come(clock, now + 2, beats)) return;
+    uint32_t beats = reads_[space].size() == 1 ? channel.run(now) : 0;
+    if (beats < 2 || (channel.whole_rows() && !rows_run(clock, space, beats))) return;
     channel.take_run(now, beats);
-    taken_ += beats;
     Watch& w = watches_[space];
     for (uint64_t cycle = now; cycle < now + beats; ++cycle) w.busy += w.passes(cycle) ? 0 : 1;
     w.last_busy = now + beats - 1;
     w.run_from = now;
+}
+
+bool Fabric::rows_run(Clock& clock, size_t space, uint32_t& beats) {
+    const uint64_t now = clock.now();
+    if (order_.empty()) return false;
+    const Order& order = order_.front();
+    if (order.space != space || order.client + 1 != kReaders) return false;
+    beats = std::min(beats, order.rows - taken_ - 1);
+    const bool due = row_due_ == now + 1 && row_client_ == order.client;
+    const uint32_t rows = beats + (due ? 1 : 0);
+    if (beats < 2 || !readers.back().rows_come(clock, now + (due ? 1 : 2), rows)) return false;
+    if (due) row_due_ = kNever;
+    taken_ += beats;
+    return true;
 }
 
 void Fabric::step_writes(Clock& clock) {
@@ -278,7 +318,7 @@ void Fabric::step_writes(Clock& clock) {
         if (untold_ != 0) clock.at(put_order_.front().told + 1);
     }
     for (const WritePort& writer : writers)
-        if (writer.next_chunk() != kNever) clock.at(writer.next_chunk());
+        if (writer.next_chunk() != kNever) clock.at(std::max(writer.next_chunk(), clock.now() + 1));
 }
 
 bool Fabric::quiet(uint64_t now) const {
@@ -440,18 +480,17 @@ void Fabric::write_answers(Clock& clock) {
     clock.act();
 }
 
-void Fabric::issue_write(Clock& clock, std::vector<WriteChannel>& channels) {
-    const uint64_t now = clock.now();
-    const auto passes = [&](const WriteChannel& c) { return c.passes(now, put_chunk_.rows); };
+// In this cycle, or of a chunk that passes in the next.
+void Fabric::issue_write(Clock& clock, std::vector<WriteChannel>& channels, uint64_t now, bool passes) {
     put_issue_ = false;
-    put_passes_ = clock.short_ways() && all(channels, passes);
+    put_passes_ = passes;
     ask_begins(put_chunk_.space, now);
     uint64_t told = kNever;
     if (put_passes_) {
         uint64_t due = 0;
         const bool tell = untold_ == 0;
         for (WriteChannel& c : channels)
-            due = std::max(due, c.pass(clock, put_chunk_.row, put_chunk_.rows, tell));
+            due = std::max(due, c.pass(clock, now, put_chunk_.row, put_chunk_.rows, tell));
         count_passing(put_chunk_.space, now, channels.front().beats_of(put_chunk_.rows));
         if (tell) {
             told = last_told_ = std::max(due, last_told_) + 1;
@@ -467,13 +506,18 @@ void Fabric::issue_write(Clock& clock, std::vector<WriteChannel>& channels) {
     put_order_.push(now, {put_client_, put_chunk_.space, told});
 }
 
+bool Fabric::passes(const Clock& clock, const std::vector<WriteChannel>& channels, uint64_t now) const {
+    return clock.short_ways() &&
+           all(channels, [&](const WriteChannel& c) { return c.passes(now, put_chunk_.rows); });
+}
+
 void Fabric::write_chunks(Clock& clock) {
     const uint64_t now = clock.now();
     if (put_busy_) {
         auto& channels = writes_[put_chunk_.space];
         if (put_issue_ && put_order_.ready(now) &&
             all(channels, [&](const WriteChannel& c) { return c.chunk_ready(now); })) {
-            issue_write(clock, channels);
+            issue_write(clock, channels, now, passes(clock, channels, now));
         }
         if (put_issue_ && untold_ != put_order_.size()) clock.at(put_order_.front().told + 1);
         const auto fits = [&](const WriteChannel& c) { return c.row_ready(now); };
@@ -481,7 +525,7 @@ void Fabric::write_chunks(Clock& clock) {
             if (!put_passes_)
                 for (WriteChannel& c : channels) c.row(now);
             ask_begins(put_chunk_.space, now);
-            writers[put_client_].take_row(clock);
+            writers[put_client_].take_row(clock, now);
             put_busy_ = --put_left_ != 0;
             if (put_busy_ || !put_passes_) clock.act();
         } else if (!put_issue_ && channels.front().passing(now)) {
@@ -497,6 +541,16 @@ void Fabric::write_chunks(Clock& clock) {
     put_chunk_ = writers[put_client_].grant(clock);
     put_left_ = put_chunk_.rows;
     put_busy_ = put_issue_ = true;
+    // A row that passes does so in the next cycle, whatever comes until then.
+    auto& channels = writes_[put_chunk_.space];
+    if (put_left_ != 1 || writers[put_client_].full() || put_order_.full() ||
+        !passes(clock, channels, now + 1)) {
+        clock.act();
+        return;
+    }
+    issue_write(clock, channels, now + 1, true);
+    writers[put_client_].take_row(clock, now + 1);
+    put_busy_ = false;
 }
 
 }  // namespace dlavm::timed

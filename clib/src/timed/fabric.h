@@ -50,10 +50,17 @@ class ReadPort {
         return held_from_ <= now && (left() <= units_ - offset || rows(now) > 0);
     }
     bool last() const { return left() <= units_; }
-    void take(Clock& clock);
+    // `again`: the client is stepped in the next cycle.
+    void take(Clock& clock, bool again = true);
     // Takes `count` beats of a row each in as many cycles from `from` on, this one or the next, and not the
     // last one of the request. False: they are not there, or not known to come in time.
     bool take_rows(Clock& clock, uint64_t from, uint32_t count);
+    // Takes a word in the next cycle which is neither the last of its row nor of the request. False: it is
+    // not there, or not such a one.
+    bool take_inside();
+    // Takes the words that are left of the row from this cycle on, one in each, but for the last one of the
+    // request. How many; 0: nobody knows.
+    uint32_t take_words(Clock& clock);
     // A client that waits for a row is stepped when one that is known to come is there.
     void wake(Clock& clock) const {
         if (arrivals_.left != 0 && rows_.next() <= 0) clock.at(arrivals_.shows(1 - rows_.next()));
@@ -174,9 +181,10 @@ class WritePort {
     bool chunk_valid(uint64_t now) const { return !chunks_.empty() && chunks_.front().from <= now; }
     uint64_t next_chunk() const { return chunks_.empty() ? kNever : chunks_.front().from; }
     Chunk grant(Clock& clock);
-    void take_row(Clock& clock) {
-        if (rows_.next() == kRows) poke_room(clock);
-        rows_.add(clock.now(), -1);
+    bool full() const { return rows_.next() >= kRows; }
+    void take_row(Clock& clock, uint64_t cycle) {
+        if (full()) poke_room(clock);
+        rows_.add(cycle, -1);
     }
     void done(Clock& clock, uint64_t cycle) {
         outstanding_.add(cycle, -1);
@@ -298,11 +306,13 @@ class Fabric {
         uint64_t told;  // the cycle in which its answer is taken, or kNever: not known yet
     };
     void read_run(Clock& clock, size_t space);
+    bool rows_run(Clock& clock, size_t space, uint32_t& beats);
     void read_rows(Clock& clock);
     void read_chunks(Clock& clock);
     void write_answers(Clock& clock);
     void told_answers(Clock& clock);
-    void issue_write(Clock& clock, std::vector<WriteChannel>& channels);
+    bool passes(const Clock& clock, const std::vector<WriteChannel>& channels, uint64_t now) const;
+    void issue_write(Clock& clock, std::vector<WriteChannel>& channels, uint64_t now, bool passes);
     void write_chunks(Clock& clock);
 
     std::vector<std::vector<ReadChannel>> reads_;  // by space, channel

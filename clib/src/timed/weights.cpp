@@ -162,7 +162,7 @@ int32_t WeightUnpack::step(Clock& clock) {
         if (ends_ != now) return 0;
         ends_ = kNever;
         units_->push(now, 1);
-        if (units_->room_next() <= 0 || !take_unit(clock, now + 1)) clock.act();
+        if (units_->room_next() > 0 && !take_unit(clock, now + 1)) clock.act();
         return 1;
     }
     if (!port_->valid(now) || units_->room(now) <= 0) return 0;

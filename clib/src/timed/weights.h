@@ -59,6 +59,10 @@ class WeightUnpack {
         : halves_(shape.halves), port_(&port), units_(&units) {}
     void start(const LinearJob& job);
     int32_t step(Clock& clock);  // units that were completed
+    // Behind a step in whose cycle room was made: whether it need not be stepped in the next one for that.
+    bool goes_on(Clock& clock) {
+        return clock.short_ways() && (ends_ != kNever || take_unit(clock, clock.now() + 1));
+    }
 
   private:
     bool beat();
