@@ -4,8 +4,20 @@
 
 namespace dlavm::timing {
 
+namespace {
+
+// RAM: no banks, no refresh, nothing between a command and its data.
+bool is_plain(const dlavm_memory_timing& t) {
+    const uint32_t none = t.cl | t.cwl | t.rcd_read | t.rcd_write | t.rp | t.ras | t.rrd_s | t.rrd_l | t.faw |
+                          t.wtr_s | t.wtr_l | t.rtp | t.wr | t.rtw | t.refresh_clocks;
+    return none == 0 && t.burst_clocks == 1 && t.ccd_s == 1 && t.ccd_l == 1 && t.window == 1;
+}
+
+}  // namespace
+
 Channel::Channel(const dlavm_memory_timing& timing)
     : timing_(timing),
+      plain_(is_plain(timing)),
       clocks_(timing.clocks),
       cycles_(timing.cycles),
       beat_(timing.beat_bytes),
@@ -167,20 +179,32 @@ bool Channel::choose(int64_t limit) {
     const bool write = choose_write(when);
     if (write != writing_) served_ = 0;
     writing_ = write;
-    ++served_;
-    Ring<Burst>& queue = write ? writes_ : reads_;
-    Burst& first = queue.front();
+    Burst& first = write ? writes_.front() : reads_.front();
     const int64_t at = issue(when, first.access, write);
+    serve(first, at, write);
+    if (plain_ && !recording_ && (write ? reads_ : writes_).empty()) serve_more(first, at, write, limit);
+    if (first.access > first.last) (write ? writes_ : reads_).pop_front();
+    return true;
+}
+
+// The burst's next access, whose column command is at a clock.
+void Channel::serve(Burst& first, int64_t at, bool write) {
+    ++served_;
     window_[place_] = at;
     if (++place_ == window_.size()) place_ = 0;
-
     const int64_t end = at + (write ? timing_.cwl : timing_.cl) + timing_.burst_clocks;
     if (!write) show(first, end + timing_.response);
-    if (first.access++ == first.last) {
-        if (write) leaving_.push_back(cycle_of(end));
-        queue.pop_front();
+    if (first.access++ == first.last && write) leaving_.push_back(cycle_of(end));
+}
+
+// Of RAM from which nothing else is wanted: those behind the one at `at` follow it, a clock each.
+void Channel::serve_more(Burst& first, int64_t at, bool write, int64_t limit) {
+    while (first.access <= first.last && at < limit) {
+        chosen_ = at++;
+        serve(first, at, write);
     }
-    return true;
+    column_ = groups_.front().column = at;
+    (write ? write_end_ : read_end_) = at + timing_.burst_clocks;
 }
 
 bool Channel::choose_write(int64_t when) const {
@@ -203,15 +227,20 @@ bool Channel::waits_for_write(const Burst& read) const {
 }
 
 // Address bits from below: the byte in a burst, groups that are interleaved, column, bank, other groups, row.
-int64_t Channel::issue(int64_t when, uint64_t access, bool write) {
+Target Channel::target(uint64_t access) const {
     const uint32_t low = interleaved_.digit(access);
     columns_.digit(access);
     const uint32_t in_group = banks_of_group_.digit(access);
     const uint32_t group = outer_groups_.digit(access) * timing_.interleave + low;
-    const uint32_t bank = group * timing_.banks + in_group;
-    if (banks_[bank].row != access) open_row(when, bank, groups_[group], access);
-    const int64_t at = column(when, banks_[bank], groups_[group], write);
-    log(at, write ? DLAVM_MEMORY_WRITE : DLAVM_MEMORY_READ, bank, access);
+    return {group, group * timing_.banks + in_group, access};
+}
+
+int64_t Channel::issue(int64_t when, uint64_t access, bool write) {
+    const Target to = target(access);
+    Bank& bank = banks_[to.bank];
+    if (bank.row != to.row) open_row(when, to.bank, groups_[to.group], to.row);
+    const int64_t at = column(when, bank, groups_[to.group], write);
+    log(at, write ? DLAVM_MEMORY_WRITE : DLAVM_MEMORY_READ, to.bank, to.row);
     return at;
 }
 

@@ -24,6 +24,12 @@ namespace dlavm::timing {
 // Null where the timing is sound.
 const char* problem(const dlavm_memory_timing& timing);
 
+// Where an access goes. `row`: its number, with what tells its page from others of the bank.
+struct Target {
+    uint32_t group, bank;
+    uint64_t row;
+};
+
 // Division by a number that stays: nearly all of them are powers of two.
 class Divisor {
   public:
@@ -116,7 +122,10 @@ class Channel {
     bool choose(int64_t limit);
     bool choose_write(int64_t when) const;
     bool waits_for_write(const Burst& read) const;
+    Target target(uint64_t access) const;
     int64_t issue(int64_t when, uint64_t access, bool write);
+    void serve(Burst& first, int64_t at, bool write);
+    void serve_more(Burst& first, int64_t at, bool write, int64_t limit);
     void open_row(int64_t when, uint32_t bank, Group& group, uint64_t row);
     int64_t column(int64_t when, Bank& bank, Group& group, bool write);
     void show(Burst& read, int64_t clock);
@@ -128,6 +137,7 @@ class Channel {
     Channel silent() const;
 
     dlavm_memory_timing timing_;
+    bool plain_;  // an access takes a clock, and no two have anything to do with each other
     Divisor clocks_, cycles_, beat_, burst_, interleaved_, columns_, banks_of_group_, outer_groups_;
     int64_t quiet_ = kLongAgo;  // nothing can be chosen before, unless more is asked for
     Ring<Burst> reads_, writes_;
