@@ -29,6 +29,18 @@ void ReadChannel::take_beat(uint64_t now) {
     if (--reads_.front().beats == 0) reads_.pop(now);
 }
 
+void ReadChannel::ask(uint64_t now, const Chunk& chunk) {
+    const uint32_t beats = chunk.rows * shape_.pack;
+    if (memory_->board) memory_->board->read(now, chunk.row * shape_.pack * shape_.port_bytes, beats);
+    reads_.push(now, {now + std::max<uint64_t>(memory_->latency, 1), beats});
+}
+
+void ReadChannel::pass(Clock& clock, uint64_t cycle, uint64_t row, uint32_t rows) {
+    ask(cycle, {row, rows});
+    const uint64_t due = memory_->board ? memory_->board->beat_bound() : reads_.front().due;
+    clock.at(std::max(due, cycle + 1));
+}
+
 uint32_t ReadChannel::run(uint64_t now) {
     if (!memory_->board || now < run_until_ || !reads_.valid(now)) return 0;
     uint32_t most = shape_.pack - 1 - part_;
@@ -54,13 +66,12 @@ void ReadChannel::step(Clock& clock) {
     } else if (reads_.valid(now) && beat_ready(clock) && fits) {
         clock.act();
         take_beat(now);
+    } else if (!reads_.empty() && !reads_.valid(now)) {
+        clock.act();  // it passed to here
     }
     if (!chunks_.valid(now) || !room) return;
     clock.act();
-    const Chunk& chunk = chunks_.front();
-    const uint32_t beats = chunk.rows * shape_.pack;
-    if (memory_->board) memory_->board->read(now, chunk.row * shape_.pack * shape_.port_bytes, beats);
-    reads_.push(now, {now + memory_->latency, beats});
+    ask(now, chunks_.front());
     chunks_.pop(now);
 }
 

@@ -18,6 +18,11 @@ class ReadChannel {
 
     bool chunk_ready(uint64_t now) const { return chunks_.ready(now); }
     void chunk(uint64_t now, uint64_t row, uint32_t rows) { chunks_.push(now, {row, rows}); }
+    // The same where nothing is in front of it, for memory in a cycle to come.
+    bool passes(uint64_t now) const {
+        return chunks_.empty() && !reads_.full() && (!memory_->board || memory_->board->read_room(now));
+    }
+    void pass(Clock& clock, uint64_t cycle, uint64_t row, uint32_t rows);
     bool valid(uint64_t now) const { return parts_.at(now) != 0; }  // the part of a row
     void take(uint64_t now) { parts_.add(now, -1); }
     bool idle() const { return reads_.empty() && chunks_.empty(); }  // asks for nothing and is owed nothing
@@ -44,6 +49,7 @@ class ReadChannel {
     static constexpr int32_t kParts = 8;  // that wait for the other channels
 
     bool beat_ready(Clock& clock);
+    void ask(uint64_t now, const Chunk& chunk);
     void take_beat(uint64_t now);
 
     ChannelShape shape_;

@@ -100,6 +100,7 @@ class Clock {
         return true;
     }
 
+  public:
     uint64_t now_ = 0;
     uint32_t mask_ = 0, next_ = 0, current_ = 0, ports_ = 0, ports_next_ = 0, always_ = 0;
     bool watched_ = false;

@@ -29,7 +29,6 @@ void ReadPort::set_count() {
 
 Chunk ReadPort::grant(Clock& clock) {
     granted_ = clock.now();
-    clock.act();
     clock.poke_port_now(number_);
     return {space_, row_, count_};
 }
@@ -434,13 +433,29 @@ void Fabric::read_rows(Clock& clock) {
     }
 }
 
+void Fabric::issue_read(uint64_t now) {
+    order_.push(now, {client_, chunk_.space, chunk_.rows});
+    ask_begins(chunk_.space, now);
+}
+
+// A chunk that nothing is in front of reaches memory two cycles behind its grant, whatever comes until then.
+bool Fabric::read_passes(Clock& clock) {
+    const uint64_t now = clock.now();
+    auto& channels = reads_[chunk_.space];
+    if (!clock.short_ways() || order_.full() ||
+        !all(channels, [&](const ReadChannel& c) { return c.passes(now); }))
+        return false;
+    issue_read(now + 1);
+    for (ReadChannel& c : channels) c.pass(clock, now + 2, chunk_.row, chunk_.rows);
+    return true;
+}
+
 void Fabric::read_chunks(Clock& clock) {
     const uint64_t now = clock.now();
     if (issue_) {
         auto& channels = reads_[chunk_.space];
         if (order_.ready(now) && all(channels, [&](const ReadChannel& c) { return c.chunk_ready(now); })) {
-            order_.push(now, {client_, chunk_.space, chunk_.rows});
-            ask_begins(chunk_.space, now);
+            issue_read(now);
             for (ReadChannel& c : channels) c.chunk(now, chunk_.row, chunk_.rows);
             issue_ = false;
             clock.act();
@@ -452,7 +467,10 @@ void Fabric::read_chunks(Clock& clock) {
     client_ = static_cast<uint32_t>(choice);
     read_choice_.advance(client_);
     chunk_ = readers[client_].grant(clock);
-    issue_ = true;
+    issue_ = !read_passes(clock);
+    if (issue_ || read_choice_.choose(
+                      kReaders, [&](uint32_t i) { return i != client_ && readers[i].chunk_valid(now); }) >= 0)
+        clock.act();
 }
 
 // Answers that are known beforehand: those of the cycles before are as if taken then.

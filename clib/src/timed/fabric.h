@@ -308,6 +308,8 @@ class Fabric {
     void read_run(Clock& clock, size_t space);
     bool rows_run(Clock& clock, size_t space, uint32_t& beats);
     void read_rows(Clock& clock);
+    void issue_read(uint64_t now);
+    bool read_passes(Clock& clock);
     void read_chunks(Clock& clock);
     void write_answers(Clock& clock);
     void told_answers(Clock& clock);
