@@ -341,22 +341,23 @@ void Fabric::count_passing(size_t space, uint64_t now, uint32_t beats) {
         w.busy += w.runs(cycle) ? 0 : 1;
 }
 
-// A space is asked for something in the next cycle. Of what was asked for before, answers that were known
-// beforehand may have ended in between.
+// A space is asked for something from the cycle behind `now` on, which may be the next one. Of what was asked
+// for before, answers that were known beforehand may have ended in between.
 void Fabric::ask_begins(size_t space, uint64_t now) {
     Watch& w = watches_[space];
     if (w.asked_from != kNever && idle(space) && w.answered <= now) {
         w.asked += w.answered - w.asked_from;
         w.asked_from = kNever;
     }
-    if (w.asked_from == kNever) w.asked_from = now + 1;
+    w.asked_from = std::min(w.asked_from, now + 1);
 }
 
 void Fabric::ask_ends(size_t space, uint64_t now) {
     Watch& w = watches_[space];
-    if (w.asked_from == kNever || !idle(space) || w.answered > now + 1) return;
+    const bool reads_end = reads_[space].front().idle() || w.reads_from > now + 1;
+    if (w.asked_from > now || !reads_end || !writes_[space].front().idle() || w.answered > now + 1) return;
     w.asked += now + 1 - w.asked_from;
-    w.asked_from = kNever;
+    w.asked_from = w.reads_from > now + 1 ? w.reads_from : kNever;
 }
 
 void Fabric::clear_traffic(uint64_t begin) {
@@ -365,7 +366,8 @@ void Fabric::clear_traffic(uint64_t begin) {
         w.before.read_beats = reads_[s].front().beats();
         w.before.written_beats = writes_[s].front().beats();
         w.busy = w.asked = 0;
-        if (w.asked_from != kNever) w.asked_from = idle(s) && w.answered <= begin ? kNever : begin;
+        if (idle(s) && w.answered <= begin) w.asked_from = kNever;
+        w.asked_from = std::max(w.asked_from, begin);
     }
 }
 
@@ -434,6 +436,8 @@ void Fabric::read_rows(Clock& clock) {
 }
 
 void Fabric::issue_read(uint64_t now) {
+    Watch& w = watches_[chunk_.space];
+    if (reads_[chunk_.space].front().idle()) w.reads_from = now + 1;
     order_.push(now, {client_, chunk_.space, chunk_.rows});
     ask_begins(chunk_.space, now);
 }

@@ -290,7 +290,8 @@ class Fabric {
         uint64_t busy = 0, last_busy = kNever, asked = 0, asked_from = kNever;
         uint64_t run_from = kNever;  // reads have a beat in each cycle from there to last_busy
         bool runs(uint64_t now) const { return run_from <= now && now <= last_busy && last_busy != kNever; }
-        uint64_t answered = 0;  // behind the answer to the last write that is known beforehand
+        uint64_t reads_from = 0;  // the first cycle of reads that nothing is in front of
+        uint64_t answered = 0;    // behind the answer to the last write that is known beforehand
     };
     bool idle(size_t space) const { return reads_[space].front().idle() && writes_[space].front().idle(); }
     void count_beat(size_t space, uint64_t now);
