@@ -164,6 +164,7 @@ void ReadPort::cut(Clock& clock) {
         busy_ = !ends;
         set_count();
     }
+    cutting_->set(number_, busy_);
     poke_reads(clock);
 }
 
@@ -184,7 +185,13 @@ Chunk WritePort::grant(Clock& clock) {
     const Chunk chunk = chunks_.front().chunk;
     if (chunks_.full()) poke_room(clock);
     chunks_.pop(clock.now());
+    if (chunks_.empty()) waiting_->set(number_ - Fabric::kReaders, false);
     return chunk;
+}
+
+void WritePort::made(uint64_t now, const Chunk& chunk) {
+    chunks_.push(now, {chunk, now + 1});
+    waiting_->set(number_ - Fabric::kReaders, true);
 }
 
 void WritePort::make(Clock& clock) {
@@ -200,7 +207,7 @@ void WritePort::make(Clock& clock) {
     ++rows_of_chunk_;
     const uint32_t most = shape_->chunk_rows[space_];
     if (last || (row_ & (most - 1)) == most - 1) {
-        chunks_.push(now, {{space_, row_ + 1 - rows_of_chunk_, rows_of_chunk_}, now + 1});
+        made(now, {space_, row_ + 1 - rows_of_chunk_, rows_of_chunk_});
         outstanding_.add(now, 1);
         rows_of_chunk_ = 0;
         clock.poke(Part::kWrites);
@@ -218,7 +225,7 @@ void WritePort::pass(Clock& clock, uint64_t cycle, uint64_t address, uint32_t un
     const uint64_t put = cycle + kPut;
     rows_.add(put, 1);
     outstanding_.add(put, 1);
-    chunks_.push(put, {{place.space, place.row, 1}, put + 1});
+    made(put, {place.space, place.row, 1});
     clock.at(Part::kWrites, put + 1);
 }
 
@@ -245,10 +252,10 @@ Fabric::Fabric(const Shape& shape, Memories& memories) : watches_(shape.spaces.s
     for (uint32_t i = 0; i < kReaders; ++i) {
         const bool weights = i == kReaders - 1;
         const uint32_t rows = weights ? shape.weight_rows : shape.client_rows;
-        readers.emplace_back(shape, i, kReader[i], weights ? shape.row_units : shape.units, rows,
+        readers.emplace_back(shape, cutting_, i, kReader[i], weights ? shape.row_units : shape.units, rows,
                              weights ? std::min(rows, kWeightsUnderWay) : rows, weights ? rows : kRequests);
     }
-    for (uint32_t i = 0; i < kWriters; ++i) writers.emplace_back(shape, kReaders + i, kWriter[i]);
+    for (uint32_t i = 0; i < kWriters; ++i) writers.emplace_back(shape, waiting_, kReaders + i, kWriter[i]);
     for (size_t s = 0; s < shape.spaces.size(); ++s) {
         const abi::Space& space = shape.spaces[s];
         const ChannelShape channel{shape.row_units * kUnitBytes / (space.channels * shape.port_bytes),
@@ -264,15 +271,16 @@ Fabric::Fabric(const Shape& shape, Memories& memories) : watches_(shape.spaces.s
 
 void Fabric::step_reads(Clock& clock) {
     if (!order_.empty() || row_due_ == clock.now()) read_rows(clock);
-    for (size_t s = 0; s < reads_.size(); ++s) {
-        if (reads_[s].front().idle()) continue;  // the others of the space are so too
+    reading_.each([&](uint32_t s) {
         if (clock.short_ways()) read_run(clock, s);
         for (ReadChannel& channel : reads_[s]) channel.step(clock);
         if (reads_[s].front().last_beat() == clock.now()) count_beat(s, clock.now());
-        if (reads_[s].front().idle()) ask_ends(s, clock.now());
-    }
-    read_chunks(clock);
-    for (const ReadPort& reader : readers) reader.wake_reads(clock);
+        if (!reads_[s].front().idle()) return;  // the others of the space are so too
+        reading_.set(s, false);
+        ask_ends(s, clock.now());
+    });
+    if (issue_ || cutting_.all() != 0) read_chunks(clock);
+    cutting_.each([&](uint32_t port) { readers[port].wake_reads(clock); });
 }
 
 // Beats that are known to come, one a cycle, are taken together. Rows of weights go to their port together,
@@ -304,20 +312,20 @@ bool Fabric::rows_run(Clock& clock, size_t space, uint32_t& beats) {
 }
 
 void Fabric::step_writes(Clock& clock) {
-    for (size_t s = 0; s < writes_.size(); ++s) {
-        if (writes_[s].front().idle()) continue;
+    writing_.each([&](uint32_t s) {
         for (WriteChannel& channel : writes_[s]) channel.step(clock);
         if (writes_[s].front().last_beat() == clock.now()) count_beat(s, clock.now());
-        if (writes_[s].front().idle()) ask_ends(s, clock.now());
-    }
+        if (!writes_[s].front().idle()) return;
+        writing_.set(s, false);
+        ask_ends(s, clock.now());
+    });
     if (!put_order_.empty() || done_due_ == clock.now()) write_answers(clock);
-    write_chunks(clock);
+    if (put_busy_ || waiting_.all() != 0) write_chunks(clock);
     if (untold_ != put_order_.size()) {
         for (const uint64_t done : done_at_) clock.at(done);
         if (untold_ != 0) clock.at(put_order_.front().told + 1);
     }
-    for (const WritePort& writer : writers)
-        if (writer.next_chunk() != kNever) clock.at(std::max(writer.next_chunk(), clock.now() + 1));
+    waiting_.each([&](uint32_t port) { clock.at(std::max(writers[port].next_chunk(), clock.now() + 1)); });
 }
 
 bool Fabric::quiet(uint64_t now) const {
@@ -436,6 +444,7 @@ void Fabric::read_rows(Clock& clock) {
 }
 
 void Fabric::issue_read(uint64_t now) {
+    reading_.set(chunk_.space, true);
     Watch& w = watches_[chunk_.space];
     if (reads_[chunk_.space].front().idle()) w.reads_from = now + 1;
     order_.push(now, {client_, chunk_.space, chunk_.rows});
@@ -466,14 +475,16 @@ void Fabric::read_chunks(Clock& clock) {
         }
     }
     if (issue_) return;
-    const int choice = read_choice_.choose(kReaders, [&](uint32_t i) { return readers[i].chunk_valid(now); });
+    const int choice =
+        read_choice_.choose(cutting_.all(), [&](uint32_t i) { return readers[i].chunk_valid(now); });
     if (choice < 0) return;
     client_ = static_cast<uint32_t>(choice);
     read_choice_.advance(client_);
     chunk_ = readers[client_].grant(clock);
     issue_ = !read_passes(clock);
-    if (issue_ || read_choice_.choose(
-                      kReaders, [&](uint32_t i) { return i != client_ && readers[i].chunk_valid(now); }) >= 0)
+    if (issue_ || read_choice_.choose(cutting_.all(), [&](uint32_t i) {
+            return i != client_ && readers[i].chunk_valid(now);
+        }) >= 0)
         clock.act();
 }
 
@@ -524,7 +535,10 @@ void Fabric::issue_write(Clock& clock, std::vector<WriteChannel>& channels, uint
         for (WriteChannel& c : channels) c.chunk(now, put_chunk_.row, put_chunk_.rows);
         clock.act();
     }
-    untold_ += told == kNever ? 1 : 0;
+    if (told == kNever) {
+        ++untold_;
+        writing_.set(put_chunk_.space, true);
+    }
     put_order_.push(now, {put_client_, put_chunk_.space, told});
 }
 
@@ -556,7 +570,7 @@ void Fabric::write_chunks(Clock& clock) {
     }
     if (put_busy_) return;
     const int choice =
-        write_choice_.choose(kWriters, [&](uint32_t i) { return writers[i].chunk_valid(now); });
+        write_choice_.choose(waiting_.all(), [&](uint32_t i) { return writers[i].chunk_valid(now); });
     if (choice < 0) return;
     put_client_ = static_cast<uint32_t>(choice);
     write_choice_.advance(put_client_);

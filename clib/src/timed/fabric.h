@@ -26,13 +26,32 @@ struct Chunk {
     uint32_t rows;
 };
 
+// A bit for each of what something stands in front of, so that nobody has to look at the others.
+class Busy {
+  public:
+    void set(uint32_t number, bool busy) {
+        const uint32_t bit = 1u << number;
+        set_ = busy ? set_ | bit : set_ & ~bit;
+    }
+    uint32_t all() const { return set_; }
+    template <class Action>
+    void each(Action action) const {
+        for (uint32_t left = set_; left != 0; left &= left - 1)
+            action(static_cast<uint32_t>(__builtin_ctz(left)));
+    }
+
+  private:
+    uint32_t set_ = 0;
+};
+
 class ReadPort {
   public:
-    // `number`: of the port. `units`: of the client's beats. `rows`: of the buffer; `under_way`: at most;
-    // `requests`: that are not answered.
-    ReadPort(const Shape& shape, uint32_t number, Part client, uint32_t units, uint32_t rows,
+    // `cutting`: ports whose request is cut into chunks. `number`: of the port. `units`: of the client's
+    // beats. `rows`: of the buffer; `under_way`: at most; `requests`: that are not answered.
+    ReadPort(const Shape& shape, Busy& cutting, uint32_t number, Part client, uint32_t units, uint32_t rows,
              uint32_t under_way, uint32_t requests)
         : shape_(&shape),
+          cutting_(&cutting),
           number_(number),
           client_(client),
           units_(units),
@@ -137,6 +156,7 @@ class ReadPort {
     void cut(Clock& clock);
 
     const Shape* shape_;
+    Busy* cutting_;
     uint32_t number_;
     Part client_;
     uint32_t units_;
@@ -160,8 +180,9 @@ class ReadPort {
 
 class WritePort {
   public:
-    WritePort(const Shape& shape, uint32_t number, Part client)
-        : shape_(&shape), number_(number), client_(client) {}
+    // `waiting`: ports of writes, from the first one on, with a chunk for write_channels.
+    WritePort(const Shape& shape, Busy& waiting, uint32_t number, Part client)
+        : shape_(&shape), waiting_(&waiting), number_(number), client_(client) {}
 
     // The client: a request, then as many beats as it has. put() leaves it to the client whether it is
     // stepped in the next cycle.
@@ -207,10 +228,12 @@ class WritePort {
         clock.poke_port(number_);
         clock.poke(client_);
     }
+    void made(uint64_t now, const Chunk& chunk);
     void step_busy(Clock& clock);
     void make(Clock& clock);
 
     const Shape* shape_;
+    Busy* waiting_;
     uint32_t number_;
     Part client_;
     struct Made {
@@ -233,11 +256,11 @@ class WritePort {
 class RoundRobin {
   public:
     template <class Valid>
-    int choose(uint32_t count, Valid valid) const {
-        for (uint32_t i = last_ + 1; i < count; ++i)
-            if (valid(i)) return static_cast<int>(i);
-        for (uint32_t i = 0; i <= last_ && i < count; ++i)
-            if (valid(i)) return static_cast<int>(i);
+    int choose(uint32_t candidates, Valid valid) const {
+        const uint32_t front = candidates & ((2u << last_) - 1);
+        for (uint32_t left : {candidates & ~front, front})
+            for (; left != 0; left &= left - 1)
+                if (valid(static_cast<uint32_t>(__builtin_ctz(left)))) return __builtin_ctz(left);
         return -1;
     }
     void advance(uint32_t choice) { last_ = choice; }
@@ -279,6 +302,8 @@ class Fabric {
     std::vector<WritePort> writers;
 
   private:
+    Busy cutting_, waiting_;  // of the ports
+    Busy reading_, writing_;  // spaces with something on its way, those of what passes apart
     // What is counted of a space's first channel; the others see the same.
     struct Watch {
         Traffic before;  // beats when the run began
