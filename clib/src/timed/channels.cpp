@@ -45,7 +45,7 @@ uint32_t ReadChannel::run(uint64_t now) {
     if (!memory_->board || now < run_until_ || !reads_.valid(now)) return 0;
     uint32_t most = shape_.pack - 1 - part_;
     if (whole_rows()) most = parts_.next() == 0 ? reads_.front().beats - 1 : 0;
-    return most < 2 ? 0 : std::min(memory_->board->beats_from(now), most);
+    return most < 2 ? 0 : memory_->board->beats_from(now, most);
 }
 
 void ReadChannel::take_run(uint64_t now, uint32_t beats) {

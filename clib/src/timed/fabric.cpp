@@ -288,20 +288,23 @@ void Fabric::step_reads(Clock& clock) {
 void Fabric::read_run(Clock& clock, size_t space) {
     const uint64_t now = clock.now();
     ReadChannel& channel = reads_[space].front();
-    uint32_t beats = reads_[space].size() == 1 ? channel.run(now) : 0;
-    if (beats < 2 || (channel.whole_rows() && !rows_run(clock, space, beats))) return;
+    if (reads_[space].size() != 1) return;
+    const bool rows = channel.whole_rows();
+    if (rows && (order_.empty() || order_.front().space != space || order_.front().client + 1 != kReaders))
+        return;
+    uint32_t beats = channel.run(now);
+    if (beats < 2 || (rows && !rows_run(clock, beats))) return;
     channel.take_run(now, beats);
     Watch& w = watches_[space];
-    for (uint64_t cycle = now; cycle < now + beats; ++cycle) w.busy += w.passes(cycle) ? 0 : 1;
+    w.busy += beats - w.passes(now, beats);
     w.last_busy = now + beats - 1;
     w.run_from = now;
 }
 
-bool Fabric::rows_run(Clock& clock, size_t space, uint32_t& beats) {
+// The same of weights, of at most so many rows.
+bool Fabric::rows_run(Clock& clock, uint32_t& beats) {
     const uint64_t now = clock.now();
-    if (order_.empty()) return false;
     const Order& order = order_.front();
-    if (order.space != space || order.client + 1 != kReaders) return false;
     beats = std::min(beats, order.rows - taken_ - 1);
     const bool due = row_due_ == now + 1 && row_client_ == order.client;
     const uint32_t rows = beats + (due ? 1 : 0);

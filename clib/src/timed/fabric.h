@@ -309,6 +309,13 @@ class Fabric {
         Traffic before;  // beats when the run began
         // Of the writes that pass, the cycles of beats from the one on in which the last chunk began to pass.
         uint64_t passing = 0, passing_from = 0;
+        // Cycles of the `count` from `now` on in which one passes.
+        uint32_t passes(uint64_t now, uint32_t count) const {
+            uint32_t cycles = 0;
+            for (uint64_t cycle = now; cycle < now + count && cycle < passing_from + 64; ++cycle)
+                cycles += passes(cycle) ? 1 : 0;
+            return cycles;
+        }
         bool passes(uint64_t now) const {
             return now - passing_from < 64 && (passing >> (now - passing_from) & 1) != 0;
         }
@@ -332,7 +339,7 @@ class Fabric {
         uint64_t told;  // the cycle in which its answer is taken, or kNever: not known yet
     };
     void read_run(Clock& clock, size_t space);
-    bool rows_run(Clock& clock, size_t space, uint32_t& beats);
+    bool rows_run(Clock& clock, uint32_t& beats);
     void read_rows(Clock& clock);
     void issue_read(uint64_t now);
     bool read_passes(Clock& clock);

@@ -6,11 +6,11 @@ namespace dlavm::timing {
 
 namespace {
 
-// RAM: no banks, no refresh, nothing between a command and its data.
+// No banks, no refresh, nothing between a command and its data.
 bool is_plain(const dlavm_memory_timing& t) {
-    const uint32_t none = t.cl | t.cwl | t.rcd_read | t.rcd_write | t.rp | t.ras | t.rrd_s | t.rrd_l | t.faw |
-                          t.wtr_s | t.wtr_l | t.rtp | t.wr | t.rtw | t.refresh_clocks;
-    return none == 0 && t.burst_clocks == 1 && t.ccd_s == 1 && t.ccd_l == 1 && t.window == 1;
+    const uint32_t any = t.cl | t.cwl | t.rcd_read | t.rcd_write | t.rp | t.ras | t.rrd_s | t.rrd_l | t.faw |
+                         t.wtr_s | t.wtr_l | t.rtp | t.wr | t.rtw | t.refresh_clocks;
+    return any == 0 && t.burst_clocks == 1 && t.ccd_s == 1 && t.ccd_l == 1;
 }
 
 }  // namespace
@@ -93,11 +93,11 @@ bool Channel::beat_ready(uint64_t cycle) {
     return !ready_.empty() && ready_.front() <= cycle;
 }
 
-uint32_t Channel::beats_from(uint64_t cycle) {
+uint32_t Channel::beats_from(uint64_t cycle, uint32_t most) {
     named_ = cycle;
-    advance(arrival_of(cycle));
+    if (ready_.size() < most) advance(arrival_of(cycle));
     uint32_t beats = 0;
-    while (beats < ready_.size() && ready_[beats] <= cycle + beats) ++beats;
+    while (beats < most && beats < ready_.size() && ready_[beats] <= cycle + beats) ++beats;
     return beats;
 }
 
@@ -174,37 +174,37 @@ bool Channel::choose(int64_t limit) {
         return false;
     }
     chosen_ = when;
-    if (next_refresh_ <= when || owed_ != 0) refresh(when);
+    if (!plain_ && (next_refresh_ <= when || owed_ != 0)) refresh(when);
 
     const bool write = choose_write(when);
     if (write != writing_) served_ = 0;
     writing_ = write;
-    Burst& first = write ? writes_.front() : reads_.front();
-    const int64_t at = issue(when, first.access, write);
-    serve(first, at, write);
-    if (plain_ && !recording_ && (write ? reads_ : writes_).empty()) serve_more(first, at, write, limit);
-    if (first.access > first.last) (write ? writes_ : reads_).pop_front();
+    Ring<Burst>& queue = write ? writes_ : reads_;
+    const bool alone = (write ? reads_ : writes_).empty();
+    Burst& first = queue.front();
+    serve(when, first, write);
+    // Where nothing else waits those behind it are chosen in turn.
+    while (alone && first.access <= first.last) {
+        const int64_t next = std::max(chosen_, window_[place_]);
+        if (next >= limit) break;
+        chosen_ = next;
+        if (!plain_ && (next_refresh_ <= next || owed_ != 0)) refresh(next);
+        serve(next, first, write);
+    }
+    if (first.access > first.last) queue.pop_front();
     return true;
 }
 
-// The burst's next access, whose column command is at a clock.
-void Channel::serve(Burst& first, int64_t at, bool write) {
+// The burst's next access, chosen at a clock.
+void Channel::serve(int64_t when, Burst& first, bool write) {
+    const int64_t at = plain_ ? std::max(when, column_ + 1) : issue(when, first.access, write);
+    column_ = at;
     ++served_;
     window_[place_] = at;
     if (++place_ == window_.size()) place_ = 0;
     const int64_t end = at + (write ? timing_.cwl : timing_.cl) + timing_.burst_clocks;
     if (!write) show(first, end + timing_.response);
     if (first.access++ == first.last && write) leaving_.push_back(cycle_of(end));
-}
-
-// Of RAM from which nothing else is wanted: those behind the one at `at` follow it, a clock each.
-void Channel::serve_more(Burst& first, int64_t at, bool write, int64_t limit) {
-    while (first.access <= first.last && at < limit) {
-        chosen_ = at++;
-        serve(first, at, write);
-    }
-    column_ = groups_.front().column = at;
-    (write ? write_end_ : read_end_) = at + timing_.burst_clocks;
 }
 
 bool Channel::choose_write(int64_t when) const {
