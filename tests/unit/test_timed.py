@@ -23,7 +23,7 @@ from dlavm.support.errors import DlavmError
 from dlavm.support.paths import data_root
 from dlavm.sweep.grid import Point
 from dlavm.sweep.point import measured
-from dlavm.target import load_target
+from dlavm.target import TargetSpec, load_target
 from dlavm.target.sizes import sizes
 from dlavm.target.spec import with_buffers, with_room
 from tests.ops.programs import USED, random_case
@@ -92,6 +92,18 @@ def test_the_short_ways_change_nothing(option: str, board: str) -> None:
                 write(device, spec, case)
                 execute(device, spec, case)
             assert timed.counters() == plain.counters(), f"seed {seed}"
+            assert traffic(timed, spec) == traffic(plain, spec), f"seed {seed}"
+
+
+def traffic(device: NativeDevice, spec: TargetSpec) -> list[int]:
+    """Counters of a channel of each memory: bytes, busy and stalled cycles, and those in which nobody asked."""
+    counts, channel = [], 0
+    for memory in spec.board.memories.values():
+        device.csr_write(spec.registers["CHANNEL"].offset, channel)
+        channel += memory.channels
+        names = ("CHANNEL_READ", "CHANNEL_WRITTEN", "CHANNEL_BUSY", "CHANNEL_STALLED", "CHANNEL_IDLE")
+        counts += [device.csr_read(spec.registers[name].offset) for name in names]
+    return counts
 
 
 def test_timing_only() -> None:

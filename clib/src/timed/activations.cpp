@@ -43,8 +43,18 @@ void ActivationLoad::ask(Clock& clock) {
 }
 
 int32_t ActivationLoad::step(Clock& clock) {
+    const uint64_t now = clock.now();
     if (active_) ask(clock);
-    if (!port_->valid(clock.now())) return 0;
+    if (now < taken_until_) {
+        clock.at(taken_until_);
+        return 0;
+    }
+    if (!port_->valid(now)) return 0;
+    if (const uint32_t words = clock.short_ways() ? port_->take_words(clock) : 0) {
+        taken_until_ = now + words;
+        clock.at(taken_until_);
+        return 0;
+    }
     const bool last = port_->last();
     port_->take(clock);
     if (!last || ++rows_in_ != job_->rows) return 0;
@@ -131,17 +141,19 @@ void ActivationFeed::append(std::vector<uint64_t>& out, uint64_t now) const {
     operands_.append(out, now);
 }
 
-// Units follow each other without a gap where the next one is there and all pairs have two tokens. The last
-// unit of a row tile has results, for which there may be no room. A pair is under way when the jump ends.
+// Units follow each other without a gap where the next one is there and all pairs have two tokens. The pairs
+// of the last unit of a row tile have results, and are not like those before. A pair is under way when the
+// jump ends.
 uint32_t ActivationFeed::like_pairs() const {
     if (tags_.empty() || !active_) return 0;
     const bool pairs_only = job_->rows % 2 == 0, across = pairs_only && !job_->values;
+    const bool result = tags_.front().result;
     for (uint32_t i = 0; i < tags_.size(); ++i) {
         const Tag& tag = tags_.at(i);
-        if (tag.result || tag.single || (tag.release && !across)) return 0;
+        if (tag.result != result || tag.single || (tag.release && !across)) return 0;
     }
     const uint32_t to_last = (job_->values ? outer_count_ - outer_ : inner_count_ - inner_) - 1;
-    if (to_last == 0 && !job_->c.acc_out) return 0;
+    if (result != (to_last == 0 && !job_->c.acc_out) || (result && job_->values)) return 0;
     uint32_t units = 1;
     if (across && to_last != 0) units = std::min({to_last, static_cast<uint32_t>(units_.next()), kUnits});
     const uint32_t pairs = units * unit_pairs(), done = row_ / 2 + (pairs_only ? 1 : 2);
@@ -175,16 +187,20 @@ void MatrixArray::append(std::vector<uint64_t>& out, uint64_t now) const {
     retires_.append(out, now);
 }
 
+uint32_t MatrixArray::most_pairs(const ActivationFeed& feed) const {
+    const uint32_t pairs = feed.like_pairs();
+    if (pairs == 0 || !feed.tag().result) return pairs;
+    const int32_t room = std::min(room_.next(), static_cast<int32_t>(kResults / 2 - results_.size()));
+    return std::min(pairs, static_cast<uint32_t>(std::max(room, 0)));
+}
+
 void MatrixArray::take(uint64_t now, ActivationFeed& feed) {
     const ActivationFeed::Tag tag = feed.tag();
     feed.take(now);
     took_ = now;
     running_ = false;
     under_way_.add(now, 1);
-    // The rows of the first half begin when that half ends.
-    const uint32_t halves = shape_->halves;
-    const uint64_t last_row =
-        now + latency::kFirstRow + 4 * halves - 1 + latency::kSum - (halves - 1) * turns(tag);
+    const uint64_t last_row = this->last_row(now, turns(tag));
     retires_.push(last_row);
     if (tag.release) release_at(now);
     if (tag.result) {
@@ -222,13 +238,9 @@ bool MatrixArray::step_ends(Clock& clock, UnitBuffer& units) {
     if (releases_.due(now)) {
         releases_.pop();
         units.release(now);
-        clock.act();
     }
     const bool result = results_.due(now);
-    if (result) {
-        results_.pop();
-        clock.act();
-    }
+    if (result) results_.pop();
     clock.at(releases_.next());
     clock.at(results_.next());
     return result;

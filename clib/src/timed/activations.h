@@ -29,6 +29,7 @@ class ActivationLoad {
     uint32_t batch_ = 0, set_ = 0, sets_ = 1, row_ = 0, rows_in_ = 0;
     int64_t k_left_ = 0;
     uint64_t base_ = 0, batch_base_ = 0;
+    uint64_t taken_until_ = 0;  // words were taken together up to there
     RowWalker walker_;
     Count used_;
 };
@@ -113,10 +114,23 @@ class MatrixArray {
     void append(std::vector<uint64_t>& out, uint64_t now) const;
     uint64_t pair_cycles() const { return entries_ * turns_; }
     void release_at(uint64_t cycle) { releases_.push(cycle + latency::kRelease); }
+    // As many coming pairs as are alike and may be taken without asking anybody for room.
+    uint32_t most_pairs(const ActivationFeed& feed) const;
+    void result_at(uint64_t now, uint64_t taken) {  // of a pair of two tokens
+        room_.add(now, -1);
+        results_.push(last_row(taken, turns_));
+    }
     void jump(uint64_t cycles) { retires_.shift(cycles); }
 
   private:
+    static constexpr uint32_t kResults = 128;  // that are under way at most
     void take(uint64_t now, ActivationFeed& feed);
+    // Where the last row of a block comes out that is taken in a cycle. The rows of the first half begin when
+    // that half ends.
+    uint64_t last_row(uint64_t taken, uint64_t turns) const {
+        const uint32_t halves = shape_->halves;
+        return taken + latency::kFirstRow + 4 * halves - 1 + latency::kSum - (halves - 1) * turns;
+    }
 
     const Shape* shape_;
     uint64_t turns(const ActivationFeed::Tag& tag) const { return tag.single ? turns_of_single_ : turns_; }
@@ -126,7 +140,8 @@ class MatrixArray {
     bool running_ = false;
     uint64_t take_at_ = 0, took_ = kNever, freed_ = kNever, held_ = 0;
     Count room_, under_way_;
-    Pipeline<32> releases_, results_, retires_;
+    Pipeline<32> releases_, retires_;
+    Pipeline<kResults> results_;
 };
 
 }  // namespace dlavm::timed

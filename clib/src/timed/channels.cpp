@@ -29,20 +29,49 @@ void ReadChannel::take_beat(uint64_t now) {
     if (--reads_.front().beats == 0) reads_.pop(now);
 }
 
+void ReadChannel::ask(uint64_t now, const Chunk& chunk) {
+    const uint32_t beats = chunk.rows * shape_.pack;
+    if (memory_->board) memory_->board->read(now, chunk.row * shape_.pack * shape_.port_bytes, beats);
+    reads_.push(now, {now + std::max<uint64_t>(memory_->latency, 1), beats});
+}
+
+void ReadChannel::pass(Clock& clock, uint64_t cycle, uint64_t row, uint32_t rows) {
+    ask(cycle, {row, rows});
+    const uint64_t due = memory_->board ? memory_->board->beat_bound() : reads_.front().due;
+    clock.at(std::max(due, cycle + 1));
+}
+
+uint32_t ReadChannel::run(uint64_t now) {
+    if (!memory_->board || now < run_until_ || !reads_.valid(now)) return 0;
+    uint32_t most = shape_.pack - 1 - part_;
+    if (whole_rows()) most = parts_.next() == 0 ? reads_.front().beats - 1 : 0;
+    return most < 2 ? 0 : memory_->board->beats_from(now, most);
+}
+
+void ReadChannel::take_run(uint64_t now, uint32_t beats) {
+    beats_ += beats;
+    last_beat_ = now + beats - 1;
+    run_until_ = now + beats;
+    if (!whole_rows()) part_ += beats;
+    reads_.front().beats -= beats;
+    for (uint32_t i = 0; i < beats; ++i) memory_->board->take_beat();
+}
+
 void ReadChannel::step(Clock& clock) {
     const uint64_t now = clock.now();
     const bool room = memory_->board ? memory_->board->read_room(now) : reads_.ready(now);
     const bool fits = part_ + 1 != shape_.pack || parts_.at(now) != kParts;
-    if (reads_.valid(now) && beat_ready(clock) && fits) {
+    if (now < run_until_) {
+        clock.at(run_until_);
+    } else if (reads_.valid(now) && beat_ready(clock) && fits) {
         clock.act();
         take_beat(now);
+    } else if (!reads_.empty() && !reads_.valid(now)) {
+        clock.act();  // it passed to here
     }
     if (!chunks_.valid(now) || !room) return;
     clock.act();
-    const Chunk& chunk = chunks_.front();
-    const uint32_t beats = chunk.rows * shape_.pack;
-    if (memory_->board) memory_->board->read(now, chunk.row * shape_.pack * shape_.port_bytes, beats);
-    reads_.push(now, {now + memory_->latency, beats});
+    ask(now, chunks_.front());
     chunks_.pop(now);
 }
 
@@ -64,6 +93,7 @@ void WriteChannel::answer(Clock& clock) {
 void WriteChannel::data(Clock& clock) {
     const uint64_t now = clock.now();
     if (rows_.at(now) == 0 || !writes_.valid(now)) return;
+    if (passing_until_ >= now) return clock.at(passing_until_ + 1);
     clock.act();
     ++beats_;
     last_beat_ = now;
@@ -92,15 +122,22 @@ void WriteChannel::address(Clock& clock, bool room) {
     chunks_.pop(now);
 }
 
-void WriteChannel::pass(Clock& clock, uint64_t row, uint32_t rows) {
-    const uint64_t now = clock.now(), last = now + kPass + rows - 1;
-    beats_ += rows;
+uint64_t WriteChannel::pass(Clock& clock, uint64_t now, uint64_t row, uint32_t rows, bool told) {
+    const uint64_t beats = beats_of(rows), last = now + kPass + beats - 1;
+    beats_ += beats;
+    passing_until_ = last;
+    passed_rows_ = rows;
+    uint64_t due = last + std::max<uint64_t>(memory_->latency, 1);
     if (memory_->board) {
-        memory_->board->write(now + 1, row * shape_.port_bytes, rows);
+        memory_->board->write(now + 1, row * shape_.pack * shape_.port_bytes, static_cast<uint32_t>(beats));
         for (uint64_t beat = now + kPass; beat <= last; ++beat) memory_->board->write_beat(beat);
+        due = memory_->board->next_response();
+        if (told) memory_->board->take_response();
     }
-    answers_.push(now, last + std::max<uint64_t>(memory_->latency, 1));
-    clock.at(memory_->board ? memory_->board->next_response() : answers_.front());
+    if (told) return due;
+    answers_.push(now, due);
+    clock.at(due);
+    return due;
 }
 
 void WriteChannel::step(Clock& clock) {

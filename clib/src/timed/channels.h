@@ -18,9 +18,19 @@ class ReadChannel {
 
     bool chunk_ready(uint64_t now) const { return chunks_.ready(now); }
     void chunk(uint64_t now, uint64_t row, uint32_t rows) { chunks_.push(now, {row, rows}); }
+    // The same where nothing is in front of it, for memory in a cycle to come.
+    bool passes(uint64_t now) const {
+        return chunks_.empty() && !reads_.full() && (!memory_->board || memory_->board->read_room(now));
+    }
+    void pass(Clock& clock, uint64_t cycle, uint64_t row, uint32_t rows);
     bool valid(uint64_t now) const { return parts_.at(now) != 0; }  // the part of a row
     void take(uint64_t now) { parts_.add(now, -1); }
     bool idle() const { return reads_.empty() && chunks_.empty(); }  // asks for nothing and is owed nothing
+    // Beats from this cycle on, one in each, that may be taken together. Of a row each: not the last of a
+    // burst. Of several a row: not the last of the row, so that nobody sees them.
+    uint32_t run(uint64_t now);
+    bool whole_rows() const { return shape_.pack == 1; }
+    void take_run(uint64_t now, uint32_t beats);
     void step(Clock& clock);
 
     uint64_t beats() const { return beats_; }
@@ -39,6 +49,7 @@ class ReadChannel {
     static constexpr int32_t kParts = 8;  // that wait for the other channels
 
     bool beat_ready(Clock& clock);
+    void ask(uint64_t now, const Chunk& chunk);
     void take_beat(uint64_t now);
 
     ChannelShape shape_;
@@ -48,6 +59,7 @@ class ReadChannel {
     Fifo<Burst, 64> reads_;
     Count parts_;
     uint64_t beats_ = 0, last_beat_ = kNever;
+    uint64_t run_until_ = 0;  // the first cycle behind the beats that were taken together
 };
 
 class WriteChannel {
@@ -57,14 +69,19 @@ class WriteChannel {
     bool chunk_ready(uint64_t now) const { return chunks_.ready(now); }
     void chunk(uint64_t now, uint64_t row, uint32_t rows) { chunks_.push(now, {row, rows}); }
     // A chunk that nothing is in front of goes straight through, without a step for its address and each
-    // beat: they are taken in the cycles in which they would be, the first beat in kPass.
+    // beat: they are taken in the cycles in which they would be, the first beat in kPass. As many rows as
+    // may wait for the beats of those before.
     static constexpr uint64_t kPass = 2;
-    bool passes(uint64_t now) const {
-        return shape_.pack == 1 && chunks_.empty() && rows_.next() == 0 && writes_.empty() &&
+    bool passes(uint64_t now, uint32_t rows) const {
+        return (shape_.pack == 1 || (rows <= uint32_t{kRows} && beats_of(rows) <= kMostBeats)) &&
+               now + kPass > passing_until_ && chunks_.empty() && rows_.next() == 0 && writes_.empty() &&
                (!memory_->board || memory_->board->write_room(now));
     }
-    void pass(Clock& clock, uint64_t row, uint32_t rows);
-    bool row_ready(uint64_t now) const { return rows_.at(now) != kRows; }
+    // Returns the cycle of the answer. `told`: somebody else knows it, and does not wait for done().
+    uint64_t pass(Clock& clock, uint64_t now, uint64_t row, uint32_t rows, bool told);
+    uint32_t beats_of(uint32_t rows) const { return rows * shape_.pack; }
+    bool row_ready(uint64_t now) const { return rows_.at(now) + passing_rows(now) != kRows; }
+    bool passing(uint64_t now) const { return now <= passing_until_; }
     void row(uint64_t now) { rows_.add(now, 1); }
     bool done(uint64_t now) const { return responses_.at(now) != 0; }
     void take(uint64_t now) { responses_.add(now, -1); }
@@ -80,6 +97,13 @@ class WriteChannel {
         uint32_t rows;
     };
     static constexpr int32_t kRows = 8, kResponses = 16;
+    static constexpr uint32_t kMostBeats = 32;  // of a chunk that passes
+    // Rows of the chunk that passed last which wait for their beats.
+    int32_t passing_rows(uint64_t now) const {
+        if (!passing(now)) return 0;
+        const uint64_t rows = 1 + (passing_until_ - now) / shape_.pack;
+        return static_cast<int32_t>(rows < passed_rows_ ? rows : passed_rows_);
+    }
 
     void answer(Clock& clock);
     void address(Clock& clock, bool room);
@@ -93,6 +117,8 @@ class WriteChannel {
     Fifo<uint64_t, 64> answers_;
     Count rows_, responses_;
     uint64_t beats_ = 0, last_beat_ = kNever;
+    uint64_t passing_until_ = 0;  // the last beat of what passed
+    uint32_t passed_rows_ = 0;
 };
 
 }  // namespace dlavm::timed

@@ -30,6 +30,7 @@ class Clock {
     // Whether somebody looks at registers behind every step: no short way may be seen in them.
     void set_watched(bool watched) { watched_ = watched; }
     bool watched() const { return watched_; }
+    bool short_ways() const { return always_ == 0 && !watched_; }
 
     // Whether the part is to be stepped now; what follows is its doing.
     bool begin(Part part) {
@@ -39,9 +40,12 @@ class Clock {
         return true;
     }
     void act() { next_ |= 1u << current_; }
-    void at(uint64_t cycle) {
-        if (cycle <= now_ || cycle >= timers_[current_]) return;
-        timers_[current_] = cycle;
+    void at(uint64_t cycle) { at(static_cast<Part>(current_), cycle); }
+    // The same for a part that looks at what is there only from `cycle` on.
+    void at(Part part, uint64_t cycle) {
+        uint64_t& timer = timers_[static_cast<uint32_t>(part)];
+        if (cycle <= now_ || cycle >= timer) return;
+        timer = cycle;
         if (cycle < timer_) timer_ = cycle;
     }
     void poke(Part part) { next_ |= 1u << static_cast<uint32_t>(part); }
@@ -96,6 +100,7 @@ class Clock {
         return true;
     }
 
+  public:
     uint64_t now_ = 0;
     uint32_t mask_ = 0, next_ = 0, current_ = 0, ports_ = 0, ports_next_ = 0, always_ = 0;
     bool watched_ = false;
@@ -150,6 +155,28 @@ class Count {
   private:
     int32_t value_, change_ = 0;
     uint64_t stamp_ = kNever;
+};
+
+// What will be added to a counter: one in each of `left` cycles from `from` on.
+struct Ramp {
+    uint64_t from = 0;
+    int32_t left = 0;
+    // How many show in a cycle; from which cycle on the `count`th (1: the first one) does, if there is one.
+    int32_t seen(uint64_t now) const {
+        if (now <= from) return 0;
+        return now - from < static_cast<uint64_t>(left) ? static_cast<int32_t>(now - from) : left;
+    }
+    uint64_t shows(int32_t count) const {
+        return count > left ? kNever : from + static_cast<uint64_t>(count);
+    }
+    // Moves what shows in a cycle to a counter that nobody has changed in it yet.
+    void settle(uint64_t now, Count& count, int32_t change = 1) {
+        const int32_t seen = this->seen(now);
+        if (seen == 0) return;
+        from += static_cast<uint64_t>(seen);
+        left -= seen;
+        count.add(from - 1, seen * change);
+    }
 };
 
 // What a queue counts: a word shows itself a cycle after it went in. At most one goes in and one out in a
@@ -209,6 +236,7 @@ class DeepFifo : public FifoCount {
     }
     bool ready(uint64_t now) const { return count(now) != depth_; }
     const T& front() const { return items_[first() & mask_]; }
+    const T& last() const { return items_[(first() + size() - 1) & mask_]; }
     void push(uint64_t now, const T& item) { items_[FifoCount::push(now) & mask_] = item; }
 
   private:

@@ -76,21 +76,34 @@ void Epilogue::start(const LinearJob& job) {
     column_ = 0;
 }
 
-void Epilogue::go(Clock& clock) {
-    const uint64_t now = clock.now();
-    if (job_->uses_aux()) port_->take(clock);
-    room_.add(now, -1);
+// Begins a beat in `cycle`, which is this one or, where nothing can keep it from it, the next.
+void Epilogue::go(Clock& clock, uint64_t cycle) {
+    if (job_->uses_aux() && cycle == clock.now()) port_->take(clock, false);
+    room_.add(cycle, -1);
     const uint64_t columns = std::min<uint64_t>(left_piece_, 8 * shape_->units);
-    places_.push(now, {walker_.address() + head_unit_ + piece_ * shape_->units,
-                       static_cast<uint32_t>((columns + 7) / 8)});
+    const Place place{walker_.address() + head_unit_ + piece_ * shape_->units,
+                      static_cast<uint32_t>((columns + 7) / 8)};
     state_ = State::kRun;
-    run_until_ = now + 8;  // columns of a lane
-    beats_.push(run_until_ + latency::kEpilogue);
+    run_until_ = cycle + 8;  // columns of a lane
     clock.at(run_until_);
+    const uint64_t counted = run_until_ + latency::kEpilogue;
+    const bool first = places_.empty() && unsent_.next() == 0;
+    if (first && clock.short_ways() && out_->passes(place.unit * kUnitBytes, place.units)) {
+        out_->pass(clock, counted + 1, place.unit * kUnitBytes, place.units);
+        passed_.push(counted + 1 + WritePort::kPut);
+    } else {
+        places_.push(clock.now(), place);
+        beats_.push(counted);
+    }
 }
 
-void Epilogue::piece_done(Clock& clock, MatrixArray& array) {
-    clock.act();
+// Whether the next beat begins in the next cycle whatever happens in this one; if so its operand is taken.
+bool Epilogue::goes_on(const Clock& clock) {
+    return clock.short_ways() && state_ == State::kRow && blocks_.next() > 0 && room_.next() > 0 &&
+           (!job_->uses_aux() || port_->take_inside());
+}
+
+void Epilogue::piece_done(MatrixArray& array, uint64_t now) {
     const uint64_t columns = 8 * shape_->units;
     if (left_piece_ > columns && (piece_ + 1) * columns < shape_->tile()) {
         ++piece_;
@@ -105,11 +118,10 @@ void Epilogue::piece_done(Clock& clock, MatrixArray& array) {
     if (++head_ != job_->heads_here(batch_)) return;
     head_ = 0;
     walker_.next(job_->c.dst_so, job_->c.dst_si, job_->c.rows_i);
-    row_done(clock, array);
+    row_done(array, now);
 }
 
-void Epilogue::row_done(Clock& clock, MatrixArray& array) {
-    const uint64_t now = clock.now();
+void Epilogue::row_done(MatrixArray& array, uint64_t now) {
     const bool row_last = row_ + 1 == job_->rows;
     if (row_ % 2 == 1 || row_last) {
         blocks_.add(now, -1);
@@ -156,13 +168,20 @@ void Epilogue::step_order(Clock& clock, MatrixArray& array) {
             break;
         case State::kRow:
             if (blocks_.at(now) != 0 && room_.at(now) != 0 && (!job_->uses_aux() || port_->valid(now)))
-                go(clock);
+                go(clock, now);
+            else if (room_.at(now) == 0)
+                clock.at(passed_.next() + 1);
             break;
         case State::kRun:
-            if (now == run_until_)
-                piece_done(clock, array);
-            else
+            if (now != run_until_) {
                 clock.at(run_until_);
+            } else {
+                piece_done(array, now);
+                if (goes_on(clock))
+                    go(clock, now + 1);
+                else
+                    clock.act();
+            }
             break;
     }
 }
@@ -190,6 +209,7 @@ void Epilogue::step_out(Clock& clock) {
 }
 
 void Epilogue::step(Clock& clock, MatrixArray& array) {
+    count_room(clock.now());
     step_order(clock, array);
     step_out(clock);
 }

@@ -35,10 +35,14 @@ class Epilogue {
     Epilogue(const Shape& shape, ReadPort& operands, WritePort& out)
         : shape_(&shape), port_(&operands), out_(&out) {}
     void start(const LinearJob& job);
-    bool idle(uint64_t now) const {
+    bool idle(uint64_t now) {
+        count_room(now);
         return state_ == State::kIdle && room_.at(now) == kBeats && out_->idle(now);
     }
-    void result(uint64_t now) { blocks_.add(now, 1); }
+    void result(Clock& clock) {
+        if (blocks_.next() <= 0) clock.act();  // it may wait for one
+        blocks_.add(clock.now(), 1);
+    }
     void step(Clock& clock, MatrixArray& array);
     Wait waits(uint64_t now) const;
 
@@ -51,9 +55,13 @@ class Epilogue {
     };
     bool operand_ends(Clock& clock, bool used);
     void step_order(Clock& clock, MatrixArray& array);
-    void go(Clock& clock);
-    void piece_done(Clock& clock, MatrixArray& array);
-    void row_done(Clock& clock, MatrixArray& array);
+    void go(Clock& clock, uint64_t cycle);
+    bool goes_on(const Clock& clock);
+    void count_room(uint64_t now) {
+        for (; passed_.next() <= now; passed_.pop()) room_.add(passed_.next(), 1);
+    }
+    void piece_done(MatrixArray& array, uint64_t now);
+    void row_done(MatrixArray& array, uint64_t now);
     void step_out(Clock& clock);
 
     const Shape* shape_;
@@ -69,6 +77,7 @@ class Epilogue {
     Count blocks_, room_{kBeats}, unasked_, unsent_;
     Fifo<Place, kBeats> places_;
     Pipeline<16> beats_;
+    Pipeline<16> passed_;  // beats that pass the port, by the cycles in which they are put
 };
 
 }  // namespace dlavm::timed

@@ -29,13 +29,13 @@ void ReadPort::set_count() {
 
 Chunk ReadPort::grant(Clock& clock) {
     granted_ = clock.now();
-    clock.act();
     clock.poke_port_now(number_);
     return {space_, row_, count_};
 }
 
 // The next word of the row, with the last that is needed the row.
 void ReadPort::take_word(Clock& clock) {
+    settle(clock.now());
     if (!begun_) {
         word_ = told_.front().word;
         rest_ = told_.front().units + told_.front().offset;
@@ -50,7 +50,7 @@ void ReadPort::take_word(Clock& clock) {
     poke_reads(clock);
 }
 
-void ReadPort::take(Clock& clock) {
+void ReadPort::take(Clock& clock, bool again) {
     const uint64_t now = clock.now();
     const uint32_t offset = told_.front().offset, rest = left();
     if (offset == 0 || rest > units_ - offset) take_word(clock);
@@ -59,17 +59,86 @@ void ReadPort::take(Clock& clock) {
     if (rest <= units_) {
         started_ = begun_ = false;
         held_from_ = kNever;
+        inside_ -= offset != 0 ? 1 : 0;
         told_.pop(now);
         if (!requests_.empty() || (!told_.empty() && told_.front().offset != 0)) clock.poke_port(number_);
     }
     taken_ = now;
-    clock.act();
+    if (again) clock.act();
+}
+
+bool ReadPort::take_rows(Clock& clock, uint64_t from, uint32_t count) {
+    const uint64_t now = clock.now();
+    settle(now);
+    if (!told_.valid(now) || told_.front().offset != 0 || left() <= count * units_) return false;
+    if (credits_.left != 0 && credits_.shows(credits_.left) != from) return false;
+    const int32_t there = from == now ? rows_.at(now) : rows_.next() + arrivals_.seen(from);
+    const int32_t missing = static_cast<int32_t>(count) - there;
+    // Those that come do so one a cycle, each before its turn.
+    const int32_t more = arrivals_.left - arrivals_.seen(from);
+    if (there <= 0 || missing > more ||
+        (missing > 0 && arrivals_.from > from + static_cast<uint32_t>(there) - 1))
+        return false;
+    if (!begun_) {
+        word_ = told_.front().word;
+        rest_ = told_.front().units;
+        begun_ = true;
+    }
+    left_ = left() - count * units_;
+    started_ = true;
+    rest_ -= count * units_;
+    rows_.add(now, -static_cast<int32_t>(count));
+    if (credits_.left == 0) credits_.from = from;
+    credits_.left += static_cast<int32_t>(count);
+    poke_reads(clock);
+    return true;
+}
+
+bool ReadPort::take_inside() {
+    if (told_.empty() || told_.front().offset != 0 || rows_.next() <= 0) return false;
+    const uint32_t word = begun_ ? word_ : told_.front().word;
+    if ((word + 1) * units_ == shape_->row_units || last()) return false;
+    rest_ = (begun_ ? rest_ : told_.front().units) - units_;
+    left_ = left() - units_;
+    word_ = word + 1;
+    started_ = begun_ = true;
+    return true;
+}
+
+uint32_t ReadPort::take_words(Clock& clock) {
+    const uint64_t now = clock.now();
+    settle(now);
+    if (told_.front().offset != 0 || credits_.left != 0) return 0;
+    const uint32_t word = begun_ ? word_ : told_.front().word, words = shape_->row_units / units_;
+    const uint32_t count = std::min(words - word, divided_up(left(), units_) - 1);
+    if (count < 2) return 0;
+    rest_ = (begun_ ? rest_ : told_.front().units) - count * units_;
+    left_ = left() - count * units_;
+    started_ = begun_ = true;
+    word_ = word + count;
+    if (word_ != words) return count;
+    word_ = 0;
+    rows_.add(now, -1);
+    credits_ = {now + count - 1, 1};
+    poke_reads(clock);
+    return count;
+}
+
+bool ReadPort::rows_come(Clock& clock, uint64_t from, uint32_t count) {
+    settle(clock.now());
+    if (inside_ != 0 || (arrivals_.left != 0 && arrivals_.shows(arrivals_.left) != from)) return false;
+    if (arrivals_.left == 0) arrivals_.from = from;
+    arrivals_.left += static_cast<int32_t>(count);
+    if (rows_.next() <= 0) clock.at(client_, arrivals_.shows(1 - rows_.next()));
+    poke_reads(clock);
+    return true;
 }
 
 // A request becomes chunks, the next as soon as the last chunk of the one before went.
 void ReadPort::cut(Clock& clock) {
     const uint64_t now = clock.now();
     const bool granted = granted_ == now;
+    settle(now);
     const uint32_t count = granted ? count_ : 0;
     const bool ends = granted && rows_left_ == count;
     if (granted) {
@@ -82,6 +151,7 @@ void ReadPort::cut(Clock& clock) {
         requests_.pop(now);
         const Place place = place_of(*shape_, request.address, request.units);
         told_.push(now, {divided(place.offset, units_), remainder(place.offset, units_), request.units});
+        inside_ += told_.last().offset != 0 ? 1 : 0;
         busy_ = true;
         space_ = place.space;
         row_ = place.row;
@@ -94,6 +164,7 @@ void ReadPort::cut(Clock& clock) {
         busy_ = !ends;
         set_count();
     }
+    cutting_->set(number_, busy_);
     poke_reads(clock);
 }
 
@@ -111,11 +182,16 @@ void WritePort::put(Clock& clock) {
 }
 
 Chunk WritePort::grant(Clock& clock) {
-    const Chunk chunk = chunks_.front();
+    const Chunk chunk = chunks_.front().chunk;
     if (chunks_.full()) poke_room(clock);
     chunks_.pop(clock.now());
-    clock.act();
+    if (chunks_.empty()) waiting_->set(number_ - Fabric::kReaders, false);
     return chunk;
+}
+
+void WritePort::made(uint64_t now, const Chunk& chunk) {
+    chunks_.push(now, {chunk, now + 1});
+    waiting_->set(number_ - Fabric::kReaders, true);
 }
 
 void WritePort::make(Clock& clock) {
@@ -131,12 +207,26 @@ void WritePort::make(Clock& clock) {
     ++rows_of_chunk_;
     const uint32_t most = shape_->chunk_rows[space_];
     if (last || (row_ & (most - 1)) == most - 1) {
-        chunks_.push(now, {space_, row_ + 1 - rows_of_chunk_, rows_of_chunk_});
+        made(now, {space_, row_ + 1 - rows_of_chunk_, rows_of_chunk_});
         outstanding_.add(now, 1);
         rows_of_chunk_ = 0;
         clock.poke(Part::kWrites);
     }
     ++row_;
+}
+
+bool WritePort::passes(uint64_t address, uint32_t units) const {
+    return !busy_ && requests_.empty() && chunks_.size() < kChunks && rows_.next() < kRows &&
+           remainder(address / kUnitBytes, shape_->units) + units <= shape_->units;
+}
+
+void WritePort::pass(Clock& clock, uint64_t cycle, uint64_t address, uint32_t units) {
+    const Place place = place_of(*shape_, address, units);
+    const uint64_t put = cycle + kPut;
+    rows_.add(put, 1);
+    outstanding_.add(put, 1);
+    made(put, {place.space, place.row, 1});
+    clock.at(Part::kWrites, put + 1);
 }
 
 void WritePort::step_busy(Clock& clock) {
@@ -162,10 +252,10 @@ Fabric::Fabric(const Shape& shape, Memories& memories) : watches_(shape.spaces.s
     for (uint32_t i = 0; i < kReaders; ++i) {
         const bool weights = i == kReaders - 1;
         const uint32_t rows = weights ? shape.weight_rows : shape.client_rows;
-        readers.emplace_back(shape, i, kReader[i], weights ? shape.row_units : shape.units, rows,
+        readers.emplace_back(shape, cutting_, i, kReader[i], weights ? shape.row_units : shape.units, rows,
                              weights ? std::min(rows, kWeightsUnderWay) : rows, weights ? rows : kRequests);
     }
-    for (uint32_t i = 0; i < kWriters; ++i) writers.emplace_back(shape, kReaders + i, kWriter[i]);
+    for (uint32_t i = 0; i < kWriters; ++i) writers.emplace_back(shape, waiting_, kReaders + i, kWriter[i]);
     for (size_t s = 0; s < shape.spaces.size(); ++s) {
         const abi::Space& space = shape.spaces[s];
         const ChannelShape channel{shape.row_units * kUnitBytes / (space.channels * shape.port_bytes),
@@ -180,25 +270,65 @@ Fabric::Fabric(const Shape& shape, Memories& memories) : watches_(shape.spaces.s
 }
 
 void Fabric::step_reads(Clock& clock) {
-    for (size_t s = 0; s < reads_.size(); ++s) {
-        if (reads_[s].front().idle()) continue;  // the others of the space are so too
+    if (!order_.empty() || row_due_ == clock.now()) read_rows(clock);
+    reading_.each([&](uint32_t s) {
+        if (clock.short_ways()) read_run(clock, s);
         for (ReadChannel& channel : reads_[s]) channel.step(clock);
         if (reads_[s].front().last_beat() == clock.now()) count_beat(s, clock.now());
-        if (reads_[s].front().idle()) ask_ends(s, clock.now());
-    }
-    if (!order_.empty() || row_due_ == clock.now()) read_rows(clock);
-    read_chunks(clock);
+        if (!reads_[s].front().idle()) return;  // the others of the space are so too
+        reading_.set(s, false);
+        ask_ends(s, clock.now());
+    });
+    if (issue_ || cutting_.all() != 0) read_chunks(clock);
+    cutting_.each([&](uint32_t port) { readers[port].wake_reads(clock); });
+}
+
+// Beats that are known to come, one a cycle, are taken together. Rows of weights go to their port together,
+// and with them one that is on its way there; the last one of a chunk does not.
+void Fabric::read_run(Clock& clock, size_t space) {
+    const uint64_t now = clock.now();
+    ReadChannel& channel = reads_[space].front();
+    if (reads_[space].size() != 1) return;
+    const bool rows = channel.whole_rows();
+    if (rows && (order_.empty() || order_.front().space != space || order_.front().client + 1 != kReaders))
+        return;
+    uint32_t beats = channel.run(now);
+    if (beats < 2 || (rows && !rows_run(clock, beats))) return;
+    channel.take_run(now, beats);
+    Watch& w = watches_[space];
+    w.busy += beats - w.passes(now, beats);
+    w.last_busy = now + beats - 1;
+    w.run_from = now;
+}
+
+// The same of weights, of at most so many rows.
+bool Fabric::rows_run(Clock& clock, uint32_t& beats) {
+    const uint64_t now = clock.now();
+    const Order& order = order_.front();
+    beats = std::min(beats, order.rows - taken_ - 1);
+    const bool due = row_due_ == now + 1 && row_client_ == order.client;
+    const uint32_t rows = beats + (due ? 1 : 0);
+    if (beats < 2 || !readers.back().rows_come(clock, now + (due ? 1 : 2), rows)) return false;
+    if (due) row_due_ = kNever;
+    taken_ += beats;
+    return true;
 }
 
 void Fabric::step_writes(Clock& clock) {
-    for (size_t s = 0; s < writes_.size(); ++s) {
-        if (writes_[s].front().idle()) continue;
+    writing_.each([&](uint32_t s) {
         for (WriteChannel& channel : writes_[s]) channel.step(clock);
         if (writes_[s].front().last_beat() == clock.now()) count_beat(s, clock.now());
-        if (writes_[s].front().idle()) ask_ends(s, clock.now());
-    }
+        if (!writes_[s].front().idle()) return;
+        writing_.set(s, false);
+        ask_ends(s, clock.now());
+    });
     if (!put_order_.empty() || done_due_ == clock.now()) write_answers(clock);
-    write_chunks(clock);
+    if (put_busy_ || waiting_.all() != 0) write_chunks(clock);
+    if (untold_ != put_order_.size()) {
+        for (const uint64_t done : done_at_) clock.at(done);
+        if (untold_ != 0) clock.at(put_order_.front().told + 1);
+    }
+    waiting_.each([&](uint32_t port) { clock.at(std::max(writers[port].next_chunk(), clock.now() + 1)); });
 }
 
 bool Fabric::quiet(uint64_t now) const {
@@ -207,6 +337,8 @@ bool Fabric::quiet(uint64_t now) const {
 
 void Fabric::count_beat(size_t space, uint64_t now) {
     Watch& w = watches_[space];
+    if (w.runs(now)) return;
+    w.run_from = kNever;
     w.busy += w.last_busy != now && !w.passes(now) ? 1 : 0;
     w.last_busy = now;
 }
@@ -216,20 +348,27 @@ void Fabric::count_passing(size_t space, uint64_t now, uint32_t beats) {
     const uint64_t moved = now - w.passing_from;
     w.passing = (moved < 64 ? w.passing >> moved : 0) | ((uint64_t{1} << beats) - 1) << WriteChannel::kPass;
     w.passing_from = now;
-    w.busy += beats;
+    for (uint64_t cycle = now + WriteChannel::kPass; cycle < now + WriteChannel::kPass + beats; ++cycle)
+        w.busy += w.runs(cycle) ? 0 : 1;
 }
 
-// Whether a space is asked for something in the next cycle.
+// A space is asked for something from the cycle behind `now` on, which may be the next one. Of what was asked
+// for before, answers that were known beforehand may have ended in between.
 void Fabric::ask_begins(size_t space, uint64_t now) {
-    uint64_t& from = watches_[space].asked_from;
-    if (from == kNever) from = now + 1;
+    Watch& w = watches_[space];
+    if (w.asked_from != kNever && idle(space) && w.answered <= now) {
+        w.asked += w.answered - w.asked_from;
+        w.asked_from = kNever;
+    }
+    w.asked_from = std::min(w.asked_from, now + 1);
 }
 
 void Fabric::ask_ends(size_t space, uint64_t now) {
     Watch& w = watches_[space];
-    if (w.asked_from == kNever || !reads_[space].front().idle() || !writes_[space].front().idle()) return;
+    const bool reads_end = reads_[space].front().idle() || w.reads_from > now + 1;
+    if (w.asked_from > now || !reads_end || !writes_[space].front().idle() || w.answered > now + 1) return;
     w.asked += now + 1 - w.asked_from;
-    w.asked_from = kNever;
+    w.asked_from = w.reads_from > now + 1 ? w.reads_from : kNever;
 }
 
 void Fabric::clear_traffic(uint64_t begin) {
@@ -238,13 +377,15 @@ void Fabric::clear_traffic(uint64_t begin) {
         w.before.read_beats = reads_[s].front().beats();
         w.before.written_beats = writes_[s].front().beats();
         w.busy = w.asked = 0;
-        if (w.asked_from != kNever) w.asked_from = begin;
+        if (idle(s) && w.answered <= begin) w.asked_from = kNever;
+        w.asked_from = std::max(w.asked_from, begin);
     }
 }
 
 Fabric::Traffic Fabric::traffic(uint32_t space, uint64_t end) const {
     const Watch& w = watches_[space];
-    const uint64_t open = w.asked_from != kNever && w.asked_from < end ? end - w.asked_from : 0;
+    const uint64_t until = idle(space) ? std::min(end, w.answered) : end;
+    const uint64_t open = w.asked_from != kNever && w.asked_from < until ? until - w.asked_from : 0;
     return {reads_[space].front().beats() - w.before.read_beats,
             writes_[space].front().beats() - w.before.written_beats, w.busy, w.asked + open};
 }
@@ -305,55 +446,108 @@ void Fabric::read_rows(Clock& clock) {
     }
 }
 
+void Fabric::issue_read(uint64_t now) {
+    reading_.set(chunk_.space, true);
+    Watch& w = watches_[chunk_.space];
+    if (reads_[chunk_.space].front().idle()) w.reads_from = now + 1;
+    order_.push(now, {client_, chunk_.space, chunk_.rows});
+    ask_begins(chunk_.space, now);
+}
+
+// A chunk that nothing is in front of reaches memory two cycles behind its grant, whatever comes until then.
+bool Fabric::read_passes(Clock& clock) {
+    const uint64_t now = clock.now();
+    auto& channels = reads_[chunk_.space];
+    if (!clock.short_ways() || order_.full() ||
+        !all(channels, [&](const ReadChannel& c) { return c.passes(now); }))
+        return false;
+    issue_read(now + 1);
+    for (ReadChannel& c : channels) c.pass(clock, now + 2, chunk_.row, chunk_.rows);
+    return true;
+}
+
 void Fabric::read_chunks(Clock& clock) {
     const uint64_t now = clock.now();
     if (issue_) {
         auto& channels = reads_[chunk_.space];
         if (order_.ready(now) && all(channels, [&](const ReadChannel& c) { return c.chunk_ready(now); })) {
-            order_.push(now, {client_, chunk_.space, chunk_.rows});
+            issue_read(now);
             for (ReadChannel& c : channels) c.chunk(now, chunk_.row, chunk_.rows);
-            ask_begins(chunk_.space, now);
             issue_ = false;
             clock.act();
         }
     }
     if (issue_) return;
-    const int choice = read_choice_.choose(kReaders, [&](uint32_t i) { return readers[i].chunk_valid(now); });
+    const int choice =
+        read_choice_.choose(cutting_.all(), [&](uint32_t i) { return readers[i].chunk_valid(now); });
     if (choice < 0) return;
     client_ = static_cast<uint32_t>(choice);
     read_choice_.advance(client_);
     chunk_ = readers[client_].grant(clock);
-    issue_ = true;
+    issue_ = !read_passes(clock);
+    if (issue_ || read_choice_.choose(cutting_.all(), [&](uint32_t i) {
+            return i != client_ && readers[i].chunk_valid(now);
+        }) >= 0)
+        clock.act();
+}
+
+// Answers that are known beforehand: those of the cycles before are as if taken then.
+void Fabric::told_answers(Clock& clock) {
+    const uint64_t now = clock.now();
+    while (!put_order_.empty() && put_order_.front().told < now) {
+        const PutOrder& first = put_order_.front();
+        writers[first.client].done(clock, first.told + 1);
+        put_order_.pop(first.told);
+    }
 }
 
 void Fabric::write_answers(Clock& clock) {
     const uint64_t now = clock.now();
-    if (done_due_ == now) {
-        writers[done_client_].done(clock);
-    }
-    if (!put_order_.valid(now)) return;
+    if (done_due_ == now) writers[done_client_].done(clock, now);
+    if (untold_ != put_order_.size()) told_answers(clock);
+    if (!put_order_.valid(now) || put_order_.front().told != kNever) return;
     auto& channels = writes_[put_order_.front().space];
     if (!all(channels, [&](const WriteChannel& c) { return c.done(now); })) return;
     for (WriteChannel& c : channels) c.take(now);
     done_client_ = put_order_.front().client;
     done_due_ = now + 1;
+    --untold_;
     put_order_.pop(now);
     clock.act();
 }
 
-void Fabric::issue_write(Clock& clock, std::vector<WriteChannel>& channels) {
-    const uint64_t now = clock.now();
-    const auto passes = [&](const WriteChannel& c) { return c.passes(now); };
+// In this cycle, or of a chunk that passes in the next.
+void Fabric::issue_write(Clock& clock, std::vector<WriteChannel>& channels, uint64_t now, bool passes) {
     put_issue_ = false;
-    put_passes_ = !clock.all() && !clock.watched() && all(channels, passes);
+    put_passes_ = passes;
+    ask_begins(put_chunk_.space, now);
+    uint64_t told = kNever;
     if (put_passes_) {
-        for (WriteChannel& c : channels) c.pass(clock, put_chunk_.row, put_chunk_.rows);
-        count_passing(put_chunk_.space, now, put_chunk_.rows);
+        uint64_t due = 0;
+        const bool tell = untold_ == 0;
+        for (WriteChannel& c : channels)
+            due = std::max(due, c.pass(clock, now, put_chunk_.row, put_chunk_.rows, tell));
+        count_passing(put_chunk_.space, now, channels.front().beats_of(put_chunk_.rows));
+        if (tell) {
+            told = last_told_ = std::max(due, last_told_) + 1;
+            done_at_[put_client_] = told + 1;
+            uint64_t& answered = watches_[put_chunk_.space].answered;
+            answered = std::max(answered, due + 1);
+        }
     } else {
         for (WriteChannel& c : channels) c.chunk(now, put_chunk_.row, put_chunk_.rows);
         clock.act();
     }
-    ask_begins(put_chunk_.space, now);
+    if (told == kNever) {
+        ++untold_;
+        writing_.set(put_chunk_.space, true);
+    }
+    put_order_.push(now, {put_client_, put_chunk_.space, told});
+}
+
+bool Fabric::passes(const Clock& clock, const std::vector<WriteChannel>& channels, uint64_t now) const {
+    return clock.short_ways() &&
+           all(channels, [&](const WriteChannel& c) { return c.passes(now, put_chunk_.rows); });
 }
 
 void Fabric::write_chunks(Clock& clock) {
@@ -362,27 +556,40 @@ void Fabric::write_chunks(Clock& clock) {
         auto& channels = writes_[put_chunk_.space];
         if (put_issue_ && put_order_.ready(now) &&
             all(channels, [&](const WriteChannel& c) { return c.chunk_ready(now); })) {
-            put_order_.push(now, {put_client_, put_chunk_.space, put_chunk_.rows});
-            issue_write(clock, channels);
+            issue_write(clock, channels, now, passes(clock, channels, now));
         }
-        if (!put_issue_ && all(channels, [&](const WriteChannel& c) { return c.row_ready(now); })) {
+        if (put_issue_ && untold_ != put_order_.size()) clock.at(put_order_.front().told + 1);
+        const auto fits = [&](const WriteChannel& c) { return c.row_ready(now); };
+        if (!put_issue_ && (put_passes_ || all(channels, fits))) {
             if (!put_passes_)
                 for (WriteChannel& c : channels) c.row(now);
             ask_begins(put_chunk_.space, now);
-            writers[put_client_].take_row(clock);
+            writers[put_client_].take_row(clock, now);
             put_busy_ = --put_left_ != 0;
             if (put_busy_ || !put_passes_) clock.act();
+        } else if (!put_issue_ && channels.front().passing(now)) {
+            clock.act();  // nobody says when a row that passes has left
         }
     }
     if (put_busy_) return;
     const int choice =
-        write_choice_.choose(kWriters, [&](uint32_t i) { return writers[i].chunk_valid(now); });
+        write_choice_.choose(waiting_.all(), [&](uint32_t i) { return writers[i].chunk_valid(now); });
     if (choice < 0) return;
     put_client_ = static_cast<uint32_t>(choice);
     write_choice_.advance(put_client_);
     put_chunk_ = writers[put_client_].grant(clock);
     put_left_ = put_chunk_.rows;
     put_busy_ = put_issue_ = true;
+    // A row that passes does so in the next cycle, whatever comes until then.
+    auto& channels = writes_[put_chunk_.space];
+    if (put_left_ != 1 || writers[put_client_].full() || put_order_.full() ||
+        !passes(clock, channels, now + 1)) {
+        clock.act();
+        return;
+    }
+    issue_write(clock, channels, now + 1, true);
+    writers[put_client_].take_row(clock, now + 1);
+    put_busy_ = false;
 }
 
 }  // namespace dlavm::timed

@@ -46,7 +46,7 @@ void MatrixEngine::begin(Clock& clock, const Command& /*command*/) {
     epilogue_.start(job_);
 }
 
-bool MatrixEngine::quiet(uint64_t now) const {
+bool MatrixEngine::quiet(uint64_t now) {
     return load_.idle() && feed_.idle(now) && array_.idle(now) && operands_.idle() && epilogue_.idle(now);
 }
 
@@ -69,13 +69,14 @@ void MatrixEngine::step_run(Clock& clock, bool fetched) {
     } else {
         quiet_ = 0;
     }
-    const int32_t pushed = step_units(clock);
+    const int32_t pushed = step_units(clock), room = units_.room_next();
     if (pushed != 0) feed_.push(now, pushed);
     const bool loaded = load_.step(clock) != 0;
     if (loaded) feed_.set_done(now);
     operands_.step(clock);
     epilogue_.step(clock, array_);
     step_pairs(clock, pushed != 0 || loaded || array_.freed(now));
+    if (units_.room_next() != room && (job_.cache() || !unpack_.goes_on(clock))) clock.act();
 }
 
 // Feed and array, and what comes out of them. `given`: they have more of what they may wait for.
@@ -88,7 +89,7 @@ void MatrixEngine::step_pairs(Clock& clock, bool given) {
     }
     if (given && now > last_took_) pace_.poke(now);
     clock.at(pace_.next());
-    if (array_.step_ends(clock, units_)) epilogue_.result(now);
+    if (array_.step_ends(clock, units_)) epilogue_.result(clock);
 }
 
 // When a block was taken: feed and array go on as since the last one if they were in the same state then,
@@ -103,11 +104,14 @@ void MatrixEngine::jump_pairs(const Clock& clock) {
     const bool steady = std::max(feed_.held(), array_.held()) <= last_took_ && seen_ == last_seen_;
     std::swap(seen_, last_seen_);
     last_took_ = now;
-    const uint32_t pairs = steady ? feed_.like_pairs() : 0;
+    const uint32_t pairs = steady ? array_.most_pairs(feed_) : 0;
     // In front of an observer only where the array works all the time: waits() says so.
     if (pairs == 0 || (clock.watched() && period != array_.pair_cycles())) return;
-    for (uint32_t pair = 1; pair <= pairs; ++pair)
+    const bool results = feed_.tag().result;
+    for (uint32_t pair = 1; pair <= pairs; ++pair) {
         if (feed_.ends_unit(pair)) array_.release_at(now + pair * period);
+        if (results) array_.result_at(now, now + pair * period);
+    }
     feed_.jump(now, pairs * period, pairs);
     array_.jump(pairs * period);
     last_took_ = now + pairs * period;

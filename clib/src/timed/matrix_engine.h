@@ -29,6 +29,7 @@ class MatrixEngine final : public AheadEngine {
             step_run(clock, fetched);
         else
             prepare_.load(clock);
+        weights_.wake(clock);
     }
 
   private:
@@ -37,7 +38,7 @@ class MatrixEngine final : public AheadEngine {
     int32_t step_units(Clock& clock);
     bool in_blocks() const { return shape_->tile() >= 32; }  // the cache, or in tokens
     void step_run(Clock& clock, bool fetched);
-    bool quiet(uint64_t now) const;
+    bool quiet(uint64_t now);
 
     const Shape* shape_;
     WeightPort weights_;

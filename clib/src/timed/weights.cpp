@@ -97,6 +97,7 @@ void WeightUnpack::start(const LinearJob& job) {
     job_ = &job;
     half_ = false;
     block_ = entry_ = third_ = 0;
+    ends_ = kNever;
     begin_tile();
 }
 
@@ -119,29 +120,56 @@ bool WeightUnpack::unit_ends() {
     return ends;
 }
 
-int32_t WeightUnpack::step(Clock& clock) {
-    const uint64_t now = clock.now();
-    if (!port_->valid(now) || units_->room(now) <= 0) return 0;
-    port_->take(clock);
+// What a beat does to the registers; true: a unit ends.
+bool WeightUnpack::beat() {
     // Beat rows of this beat, with one that was held; those in front of the codes.
     const uint32_t count = 2 / halves_, there = count + held_, ahead = want_zero_ + want_scale_;
     held_ = count == 2 && (there + ahead) % 2 == 1;
     want_scale_ = want_scale_ && want_zero_ && there == 1;
     want_zero_ = false;
-    if (ahead + count > there || !unit_ends()) return 0;
-    units_->push(now, 1);
+    if (ahead + count > there || !unit_ends()) return false;
     const bool group_last = ++block_ == job_->group_blocks;
     if (left_ == 0) {
         block_ = 0;
         begin_tile();
-        return 1;
+        return true;
     }
     --left_;
-    if (!group_last) return 1;
+    if (!group_last) return true;
     block_ = 0;
     want_zero_ = job_->zero && odd_;
     want_scale_ = !job_->e8m0 || odd_;
     odd_ = !odd_;
+    return true;
+}
+
+// The beats of a unit from a cycle on, this one or the next, where nothing can keep them waiting.
+bool WeightUnpack::take_unit(Clock& clock, uint64_t from) {
+    WeightUnpack next = *this;
+    uint32_t beats = 1;
+    while (!next.beat()) ++beats;
+    if (from + beats == clock.now() + 1 || !port_->take_rows(clock, from, beats)) return false;
+    *this = next;
+    ends_ = from + beats - 1;
+    clock.at(ends_);
+    return true;
+}
+
+int32_t WeightUnpack::step(Clock& clock) {
+    const uint64_t now = clock.now();
+    if (ends_ != kNever) {
+        clock.at(ends_);
+        if (ends_ != now) return 0;
+        ends_ = kNever;
+        units_->push(now, 1);
+        if (units_->room_next() > 0 && !take_unit(clock, now + 1)) clock.act();
+        return 1;
+    }
+    if (!port_->valid(now) || units_->room(now) <= 0) return 0;
+    if (clock.short_ways() && take_unit(clock, now)) return 0;
+    port_->take(clock);
+    if (!beat()) return 0;
+    units_->push(now, 1);
     return 1;
 }
 

@@ -43,6 +43,7 @@ class UnitBuffer {
         used_.set(0);
     }
     int32_t room(uint64_t now) const { return slots_ - used_.at(now); }
+    int32_t room_next() const { return slots_ - used_.next(); }  // in the next cycle, at least
     void push(uint64_t now, int32_t units) { used_.add(now, units); }
     void release(uint64_t now) { used_.add(now, -1); }
 
@@ -58,8 +59,14 @@ class WeightUnpack {
         : halves_(shape.halves), port_(&port), units_(&units) {}
     void start(const LinearJob& job);
     int32_t step(Clock& clock);  // units that were completed
+    // Behind a step in whose cycle room was made: whether it need not be stepped in the next one for that.
+    bool goes_on(Clock& clock) {
+        return clock.short_ways() && (ends_ != kNever || take_unit(clock, clock.now() + 1));
+    }
 
   private:
+    bool beat();
+    bool take_unit(Clock& clock, uint64_t from);
     bool unit_ends();
     void begin_tile();
 
@@ -70,6 +77,7 @@ class WeightUnpack {
     bool want_zero_ = false, want_scale_ = false, odd_ = false, half_ = false;
     bool held_ = false;  // a beat row
     uint32_t block_ = 0, left_ = 0, entry_ = 0, third_ = 0;
+    uint64_t ends_ = kNever;  // the last beat of a unit whose beats were taken together
 };
 
 // kv_unpack.sv: row tiles of less than 32 rows in beats of up to 32 bytes.

@@ -4,8 +4,20 @@
 
 namespace dlavm::timing {
 
+namespace {
+
+// No banks, no refresh, nothing between a command and its data.
+bool is_plain(const dlavm_memory_timing& t) {
+    const uint32_t any = t.cl | t.cwl | t.rcd_read | t.rcd_write | t.rp | t.ras | t.rrd_s | t.rrd_l | t.faw |
+                         t.wtr_s | t.wtr_l | t.rtp | t.wr | t.rtw | t.refresh_clocks;
+    return any == 0 && t.burst_clocks == 1 && t.ccd_s == 1 && t.ccd_l == 1;
+}
+
+}  // namespace
+
 Channel::Channel(const dlavm_memory_timing& timing)
     : timing_(timing),
+      plain_(is_plain(timing)),
       clocks_(timing.clocks),
       cycles_(timing.cycles),
       beat_(timing.beat_bytes),
@@ -81,6 +93,14 @@ bool Channel::beat_ready(uint64_t cycle) {
     return !ready_.empty() && ready_.front() <= cycle;
 }
 
+uint32_t Channel::beats_from(uint64_t cycle, uint32_t most) {
+    named_ = cycle;
+    if (ready_.size() < most) advance(arrival_of(cycle));
+    uint32_t beats = 0;
+    while (beats < most && beats < ready_.size() && ready_[beats] <= cycle + beats) ++beats;
+    return beats;
+}
+
 bool Channel::response_ready(uint64_t cycle) const {
     return !responses_.empty() && responses_.front() <= cycle;
 }
@@ -154,25 +174,37 @@ bool Channel::choose(int64_t limit) {
         return false;
     }
     chosen_ = when;
-    if (next_refresh_ <= when || owed_ != 0) refresh(when);
+    if (!plain_ && (next_refresh_ <= when || owed_ != 0)) refresh(when);
 
     const bool write = choose_write(when);
     if (write != writing_) served_ = 0;
     writing_ = write;
-    ++served_;
     Ring<Burst>& queue = write ? writes_ : reads_;
+    const bool alone = (write ? reads_ : writes_).empty();
     Burst& first = queue.front();
-    const int64_t at = issue(when, first.access, write);
+    serve(when, first, write);
+    // Where nothing else waits those behind it are chosen in turn.
+    while (alone && first.access <= first.last) {
+        const int64_t next = std::max(chosen_, window_[place_]);
+        if (next >= limit) break;
+        chosen_ = next;
+        if (!plain_ && (next_refresh_ <= next || owed_ != 0)) refresh(next);
+        serve(next, first, write);
+    }
+    if (first.access > first.last) queue.pop_front();
+    return true;
+}
+
+// The burst's next access, chosen at a clock.
+void Channel::serve(int64_t when, Burst& first, bool write) {
+    const int64_t at = plain_ ? std::max(when, column_ + 1) : issue(when, first.access, write);
+    column_ = at;
+    ++served_;
     window_[place_] = at;
     if (++place_ == window_.size()) place_ = 0;
-
     const int64_t end = at + (write ? timing_.cwl : timing_.cl) + timing_.burst_clocks;
     if (!write) show(first, end + timing_.response);
-    if (first.access++ == first.last) {
-        if (write) leaving_.push_back(cycle_of(end));
-        queue.pop_front();
-    }
-    return true;
+    if (first.access++ == first.last && write) leaving_.push_back(cycle_of(end));
 }
 
 bool Channel::choose_write(int64_t when) const {
@@ -195,15 +227,20 @@ bool Channel::waits_for_write(const Burst& read) const {
 }
 
 // Address bits from below: the byte in a burst, groups that are interleaved, column, bank, other groups, row.
-int64_t Channel::issue(int64_t when, uint64_t access, bool write) {
+Target Channel::target(uint64_t access) const {
     const uint32_t low = interleaved_.digit(access);
     columns_.digit(access);
     const uint32_t in_group = banks_of_group_.digit(access);
     const uint32_t group = outer_groups_.digit(access) * timing_.interleave + low;
-    const uint32_t bank = group * timing_.banks + in_group;
-    if (banks_[bank].row != access) open_row(when, bank, groups_[group], access);
-    const int64_t at = column(when, banks_[bank], groups_[group], write);
-    log(at, write ? DLAVM_MEMORY_WRITE : DLAVM_MEMORY_READ, bank, access);
+    return {group, group * timing_.banks + in_group, access};
+}
+
+int64_t Channel::issue(int64_t when, uint64_t access, bool write) {
+    const Target to = target(access);
+    Bank& bank = banks_[to.bank];
+    if (bank.row != to.row) open_row(when, to.bank, groups_[to.group], to.row);
+    const int64_t at = column(when, bank, groups_[to.group], write);
+    log(at, write ? DLAVM_MEMORY_WRITE : DLAVM_MEMORY_READ, to.bank, to.row);
     return at;
 }
 

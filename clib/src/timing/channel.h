@@ -24,6 +24,12 @@ namespace dlavm::timing {
 // Null where the timing is sound.
 const char* problem(const dlavm_memory_timing& timing);
 
+// Where an access goes. `row`: its number, with what tells its page from others of the bank.
+struct Target {
+    uint32_t group, bank;
+    uint64_t row;
+};
+
 // Division by a number that stays: nearly all of them are powers of two.
 class Divisor {
   public:
@@ -62,6 +68,9 @@ class Channel {
     void write_beat(uint64_t cycle);
 
     bool beat_ready(uint64_t cycle);
+    // How many beats there are from that one on, as far as is known, for somebody who takes one a cycle, and
+    // at most so many.
+    uint32_t beats_from(uint64_t cycle, uint32_t most);
     bool response_ready(uint64_t cycle) const;
     void take_beat();
     void take_response() { responses_.pop_front(); }
@@ -75,7 +84,10 @@ class Channel {
     // Whether what is answered in `cycle`, or is not, is that of a refresh of all banks.
     bool refreshing(uint64_t cycle);
 
-    void record() { recording_ = true; }
+    void record() {
+        recording_ = true;
+        plain_ = false;
+    }
     // What was decided by the last cycle that anybody named.
     const std::vector<dlavm_memory_command>& recorded() {
         advance(arrival_of(named_));
@@ -114,7 +126,9 @@ class Channel {
     bool choose(int64_t limit);
     bool choose_write(int64_t when) const;
     bool waits_for_write(const Burst& read) const;
+    Target target(uint64_t access) const;
     int64_t issue(int64_t when, uint64_t access, bool write);
+    void serve(int64_t when, Burst& first, bool write);
     void open_row(int64_t when, uint32_t bank, Group& group, uint64_t row);
     int64_t column(int64_t when, Bank& bank, Group& group, bool write);
     void show(Burst& read, int64_t clock);
@@ -126,6 +140,8 @@ class Channel {
     Channel silent() const;
 
     dlavm_memory_timing timing_;
+    // RAM: an access takes a clock and has nothing to do with the others. Not where commands are recorded.
+    bool plain_;
     Divisor clocks_, cycles_, beat_, burst_, interleaved_, columns_, banks_of_group_, outer_groups_;
     int64_t quiet_ = kLongAgo;  // nothing can be chosen before, unless more is asked for
     Ring<Burst> reads_, writes_;
