@@ -13,7 +13,7 @@ from dlavm.target.layout import KvLayout, PackedWeights, ceildiv, row_bytes
 from dlavm.target.spec import ADDRESS_UNIT
 from tests.ops.programs import CACHE, READ, WEIGHTS, WRITE
 from tests.rtl.clients import Waits
-from tests.rtl.linear import BEAT_ROWS, BOARD, MEMORY, ROW_UNITS, SPEC, Bench, Fields, number, random_fields
+from tests.rtl.linear import BEAT_ROWS, BOARD, MEMORY, ROW_UNITS, SPEC, UNITS, Bench, Fields, number, random_fields
 
 COUNT = int(os.environ.get("LINEAR_COMMANDS", "8"))
 SMOOTH = Waits()
@@ -263,12 +263,16 @@ async def cycles_of_a_beat_for_one_token(dut: Any) -> None:
     """Steady state where a unit has several blocks of the cache: as the test below, for one token."""
     bench = await bench_of(dut, 20)
     tile = MEMORY.row_tile
+    # Two heads of 32 columns share a unit where a beat of dst has no more of them than half a unit (MOST_HEADS of
+    # matrix_engine). Where they do not, lanes without a head set the pace, not the bytes of an MXINT8 cache.
+    shared = tile // 32 >= 2 * max(1, UNITS // 4)
     for form, most in (("int4g128", 1.02), ("int8g128", 1.02)):
         one, two = (packed(form, 1, 2048, n) for n in (tile, 4 * tile))
         beats = 3 * PackedWeights(MEMORY, tile, 2048, FORMATS[form]).tile_beats / BEAT_ROWS
         await steady(bench, form, one, two, beats, most)
     for form, dim, heads, most in (("kv_k", 64, 1, 1.02), ("kv_v", 64, 1, 1.05), ("kv_v", 32, 4, 1.05),
-                                   ("kvq_k", 64, 1, 1.3), ("kvq_v", 64, 1, 1.3), ("kvq_v", 32, 4, 1.3)):  # fmt: skip
+                                   ("kvq_k", 64, 1, 1.3), ("kvq_v", 64, 1, 1.3),
+                                   ("kvq_v", 32, 4, 1.3 if shared else 2)):  # fmt: skip
         cache = "mxint8" if form.startswith("kvq") else "fp16"
         sizes = [KvLayout(heads, tokens, dim, cache) for tokens in (2 * tile, 8 * tile)]
         beats = (sizes[1].bytes - sizes[0].bytes) / (16 * BEAT_ROWS * ROW_UNITS)

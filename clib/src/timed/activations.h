@@ -3,9 +3,9 @@
 
 #include <vector>
 
-#include "timed/fabric.h"
 #include "timed/latency.h"
 #include "timed/linear.h"
+#include "timed/ports.h"
 #include "timed/wait.h"
 #include "timed/weights.h"
 

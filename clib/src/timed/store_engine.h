@@ -1,7 +1,7 @@
 // store_engine.sv with store_walker.sv, row_mover.sv, gather_ids.sv and kv_quantize.sv.
 #pragma once
 
-#include "timed/fabric.h"
+#include "timed/ports.h"
 #include "timed/queues.h"
 
 namespace dlavm::timed {

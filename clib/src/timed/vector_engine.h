@@ -1,7 +1,7 @@
 // vector_engine.sv: the sequencer (vector_sequencer.sv, vector_rows.sv) and what it feeds (vector_units.h).
 #pragma once
 
-#include "timed/fabric.h"
+#include "timed/ports.h"
 #include "timed/queues.h"
 #include "timed/vector_program.h"
 #include "timed/vector_units.h"

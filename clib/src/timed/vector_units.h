@@ -4,7 +4,7 @@
 
 #include <array>
 
-#include "timed/fabric.h"
+#include "timed/ports.h"
 #include "timed/vector_program.h"
 #include "timed/wait.h"
 

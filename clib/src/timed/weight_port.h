@@ -2,7 +2,7 @@
 
 #include <array>
 
-#include "timed/fabric.h"
+#include "timed/ports.h"
 
 namespace dlavm::timed {
 

@@ -4,9 +4,9 @@
 #include <array>
 
 #include "timed/block_order.h"
-#include "timed/fabric.h"
 #include "timed/latency.h"
 #include "timed/linear.h"
+#include "timed/ports.h"
 
 namespace dlavm::timed {
 
