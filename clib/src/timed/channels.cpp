@@ -67,7 +67,7 @@ void ReadChannel::step(Clock& clock) {
         clock.act();
         take_beat(now);
     } else if (!reads_.empty() && !reads_.valid(now)) {
-        clock.act();  // it passed to here
+        clock.act();  // of what passed to here
     }
     if (!chunks_.valid(now) || !room) return;
     clock.act();
@@ -79,7 +79,10 @@ void ReadChannel::step(Clock& clock) {
 
 void WriteChannel::answer(Clock& clock) {
     const uint64_t now = clock.now();
-    if (!answers_.valid(now)) return;
+    if (!answers_.valid(now)) {
+        if (!answers_.empty()) clock.act();  // of what passed to here
+        return;
+    }
     const uint64_t due = memory_->board ? memory_->board->next_response() : answers_.front();
     if (due > now) return clock.at(due);
     if (responses_.at(now) == kResponses) return;
