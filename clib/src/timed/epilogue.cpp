@@ -78,7 +78,7 @@ void Epilogue::start(const LinearJob& job) {
 
 // Begins a beat in `cycle`, which is this one or, where nothing can keep it from it, the next.
 void Epilogue::go(Clock& clock, uint64_t cycle) {
-    if (job_->uses_aux() && cycle == clock.now()) port_->take(clock, false);
+    if (job_->uses_aux() && cycle == clock.now()) port_->take(clock, clock.watched());
     room_.add(cycle, -1);
     const uint64_t columns = std::min<uint64_t>(left_piece_, 8 * shape_->units);
     const Place place{walker_.address() + head_unit_ + piece_ * shape_->units,

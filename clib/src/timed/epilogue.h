@@ -40,7 +40,7 @@ class Epilogue {
         return state_ == State::kIdle && room_.at(now) == kBeats && out_->idle(now);
     }
     void result(Clock& clock) {
-        if (blocks_.next() <= 0) clock.act();  // it may wait for one
+        if (blocks_.next() <= 0 || clock.watched()) clock.act();  // it may wait for one
         blocks_.add(clock.now(), 1);
     }
     void step(Clock& clock, MatrixArray& array);

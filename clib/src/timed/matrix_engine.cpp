@@ -105,9 +105,10 @@ void MatrixEngine::jump_pairs(const Clock& clock) {
     std::swap(seen_, last_seen_);
     last_took_ = now;
     const uint32_t pairs = steady ? array_.most_pairs(feed_) : 0;
-    // In front of an observer only where the array works all the time: waits() says so.
-    if (pairs == 0 || (clock.watched() && period != array_.pair_cycles())) return;
-    const bool results = feed_.tag().result;
+    // In front of an observer only where the array works all the time, and nobody waits for results: waits()
+    // says so.
+    const bool results = pairs != 0 && feed_.tag().result;
+    if (pairs == 0 || (clock.watched() && (results || period != array_.pair_cycles()))) return;
     for (uint32_t pair = 1; pair <= pairs; ++pair) {
         if (feed_.ends_unit(pair)) array_.release_at(now + pair * period);
         if (results) array_.result_at(now, now + pair * period);
