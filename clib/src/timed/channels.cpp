@@ -30,8 +30,8 @@ void ReadChannel::take_beat(uint64_t now) {
 }
 
 void ReadChannel::ask(uint64_t now, const Chunk& chunk) {
-    const uint32_t beats = chunk.rows * shape_.pack;
-    if (memory_->board) memory_->board->read(now, chunk.row * shape_.pack * shape_.port_bytes, beats);
+    const uint32_t beats = shape_.beats(chunk.rows);
+    if (memory_->board) memory_->board->read(now, shape_.address(chunk.row), beats);
     reads_.push(now, {now + std::max<uint64_t>(memory_->latency, 1), beats});
 }
 
@@ -119,20 +119,21 @@ void WriteChannel::address(Clock& clock, bool room) {
     }
     clock.act();
     const Chunk& chunk = chunks_.front();
-    const uint32_t beats = chunk.rows * shape_.pack;
-    if (memory_->board) memory_->board->write(now, chunk.row * shape_.pack * shape_.port_bytes, beats);
+    const uint32_t beats = shape_.beats(chunk.rows);
+    if (memory_->board) memory_->board->write(now, shape_.address(chunk.row), beats);
     writes_.push(now, beats);
     chunks_.pop(now);
 }
 
 uint64_t WriteChannel::pass(Clock& clock, uint64_t now, uint64_t row, uint32_t rows, bool told) {
-    const uint64_t beats = beats_of(rows), last = now + kPass + beats - 1;
+    const uint32_t beats = shape_.beats(rows);
+    const uint64_t last = now + kPass + beats - 1;
     beats_ += beats;
     passing_until_ = last;
     passed_rows_ = rows;
     uint64_t due = last + std::max<uint64_t>(memory_->latency, 1);
     if (memory_->board) {
-        memory_->board->write(now + 1, row * shape_.pack * shape_.port_bytes, static_cast<uint32_t>(beats));
+        memory_->board->write(now + 1, shape_.address(row), beats);
         for (uint64_t beat = now + kPass; beat <= last; ++beat) memory_->board->write_beat(beat);
         due = memory_->board->next_response();
         if (told) memory_->board->take_response();

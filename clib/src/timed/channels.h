@@ -10,6 +10,8 @@ namespace dlavm::timed {
 struct ChannelShape {
     uint32_t pack;  // beats of a row
     uint32_t port_bytes;
+    uint32_t beats(uint32_t rows) const { return rows * pack; }
+    uint64_t address(uint64_t row) const { return row * pack * port_bytes; }
 };
 
 class ReadChannel {
@@ -79,7 +81,7 @@ class WriteChannel {
     }
     // Returns the cycle of the answer. `told`: somebody else knows it, and does not wait for done().
     uint64_t pass(Clock& clock, uint64_t now, uint64_t row, uint32_t rows, bool told);
-    uint32_t beats_of(uint32_t rows) const { return rows * shape_.pack; }
+    uint32_t beats_of(uint32_t rows) const { return shape_.beats(rows); }
     bool row_ready(uint64_t now) const { return rows_.at(now) + passing_rows(now) != kRows; }
     bool passing(uint64_t now) const { return now <= passing_until_; }
     void row(uint64_t now) { rows_.add(now, 1); }

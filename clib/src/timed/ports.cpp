@@ -33,14 +33,25 @@ Chunk ReadPort::grant(Clock& clock) {
     return {space_, row_, count_};
 }
 
+void ReadPort::begin_row() {
+    if (begun_) return;
+    word_ = told_.front().word;
+    rest_ = told_.front().units + told_.front().offset;
+    begun_ = true;
+}
+
+// Of a request that begins with a word, past words that are not its last ones.
+void ReadPort::pass_words(uint32_t count) {
+    begin_row();
+    left_ = left() - count * units_;
+    started_ = true;
+    rest_ -= count * units_;
+}
+
 // The next word of the row, with the last that is needed the row.
 void ReadPort::take_word(Clock& clock) {
     settle(clock.now());
-    if (!begun_) {
-        word_ = told_.front().word;
-        rest_ = told_.front().units + told_.front().offset;
-        begun_ = true;
-    }
+    begin_row();
     const bool row_ends = (word_ + 1) * units_ == shape_->row_units || rest_ <= units_;
     word_ = row_ends ? 0 : word_ + 1;
     rest_ -= units_;
@@ -79,14 +90,7 @@ bool ReadPort::take_rows(Clock& clock, uint64_t from, uint32_t count) {
     if (there <= 0 || missing > more ||
         (missing > 0 && arrivals_.from > from + static_cast<uint32_t>(there) - 1))
         return false;
-    if (!begun_) {
-        word_ = told_.front().word;
-        rest_ = told_.front().units;
-        begun_ = true;
-    }
-    left_ = left() - count * units_;
-    started_ = true;
-    rest_ -= count * units_;
+    pass_words(count);
     rows_.add(now, -static_cast<int32_t>(count));
     if (credits_.left == 0) credits_.from = from;
     credits_.left += static_cast<int32_t>(count);
@@ -98,10 +102,8 @@ bool ReadPort::take_inside() {
     if (told_.empty() || told_.front().offset != 0 || rows_.next() <= 0) return false;
     const uint32_t word = begun_ ? word_ : told_.front().word;
     if ((word + 1) * units_ == shape_->row_units || last()) return false;
-    rest_ = (begun_ ? rest_ : told_.front().units) - units_;
-    left_ = left() - units_;
+    pass_words(1);
     word_ = word + 1;
-    started_ = begun_ = true;
     return true;
 }
 
@@ -112,9 +114,7 @@ uint32_t ReadPort::take_words(Clock& clock) {
     const uint32_t word = begun_ ? word_ : told_.front().word, words = shape_->row_units / units_;
     const uint32_t count = std::min(words - word, divided_up(left(), units_) - 1);
     if (count < 2) return 0;
-    rest_ = (begun_ ? rest_ : told_.front().units) - count * units_;
-    left_ = left() - count * units_;
-    started_ = begun_ = true;
+    pass_words(count);
     word_ = word + count;
     if (word_ != words) return count;
     word_ = 0;

@@ -149,6 +149,8 @@ class ReadPort {
     }
     void set_count();
     uint32_t left() const { return started_ ? left_ : told_.front().units; }
+    void begin_row();
+    void pass_words(uint32_t count);
     void take_word(Clock& clock);
     void cut(Clock& clock);
 
