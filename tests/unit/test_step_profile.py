@@ -432,10 +432,12 @@ def test_no_share_is_above_one(board: str, tmp_path: Path, capsys: pytest.Captur
     (["--board", "nano", "--by", "layer"], "--by"),
     (["--board", "nano", "--ctx", "64", "--trace", "/dev/null/x.json"], "--trace: /dev/null/x.json: expected a file"),
     (["--board", "nano", "-n", "999", "--html", "/"], "--html: /: expected a file that can be written, got 'Is a dir"),
-    (["--board", "nano", "--trace", "/tmp/x", "--html", "/tmp/x"], "--html: /tmp/x: expected another file than that"),
+    (["--board", "nano", "--trace", "x", "--html", "x"], "--html: x: expected another file than that of --trace"),
     (["--board", "nano", "--ctx", "64", "--least", "0"], "--least"),
 ])  # fmt: skip
-def test_what_the_verb_refuses(arguments: list[str], wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_the_verb_refuses(arguments: list[str], wrong: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+                               monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
     assert main(["profile", STORIES, *arguments]) == 2
     captured = capsys.readouterr()
     assert wrong in captured.err and not captured.out
