@@ -57,19 +57,48 @@ void ReadChannel::take_run(uint64_t now, uint32_t beats) {
     for (uint32_t i = 0; i < beats; ++i) memory_->board->take_beat();
 }
 
+// A burst counts until its last beat is taken, in the cycle itself too.
+bool ReadChannel::room(uint64_t now) {
+    if (!memory_->board) return reads_.ready(now);
+    while (foreseen_.next() < now) foreseen_.pop();
+    return memory_->board->read_room(now, foreseen_.size());
+}
+
+uint32_t ReadChannel::foreseen(uint64_t now, uint32_t rows, std::array<uint64_t, kAhead>& cycles) {
+    const uint32_t beats = shape_.beats(rows) - part_;
+    if (!memory_->board || beats > kAhead || reads_.empty() || reads_.front().beats != beats ||
+        parts_.next() != 0 || foreseen_.size() == 64 || memory_->board->beats_known(now, beats) < beats)
+        return 0;
+    uint64_t cycle = std::max(now, run_until_);
+    for (uint32_t i = 0; i < beats; ++i, ++cycle)
+        cycles[i] = cycle = std::max(cycle, memory_->board->beat_cycle(i));
+    return cycles[beats - 1] < now + kAhead ? beats : 0;
+}
+
+void ReadChannel::take_foreseen(uint64_t now, const uint64_t* cycles, uint32_t beats) {
+    beats_ += beats;
+    last_beat_ = cycles[beats - 1];
+    run_until_ = last_beat_ + 1;
+    part_ = 0;
+    reads_.pop(now);
+    foreseen_.push(last_beat_);
+    for (uint32_t i = 0; i < beats; ++i) memory_->board->take_beat();
+}
+
 void ReadChannel::step(Clock& clock) {
     const uint64_t now = clock.now();
-    const bool room = memory_->board ? memory_->board->read_room(now) : reads_.ready(now);
+    const bool room = this->room(now);
     const bool fits = part_ + 1 != shape_.pack || parts_.at(now) != kParts;
     if (now < run_until_) {
-        clock.at(run_until_);
+        if (!reads_.empty()) clock.at(std::max(run_until_, memory_->board->beat_bound()));
     } else if (reads_.valid(now) && beat_ready(clock) && fits) {
         clock.act();
         take_beat(now);
     } else if (!reads_.empty() && !reads_.valid(now)) {
         clock.act();  // of what passed to here
     }
-    if (!chunks_.valid(now) || !room) return;
+    if (!chunks_.valid(now)) return;
+    if (!room) return clock.at(std::max(foreseen_.next(), now) + 1);
     clock.act();
     ask(now, chunks_.front());
     chunks_.pop(now);
@@ -127,14 +156,14 @@ void WriteChannel::address(Clock& clock, bool room) {
 
 uint64_t WriteChannel::pass(Clock& clock, uint64_t now, uint64_t row, uint32_t rows, bool told) {
     const uint32_t beats = shape_.beats(rows);
-    const uint64_t last = now + kPass + beats - 1;
+    const uint64_t first = std::max(now + kPass, passing_until_ + 1), last = first + beats - 1;
     beats_ += beats;
+    passed_rows_ = rows + static_cast<uint32_t>(passing_rows(now + 1));
     passing_until_ = last;
-    passed_rows_ = rows;
     uint64_t due = last + std::max<uint64_t>(memory_->latency, 1);
     if (memory_->board) {
         memory_->board->write(now + 1, shape_.address(row), beats);
-        for (uint64_t beat = now + kPass; beat <= last; ++beat) memory_->board->write_beat(beat);
+        for (uint64_t beat = first; beat <= last; ++beat) memory_->board->write_beat(beat);
         due = memory_->board->next_response();
         if (told) memory_->board->take_response();
     }

@@ -21,11 +21,10 @@ class ReadChannel {
     bool chunk_ready(uint64_t now) const { return chunks_.ready(now); }
     void chunk(uint64_t now, uint64_t row, uint32_t rows) { chunks_.push(now, {row, rows}); }
     // The same where nothing is in front of it, for memory in a cycle to come.
-    bool passes(uint64_t now) const {
-        return chunks_.empty() && !reads_.full() && (!memory_->board || memory_->board->read_room(now));
-    }
+    bool passes(uint64_t now) { return chunks_.empty() && !reads_.full() && room(now); }
     void pass(Clock& clock, uint64_t cycle, uint64_t row, uint32_t rows);
     bool valid(uint64_t now) const { return parts_.at(now) != 0; }  // the part of a row
+    bool waits() const { return parts_.next() != 0; }                // one
     void take(uint64_t now) { parts_.add(now, -1); }
     bool idle() const { return reads_.empty() && chunks_.empty(); }  // asks for nothing and is owed nothing
     // Beats from this cycle on, one in each, that may be taken together. Of a row each: not the last of a
@@ -33,10 +32,17 @@ class ReadChannel {
     uint32_t run(uint64_t now);
     bool whole_rows() const { return shape_.pack == 1; }
     void take_run(uint64_t now, uint32_t beats);
+    // The first burst of `rows`, or what is left of it, where memory knows when all of its beats come: the
+    // cycle of each, as many as it returns, and none more than kAhead ahead.
+    static constexpr uint64_t kAhead = 60;
+    uint32_t foreseen(uint64_t now, uint32_t rows, std::array<uint64_t, kAhead>& cycles);
+    void take_foreseen(uint64_t now, const uint64_t* cycles, uint32_t beats);
+    uint32_t pack() const { return shape_.pack; }
     void step(Clock& clock);
 
     uint64_t beats() const { return beats_; }
     uint64_t last_beat() const { return last_beat_; }
+    static constexpr int32_t kParts = 8;  // that wait for the other channels
     bool refreshing(uint64_t now) const { return memory_->board && memory_->board->refreshing(now); }
 
   private:
@@ -48,8 +54,7 @@ class ReadChannel {
         uint64_t due;
         uint32_t beats;
     };
-    static constexpr int32_t kParts = 8;  // that wait for the other channels
-
+    bool room(uint64_t now);
     bool beat_ready(Clock& clock);
     void ask(uint64_t now, const Chunk& chunk);
     void take_beat(uint64_t now);
@@ -62,6 +67,7 @@ class ReadChannel {
     Count parts_;
     uint64_t beats_ = 0, last_beat_ = kNever;
     uint64_t run_until_ = 0;  // the first cycle behind the beats that were taken together
+    Pipeline<64> foreseen_;   // last beats of bursts that memory still counts until then
 };
 
 class WriteChannel {
@@ -75,8 +81,11 @@ class WriteChannel {
     // may wait for the beats of those before.
     static constexpr uint64_t kPass = 2;
     bool passes(uint64_t now, uint32_t rows) const {
-        return (shape_.pack == 1 || (rows <= uint32_t{kRows} && beats_of(rows) <= kMostBeats)) &&
-               now + kPass > passing_until_ && chunks_.empty() && rows_.next() == 0 && writes_.empty() &&
+        const bool behind = now + kPass <= passing_until_;
+        const int32_t waiting = behind ? passing_rows(now) : 0;
+        return ((shape_.pack == 1 && !behind) || static_cast<int32_t>(rows) + waiting <= kRows) &&
+               beats_of(rows + static_cast<uint32_t>(waiting)) <= kMostBeats && chunks_.empty() &&
+               rows_.next() == 0 && writes_.empty() &&
                (!memory_->board || memory_->board->write_room(now));
     }
     // Returns the cycle of the answer. `told`: somebody else knows it, and does not wait for done().
@@ -84,6 +93,7 @@ class WriteChannel {
     uint32_t beats_of(uint32_t rows) const { return shape_.beats(rows); }
     bool row_ready(uint64_t now) const { return rows_.at(now) + passing_rows(now) != kRows; }
     bool passing(uint64_t now) const { return now <= passing_until_; }
+    uint64_t passing_until() const { return passing_until_; }
     void row(uint64_t now) { rows_.add(now, 1); }
     bool done(uint64_t now) const { return responses_.at(now) != 0; }
     void take(uint64_t now) { responses_.add(now, -1); }

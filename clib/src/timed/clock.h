@@ -179,6 +179,60 @@ struct Ramp {
     }
 };
 
+// The same where there are gaps: runs of cycles.
+class Ramps {
+  public:
+    bool empty() const { return in_ == out_; }
+    // How many show in a cycle; from which cycle on the `count`th does, if there is one.
+    int32_t seen(uint64_t now) const {
+        int32_t seen = 0;
+        for (uint32_t i = out_; i != in_ && run(i).from < now; ++i) seen += run(i).seen(now);
+        return seen;
+    }
+    uint64_t shows(int32_t count) const {
+        for (uint32_t i = out_; i != in_; count -= run(i++).left)
+            if (count <= run(i).left) return run(i).shows(count);
+        return kNever;
+    }
+    // Those of the first run that do not show in a cycle; none: an empty one.
+    Ramp coming(uint64_t now) const {
+        for (uint32_t i = out_; i != in_; ++i) {
+            const int32_t seen = run(i).seen(now);
+            if (seen != run(i).left) return {run(i).from + static_cast<uint64_t>(seen), run(i).left - seen};
+        }
+        return {};
+    }
+    int32_t room() const { return static_cast<int32_t>(kRuns - (in_ - out_)); }  // for runs
+    // One in each of `count` cycles behind all others. False: too many runs.
+    bool add(uint64_t from, int32_t count) {
+        if (!empty() && last().from + static_cast<uint64_t>(last().left) == from) {
+            last().left += count;
+            return true;
+        }
+        if (in_ - out_ == kRuns) return false;
+        runs_[in_++ % kRuns] = {from, count};
+        return true;
+    }
+    // Moves what shows to two counters, whose sum stays.
+    void settle(uint64_t now, Count& up, Count& down) {
+        while (!empty() && runs_[out_ % kRuns].from < now) {
+            Ramp& first = runs_[out_ % kRuns];
+            Ramp same = first;
+            same.settle(now, down, -1);
+            first.settle(now, up);
+            if (first.left != 0) return;
+            ++out_;
+        }
+    }
+
+  private:
+    static constexpr uint32_t kRuns = 32;
+    const Ramp& run(uint32_t number) const { return runs_[number % kRuns]; }
+    Ramp& last() { return runs_[(in_ - 1) % kRuns]; }
+    std::array<Ramp, kRuns> runs_{};
+    uint32_t in_ = 0, out_ = 0;
+};
+
 // What a queue counts: a word shows itself a cycle after it went in. At most one goes in and one out in a
 // cycle.
 class FifoCount {

@@ -26,14 +26,18 @@ Fabric::Fabric(const Shape& shape, Memories& memories) : watches_(shape.spaces.s
 }
 
 void Fabric::step_reads(Clock& clock) {
-    if (!order_.empty() || row_due_ == clock.now()) read_rows(clock);
+    const uint64_t now = clock.now();
+    if (!order_.empty() || row_due_ == now) read_rows(clock);
+    if (clock.short_ways())
+        while (!order_.empty() && read_foreseen(clock)) {
+        }
     reading_.each([&](uint32_t s) {
         if (clock.short_ways()) read_run(clock, s);
         for (ReadChannel& channel : reads_[s]) channel.step(clock);
-        if (reads_[s].front().last_beat() == clock.now()) count_beat(s, clock.now());
+        if (reads_[s].front().last_beat() == now) watches_[s].busy.add(now, now, 1);
         if (!reads_[s].front().idle()) return;  // the others of the space are so too
         reading_.set(s, false);
-        ask_ends(s, clock.now());
+        ask_ends(s, now);
     });
     if (issue_ || cutting_.all() != 0) read_chunks(clock);
     cutting_.each([&](uint32_t port) { readers[port].wake_reads(clock); });
@@ -48,13 +52,10 @@ void Fabric::read_run(Clock& clock, size_t space) {
     const bool rows = channel.whole_rows();
     if (rows && (order_.empty() || order_.front().space != space || order_.front().client + 1 != kReaders))
         return;
-    uint32_t beats = channel.run(now);
+    uint32_t beats = std::min(channel.run(now), uint32_t{ReadChannel::kAhead});
     if (beats < 2 || (rows && !rows_run(clock, beats))) return;
     channel.take_run(now, beats);
-    Watch& w = watches_[space];
-    w.busy += beats - w.passes(now, beats);
-    w.last_busy = now + beats - 1;
-    w.run_from = now;
+    watches_[space].busy.add(now, now, beats);
 }
 
 // The same of weights, of at most so many rows.
@@ -64,16 +65,55 @@ bool Fabric::rows_run(Clock& clock, uint32_t& beats) {
     beats = std::min(beats, order.rows - taken_ - 1);
     const bool due = row_due_ == now + 1 && row_client_ == order.client;
     const uint32_t rows = beats + (due ? 1 : 0);
-    if (beats < 2 || !readers.back().rows_come(clock, now + (due ? 1 : 2), rows)) return false;
+    if (beats < 2 || last_row_ > now || !readers.back().rows_come(clock, now + (due ? 1 : 2), rows)) return false;
     if (due) row_due_ = kNever;
     taken_ += beats;
+    last_row_ = now + beats;
     return true;
+}
+
+// The rest of a chunk whose beats memory knows already: its rows are told to the port, and leave nothing to be
+// done.
+bool Fabric::read_foreseen(Clock& clock) {
+    const uint64_t now = clock.now();
+    const Order order = order_.front();
+    ReadChannel& channel = reads_[order.space].front();
+    ReadPort& port = readers[order.client];
+    const uint32_t rows = order.rows - taken_, pack = channel.pack();
+    if (reads_[order.space].size() != 1 || !port.tells(rows) || foreseen_.size() == 64) return false;
+    std::array<uint64_t, ReadChannel::kAhead> cycles, takes;
+    const uint32_t beats = channel.foreseen(now, rows, cycles);
+    if (beats == 0) return false;
+    uint64_t row = last_row_;
+    for (uint32_t i = 0; i < rows; ++i) {
+        const uint64_t beat = cycles[beats - 1 - (rows - 1 - i) * pack];
+        takes[i] = row = std::max(row, beat) + 1;
+        if (row - beat >= ReadChannel::kParts) return false;  // as many wait at most
+    }
+    for (uint32_t i = 0; i < rows; ++i) port.rows_come(clock, takes[i] + 1, 1);
+    channel.take_foreseen(now, cycles.data(), beats);
+    Watch& w = watches_[order.space];
+    for (uint32_t i = 0; i < beats; ++i) w.busy.add(now, cycles[i], 1);
+    w.known = std::max(w.known, cycles[beats - 1] + 1);
+    last_row_ = row;
+    taken_ = 0;
+    order_.pop(now);
+    if (!order_.empty() && reads_[order_.front().space].front().waits()) clock.at(row + 1);
+    while (foreseen_.next() < now) foreseen_.pop();
+    foreseen_.push(row);
+    return true;
+}
+
+// A chunk counts until its last row is taken, in that cycle too.
+bool Fabric::orders_ready(uint64_t now) {
+    while (foreseen_.next() < now) foreseen_.pop();
+    return order_.count(now) + foreseen_.size() < 64;
 }
 
 void Fabric::step_writes(Clock& clock) {
     writing_.each([&](uint32_t s) {
         for (WriteChannel& channel : writes_[s]) channel.step(clock);
-        if (writes_[s].front().last_beat() == clock.now()) count_beat(s, clock.now());
+        if (writes_[s].front().last_beat() == clock.now()) watches_[s].busy.add(clock.now(), clock.now(), 1);
         if (!writes_[s].front().idle()) return;
         writing_.set(s, false);
         ask_ends(s, clock.now());
@@ -89,32 +129,15 @@ void Fabric::step_writes(Clock& clock) {
 }
 
 bool Fabric::quiet(uint64_t now) const {
-    return !issue_ && !order_.valid(now) && !put_busy_ && !put_issue_ && !put_order_.valid(now);
-}
-
-void Fabric::count_beat(size_t space, uint64_t now) {
-    Watch& w = watches_[space];
-    if (w.runs(now)) return;
-    w.run_from = kNever;
-    w.busy += w.last_busy != now && !w.passes(now) ? 1 : 0;
-    w.last_busy = now;
-}
-
-void Fabric::count_passing(size_t space, uint64_t now, uint32_t beats) {
-    Watch& w = watches_[space];
-    const uint64_t moved = now - w.passing_from;
-    w.passing = (moved < 64 ? w.passing >> moved : 0) | ((uint64_t{1} << beats) - 1) << WriteChannel::kPass;
-    w.passing_from = now;
-    for (uint64_t cycle = now + WriteChannel::kPass; cycle < now + WriteChannel::kPass + beats; ++cycle)
-        w.busy += w.runs(cycle) ? 0 : 1;
+    return !issue_ && !order_.valid(now) && now > last_row_ && !put_busy_ && !put_issue_ && !put_order_.valid(now);
 }
 
 // A space is asked for something from the cycle behind `now` on, which may be the next one. Of what was asked
 // for before, answers that were known beforehand may have ended in between.
 void Fabric::ask_begins(size_t space, uint64_t now) {
     Watch& w = watches_[space];
-    if (w.asked_from != kNever && idle(space) && w.answered <= now) {
-        w.asked += w.answered - w.asked_from;
+    if (w.asked_from != kNever && idle(space) && w.known <= now) {
+        w.asked += w.known - w.asked_from;
         w.asked_from = kNever;
     }
     w.asked_from = std::min(w.asked_from, now + 1);
@@ -123,7 +146,7 @@ void Fabric::ask_begins(size_t space, uint64_t now) {
 void Fabric::ask_ends(size_t space, uint64_t now) {
     Watch& w = watches_[space];
     const bool reads_end = reads_[space].front().idle() || w.reads_from > now + 1;
-    if (w.asked_from > now || !reads_end || !writes_[space].front().idle() || w.answered > now + 1) return;
+    if (w.asked_from > now || !reads_end || !writes_[space].front().idle() || w.known > now + 1) return;
     w.asked += now + 1 - w.asked_from;
     w.asked_from = w.reads_from > now + 1 ? w.reads_from : kNever;
 }
@@ -133,23 +156,24 @@ void Fabric::clear_traffic(uint64_t begin) {
         Watch& w = watches_[s];
         w.before.read_beats = reads_[s].front().beats();
         w.before.written_beats = writes_[s].front().beats();
-        w.busy = w.asked = 0;
-        if (idle(s) && w.answered <= begin) w.asked_from = kNever;
+        w.busy.clear();
+        w.asked = 0;
+        if (idle(s) && w.known <= begin) w.asked_from = kNever;
         w.asked_from = std::max(w.asked_from, begin);
     }
 }
 
 Fabric::Traffic Fabric::traffic(uint32_t space, uint64_t end) const {
     const Watch& w = watches_[space];
-    const uint64_t until = idle(space) ? std::min(end, w.answered) : end;
+    const uint64_t until = idle(space) ? std::min(end, w.known) : end;
     const uint64_t open = w.asked_from != kNever && w.asked_from < until ? until - w.asked_from : 0;
     return {reads_[space].front().beats() - w.before.read_beats,
-            writes_[space].front().beats() - w.before.written_beats, w.busy, w.asked + open};
+            writes_[space].front().beats() - w.before.written_beats, w.busy.count(), w.asked + open};
 }
 
 bool Fabric::moves(uint64_t now) const {
     return std::any_of(watches_.begin(), watches_.end(),
-                       [&](const Watch& w) { return w.last_busy == now || w.passes(now); });
+                       [&](const Watch& w) { return w.busy.at(now); });
 }
 
 uint32_t Fabric::asked() const {
@@ -176,8 +200,8 @@ void Fabric::step_ports(Clock& clock) {
 namespace {
 
 template <class Channels, class Condition>
-bool all(const Channels& channels, Condition condition) {
-    for (const auto& channel : channels)
+bool all(Channels& channels, Condition condition) {
+    for (auto& channel : channels)
         if (!condition(channel)) return false;
     return true;
 }
@@ -193,9 +217,11 @@ void Fabric::read_rows(Clock& clock) {
     const Order order = order_.front();
     auto& channels = reads_[order.space];
     if (!all(channels, [&](const ReadChannel& c) { return c.valid(now); })) return;
+    if (last_row_ >= now) return clock.at(last_row_ + 1);
     for (ReadChannel& c : channels) c.take(now);
     row_client_ = order.client;
     row_due_ = now + 1;
+    last_row_ = now;
     clock.act();
     if (++taken_ == order.rows) {
         taken_ = 0;
@@ -215,8 +241,8 @@ void Fabric::issue_read(uint64_t now) {
 bool Fabric::read_passes(Clock& clock) {
     const uint64_t now = clock.now();
     auto& channels = reads_[chunk_.space];
-    if (!clock.short_ways() || order_.full() ||
-        !all(channels, [&](const ReadChannel& c) { return c.passes(now); }))
+    if (!clock.short_ways() || !orders_ready(now) || order_.full() ||
+        !all(channels, [&](ReadChannel& c) { return c.passes(now); }))
         return false;
     issue_read(now + 1);
     for (ReadChannel& c : channels) c.pass(clock, now + 2, chunk_.row, chunk_.rows);
@@ -227,7 +253,7 @@ void Fabric::read_chunks(Clock& clock) {
     const uint64_t now = clock.now();
     if (issue_) {
         auto& channels = reads_[chunk_.space];
-        if (order_.ready(now) && all(channels, [&](const ReadChannel& c) { return c.chunk_ready(now); })) {
+        if (orders_ready(now) && all(channels, [&](const ReadChannel& c) { return c.chunk_ready(now); })) {
             issue_read(now);
             for (ReadChannel& c : channels) c.chunk(now, chunk_.row, chunk_.rows);
             issue_ = false;
@@ -284,12 +310,13 @@ void Fabric::issue_write(Clock& clock, std::vector<WriteChannel>& channels, uint
         const bool tell = untold_ == 0;
         for (WriteChannel& c : channels)
             due = std::max(due, c.pass(clock, now, put_chunk_.row, put_chunk_.rows, tell));
-        count_passing(put_chunk_.space, now, channels.front().beats_of(put_chunk_.rows));
+        const uint32_t beats = channels.front().beats_of(put_chunk_.rows);
+        Watch& w = watches_[put_chunk_.space];
+        w.busy.add(clock.now(), channels.front().passing_until() + 1 - beats, beats);
         if (tell) {
             told = last_told_ = std::max(due, last_told_) + 1;
             done_at_[put_client_] = told + 1;
-            uint64_t& answered = watches_[put_chunk_.space].answered;
-            answered = std::max(answered, due + 1);
+            w.known = std::max(w.known, due + 1);
         }
     } else {
         for (WriteChannel& c : channels) c.chunk(now, put_chunk_.row, put_chunk_.rows);

@@ -25,6 +25,25 @@ class RoundRobin {
     uint32_t last_ = 0;
 };
 
+// Counts cycles in which beats pass, reads or writes; of those to come, 64 at most, each once.
+class BeatCycles {
+  public:
+    uint64_t count() const { return count_; }
+    void clear() { count_ = 0; }
+    bool at(uint64_t cycle) const { return cycle - base_ < 64 && (cycles_ >> (cycle - base_) & 1) != 0; }
+    void add(uint64_t now, uint64_t from, uint32_t beats) {
+        const uint64_t moved = now - base_;
+        cycles_ = moved < 64 ? cycles_ >> moved : 0;
+        base_ = now;
+        const uint64_t added = ((uint64_t{1} << beats) - 1) << (from - now);
+        count_ += static_cast<uint32_t>(__builtin_popcountll(added & ~cycles_));
+        cycles_ |= added;
+    }
+
+  private:
+    uint64_t base_ = 0, cycles_ = 0, count_ = 0;
+};
+
 class Fabric {
   public:
     static constexpr uint32_t kReaders = 8, kWriters = 3;
@@ -65,27 +84,12 @@ class Fabric {
     // What is counted of a space's first channel; the others see the same.
     struct Watch {
         Traffic before;  // beats when the run began
-        // Of the writes that pass, the cycles of beats from the one on in which the last chunk began to pass.
-        uint64_t passing = 0, passing_from = 0;
-        // Cycles of the `count` from `now` on in which one passes.
-        uint32_t passes(uint64_t now, uint32_t count) const {
-            uint32_t cycles = 0;
-            for (uint64_t cycle = now; cycle < now + count && cycle < passing_from + 64; ++cycle)
-                cycles += passes(cycle) ? 1 : 0;
-            return cycles;
-        }
-        bool passes(uint64_t now) const {
-            return now - passing_from < 64 && (passing >> (now - passing_from) & 1) != 0;
-        }
-        uint64_t busy = 0, last_busy = kNever, asked = 0, asked_from = kNever;
-        uint64_t run_from = kNever;  // reads have a beat in each cycle from there to last_busy
-        bool runs(uint64_t now) const { return run_from <= now && now <= last_busy && last_busy != kNever; }
+        BeatCycles busy;
+        uint64_t asked = 0, asked_from = kNever;
         uint64_t reads_from = 0;  // the first cycle of reads that nothing is in front of
-        uint64_t answered = 0;    // behind the answer to the last write that is known beforehand
+        uint64_t known = 0;       // behind the last beat and answer that are known beforehand
     };
     bool idle(size_t space) const { return reads_[space].front().idle() && writes_[space].front().idle(); }
-    void count_beat(size_t space, uint64_t now);
-    void count_passing(size_t space, uint64_t now, uint32_t beats);
     void ask_begins(size_t space, uint64_t now);
     void ask_ends(size_t space, uint64_t now);
 
@@ -98,7 +102,9 @@ class Fabric {
     };
     void read_run(Clock& clock, size_t space);
     bool rows_run(Clock& clock, uint32_t& beats);
+    bool read_foreseen(Clock& clock);
     void read_rows(Clock& clock);
+    bool orders_ready(uint64_t now);
     void issue_read(uint64_t now);
     bool read_passes(Clock& clock);
     void read_chunks(Clock& clock);
@@ -118,8 +124,9 @@ class Fabric {
     uint32_t client_ = 0;
     Chunk chunk_{};
     Fifo<Order, 64> order_;
+    Pipeline<64> foreseen_;  // last rows of orders that have left the queue before their time
     uint32_t taken_ = 0, row_client_ = 0;
-    uint64_t row_due_ = kNever;
+    uint64_t row_due_ = kNever, last_row_ = 0;  // last: in whose cycle it is taken
 
     // write_channels
     RoundRobin write_choice_;

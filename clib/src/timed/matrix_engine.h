@@ -29,7 +29,6 @@ class MatrixEngine final : public AheadEngine {
             step_run(clock, fetched);
         else
             prepare_.load(clock);
-        weights_.wake(clock);
     }
 
   private:

@@ -86,9 +86,9 @@ bool ReadPort::take_rows(Clock& clock, uint64_t from, uint32_t count) {
     const int32_t there = from == now ? rows_.at(now) : rows_.next() + arrivals_.seen(from);
     const int32_t missing = static_cast<int32_t>(count) - there;
     // Those that come do so one a cycle, each before its turn.
-    const int32_t more = arrivals_.left - arrivals_.seen(from);
-    if (there <= 0 || missing > more ||
-        (missing > 0 && arrivals_.from > from + static_cast<uint32_t>(there) - 1))
+    const Ramp more = arrivals_.coming(from);
+    if (there <= 0 || missing > more.left ||
+        (missing > 0 && more.from > from + static_cast<uint32_t>(there) - 1))
         return false;
     pass_words(count);
     rows_.add(now, -static_cast<int32_t>(count));
@@ -126,9 +126,7 @@ uint32_t ReadPort::take_words(Clock& clock) {
 
 bool ReadPort::rows_come(Clock& clock, uint64_t from, uint32_t count) {
     settle(clock.now());
-    if (inside_ != 0 || (arrivals_.left != 0 && arrivals_.shows(arrivals_.left) != from)) return false;
-    if (arrivals_.left == 0) arrivals_.from = from;
-    arrivals_.left += static_cast<int32_t>(count);
+    if (!tells(1) || !arrivals_.add(from, static_cast<int32_t>(count))) return false;
     if (rows_.next() <= 0) clock.at(client_, arrivals_.shows(1 - rows_.next()));
     poke_reads(clock);
     return true;

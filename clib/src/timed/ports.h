@@ -79,7 +79,7 @@ class ReadPort {
     uint32_t take_words(Clock& clock);
     // A client that waits for a row is stepped when one that is known to come is there.
     void wake(Clock& clock) const {
-        if (arrivals_.left != 0 && rows_.next() <= 0) clock.at(arrivals_.shows(1 - rows_.next()));
+        if (!arrivals_.empty() && rows_.next() <= 0) clock.at(arrivals_.shows(1 - rows_.next()));
     }
 
     // read_channels
@@ -99,11 +99,15 @@ class ReadPort {
         under_way_.add(clock.now(), -1);
         poke_reads(clock);
     }
-    // The same in `count` cycles from `from` on, of whole rows. False: not together with what is to come.
+    // Whether rows may be told before they come: nobody looks at one but the client.
+    bool tells(uint32_t rows) const {
+        return inside_ == 0 && arrivals_.room() >= static_cast<int32_t>(rows);
+    }
+    // The same in `count` cycles from `from` on, behind all that was told. False: not together with it.
     bool rows_come(Clock& clock, uint64_t from, uint32_t count);
     // read_channels is stepped when a chunk may go because of what is known to come.
     void wake_reads(Clock& clock) const {
-        if (busy_ && credits_.left + arrivals_.left != 0) clock.at(Part::kReads, chunk_from());
+        if (busy_ && (credits_.left != 0 || !arrivals_.empty())) clock.at(Part::kReads, chunk_from());
     }
 
     // The end of the cycle: after the client and read_channels.
@@ -129,9 +133,7 @@ class ReadPort {
     int32_t rows(uint64_t now) const { return rows_.at(now) + arrivals_.seen(now); }
     void settle(uint64_t now) {
         credits_.settle(now, credit_);
-        Ramp same = arrivals_;
-        same.settle(now, under_way_, -1);
-        arrivals_.settle(now, rows_);
+        arrivals_.settle(now, rows_, under_way_);
     }
     // The first cycle in which the next chunk may go, as far as is known.
     uint64_t chunk_from() const {
@@ -170,7 +172,8 @@ class ReadPort {
     uint32_t rows_left_ = 0, count_ = 0;  // count: of the next chunk
     uint64_t granted_ = kNever;           // in which cycle
     Count credit_, rows_, under_way_;
-    Ramp credits_, arrivals_;  // what is known to come of credit_; of rows_, and to leave under_way_
+    Ramp credits_;    // what is known to come of credit_,
+    Ramps arrivals_;  // of rows_, and to leave under_way_
     // beats
     bool started_ = false, begun_ = false;
     uint32_t left_ = 0, word_ = 0, rest_ = 0;  // word of the row; units from that word on

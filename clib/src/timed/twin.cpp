@@ -142,16 +142,25 @@ void Twin::start_nothing(uint64_t begin) {
     front_.start_nothing();
 }
 
+// One that waits for rows is stepped when those that are known to come are there.
+template <Part kPart, class Client, class... More>
+void Twin::step_client(Client& client, More&... more) {
+    if (!clock_.begin(kPart)) return;
+    client.step(clock_, more...);
+    for (uint32_t i = 0; i < Fabric::kReaders; ++i)
+        if (Fabric::kReader[i] == kPart) fabric_.readers[i].wake(clock_);
+}
+
 void Twin::step() {
     ++steps_;
     if (clock_.begin(Part::kReads)) fabric_.step_reads(clock_);
     if (clock_.begin(Part::kWrites)) fabric_.step_writes(clock_);
-    if (clock_.begin(Part::kMatrix)) matrix_.step(clock_);
-    if (clock_.begin(Part::kVector)) vector_.step(clock_);
-    if (clock_.begin(Part::kStore)) store_.step(clock_);
+    step_client<Part::kMatrix>(matrix_);
+    step_client<Part::kVector>(vector_);
+    step_client<Part::kStore>(store_);
     if (clock_.begin(Part::kQueues))
         for (EngineQueue& queue : queues_) queue.step(clock_, semaphores_, trace_);
-    if (clock_.begin(Part::kFront)) front_.step(clock_, queues_);
+    step_client<Part::kFront>(front_, queues_);
     if (clock_.begin(Part::kPorts)) fabric_.step_ports(clock_);
 }
 

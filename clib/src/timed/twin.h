@@ -54,6 +54,8 @@ class Twin {
   private:
     void begin(uint64_t begin, Trace* trace, Observer* observer);
     void step();
+    template <Part kPart, class Client, class... More>
+    void step_client(Client& client, More&... more);
 
     Shape shape_;
     Clock clock_;

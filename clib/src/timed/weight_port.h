@@ -24,7 +24,6 @@ class WeightPort {
     bool take_rows(Clock& clock, uint64_t from, uint32_t count) {
         return owed_[runs_ % kNumbers].next() != 0 && port_->take_rows(clock, from, count);
     }
-    void wake(Clock& clock) const { port_->wake(clock); }
     void next() { ++asks_; }   // another command is asked for,
     void begin() { ++runs_; }  // begins
     bool same() const { return asks_ == runs_; }

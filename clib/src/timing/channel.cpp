@@ -50,9 +50,9 @@ Channel::Burst Channel::burst(int64_t arrival, uint64_t address, uint32_t beats)
             beats,   0};
 }
 
-bool Channel::read_room(uint64_t cycle) {
+bool Channel::read_room(uint64_t cycle, uint32_t taken) {
     named_ = cycle;
-    return lengths_.size() < timing_.reads;
+    return lengths_.size() + taken < timing_.reads;
 }
 
 // A write that is chosen goes on counting until it has left.
@@ -99,6 +99,12 @@ uint32_t Channel::beats_from(uint64_t cycle, uint32_t most) {
     uint32_t beats = 0;
     while (beats < most && beats < ready_.size() && ready_[beats] <= cycle + beats) ++beats;
     return beats;
+}
+
+uint32_t Channel::beats_known(uint64_t cycle, uint32_t most) {
+    named_ = cycle;
+    if (ready_.size() < most) advance(arrival_of(cycle));
+    return static_cast<uint32_t>(std::min<size_t>(ready_.size(), most));
 }
 
 bool Channel::response_ready(uint64_t cycle) const {

@@ -61,7 +61,8 @@ class Channel {
   public:
     explicit Channel(const dlavm_memory_timing& timing);  // a sound one
 
-    bool read_room(uint64_t cycle);
+    // `taken`: bursts whose beats were taken before their cycles, and which the port still holds.
+    bool read_room(uint64_t cycle, uint32_t taken = 0);
     bool write_room(uint64_t cycle);
     void read(uint64_t cycle, uint64_t address, uint32_t beats);
     void write(uint64_t cycle, uint64_t address, uint32_t beats);
@@ -71,6 +72,9 @@ class Channel {
     // How many beats there are from that one on, as far as is known, for somebody who takes one a cycle, and
     // at most so many.
     uint32_t beats_from(uint64_t cycle, uint32_t most);
+    // Beats whose cycles are known, and the cycle from which on one of them is there.
+    uint32_t beats_known(uint64_t cycle, uint32_t most);
+    uint64_t beat_cycle(uint32_t place) const { return ready_[place]; }
     bool response_ready(uint64_t cycle) const;
     void take_beat();
     void take_response() { responses_.pop_front(); }
