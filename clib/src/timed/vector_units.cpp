@@ -108,49 +108,74 @@ bool VectorUnits::fresh(const VectorWork& work) const {
     return work.first && chunk_ >> work.group < divided(vector::kVirtual, shape_->lanes);
 }
 
-void VectorUnits::step_issue(Clock& clock, bool strip_ready) {
-    static constexpr vector::Step kTree{true, false, vector::Step::kElsewhere, false};
-    const uint64_t now = clock.now();
-    if (!works.valid(now)) return;
-    const VectorWork& work = works.front();
-    const uint32_t lanes = shape_->lanes;
-    vector::Step step = kTree;
-    uint32_t columns = 0;  // chunks of a row
-    if (work.tree) {
-        columns = std::max(1u, divided(vector::kVirtual / 2 >> level_, lanes));
-        step.last = level_ == 6;
-    } else {
-        step = vector::kSteps[begun_ ? step_at_ : work.start];
-        columns = divided(work.count - 1, lanes) % 16 + 1;
+// The step of the work that is issued next; `columns`: chunks of a row.
+vector::Step VectorUnits::next_step(const VectorWork& work, uint32_t& columns) const {
+    if (!work.tree) {
+        columns = divided(work.count - 1, shape_->lanes) % 16 + 1;
+        return vector::kSteps[begun_ ? step_at_ : work.start];
     }
-    const auto due = static_cast<uint64_t>(
-        std::max<int64_t>(last_issue_ + static_cast<int64_t>(gap(work, step, columns)), 0));
-    if (now < due) return clock.at(due);
-    if (step.accumulates && !work.tree && !fresh(work)) {
-        const auto before = static_cast<uint64_t>(std::max<int64_t>(summed_[slot(work)], 0));
-        if (now < before + vector::kSumLatency) return clock.at(before + vector::kSumLatency);
-        if (now > before + vector::kSumLatency && now < before + vector::kLatency)
-            return clock.at(before + vector::kLatency);
-    }
-    if (!begun_ && chunk_ == 0 && work.loads && !strip_ready) return;
-    if (step.to == vector::Step::kOut && outs_due_.at(now) == kOuts) return;
-    if (step.to == vector::Step::kWord && words_due_.at(now) == kAnswers) return;
-    issued(clock, work, step, (columns << work.group) - 1);
+    columns = std::max(1u, divided(vector::kVirtual / 2 >> level_, shape_->lanes));
+    return {true, false, vector::Step::kElsewhere, level_ == 6};
 }
 
-void VectorUnits::issued(Clock& clock, const VectorWork& work, const vector::Step& step, uint32_t chunks) {
+// The first cycle from `from` on in which nothing but room for what comes out can keep the step waiting.
+uint64_t VectorUnits::issue_from(const VectorWork& work, const vector::Step& step, uint32_t columns,
+                                 uint64_t from) const {
+    const int64_t due = last_issue_ + static_cast<int64_t>(gap(work, step, columns));
+    auto cycle = std::max(static_cast<int64_t>(from), due);
+    if (!step.accumulates || work.tree || fresh(work)) return static_cast<uint64_t>(cycle);
+    const int64_t before = std::max<int64_t>(summed_[slot(work)], 0);
+    cycle = std::max<int64_t>(cycle, before + vector::kSumLatency);
+    if (cycle > before + vector::kSumLatency) cycle = std::max<int64_t>(cycle, before + vector::kLatency);
+    return static_cast<uint64_t>(cycle);
+}
+
+// A work that has begun is not stopped but for room. So all but its last issue may be done before their
+// cycles.
+void VectorUnits::step_issue(Clock& clock, bool strip_ready) {
     const uint64_t now = clock.now();
-    clock.act();
-    last_issue_ = static_cast<int64_t>(now);
+    if (!works.valid(now)) return;
+    if (now < issue_at_) return clock.at(issue_at_);
+    const VectorWork& work = works.front();
+    if (!begun_ && chunk_ == 0 && work.loads && !strip_ready) return;
+    uint64_t cycle = now;
+    for (;; ++cycle) {
+        uint32_t columns = 0;
+        const vector::Step step = next_step(work, columns);
+        const uint32_t last = (columns << work.group) - 1;
+        cycle = issue_from(work, step, columns, cycle);
+        const bool ends = step.last && chunk_ == last;
+        const int32_t outs = cycle == now ? outs_due_.at(now) : outs_due_.next(),
+                      words = cycle == now ? words_due_.at(now) : words_due_.next();
+        if ((step.to == vector::Step::kOut && outs == kOuts) ||
+            (step.to == vector::Step::kWord && words == kAnswers) ||
+            (cycle != now && (ends || !clock.short_ways())))
+            break;
+        issued(now, cycle, work, step, last);
+        if (!ends) continue;
+        strip_done_ = work.loads;
+        works.pop(now);
+        clock.act();
+        break;
+    }
+    issue_at_ = cycle;
+    clock.at(cycle);
+    clock.at(outs_made_.next());
+    clock.at(words_made_.next());
+}
+
+void VectorUnits::issued(uint64_t now, uint64_t cycle, const VectorWork& work, const vector::Step& step,
+                         uint32_t last) {
+    last_issue_ = static_cast<int64_t>(cycle);
     if (step.accumulates) summed_[slot(work)] = last_issue_;
     if (step.to == vector::Step::kOut) {
         outs_due_.add(now, 1);
-        outs_made_.push(now + vector::kOutStage);
+        outs_made_.push(cycle + vector::kOutStage);
     } else if (step.to == vector::Step::kWord) {
         words_due_.add(now, 1);
-        words_made_.push(now + vector::kWordStage);
+        words_made_.push(cycle + vector::kWordStage);
     }
-    if (chunk_ != chunks) {
+    if (chunk_ != last) {
         ++chunk_;
         return;
     }
@@ -158,9 +183,6 @@ void VectorUnits::issued(Clock& clock, const VectorWork& work, const vector::Ste
     step_at_ = (begun_ ? step_at_ : work.start) + 1;
     begun_ = !step.last;
     level_ = step.last ? 0 : level_ + static_cast<uint32_t>(work.tree);
-    if (!step.last) return;
-    strip_done_ = work.loads;
-    works.pop(now);
 }
 
 void VectorUnits::step_lanes(Clock& clock) {

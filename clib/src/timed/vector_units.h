@@ -60,7 +60,11 @@ class VectorUnits {
     uint32_t slot(const VectorWork& work) const;
     bool fresh(const VectorWork& work) const;
     uint64_t gap(const VectorWork& work, const vector::Step& step, uint32_t columns) const;
-    void issued(Clock& clock, const VectorWork& work, const vector::Step& step, uint32_t chunks);
+    vector::Step next_step(const VectorWork& work, uint32_t& columns) const;
+    uint64_t issue_from(const VectorWork& work, const vector::Step& step, uint32_t columns,
+                        uint64_t from) const;
+    void issued(uint64_t now, uint64_t cycle, const VectorWork& work, const vector::Step& step,
+                uint32_t last);
     void step_lanes(Clock& clock);
     void step_storer(Clock& clock);
     void step_permute(Clock& clock);
@@ -81,6 +85,7 @@ class VectorUnits {
     bool begun_ = false;
     uint32_t step_at_ = 0, level_ = 0, chunk_ = 0;
     int64_t last_issue_ = -1000;
+    uint64_t issue_at_ = 0;  // nothing is issued before
     std::array<int64_t, vector::kStrip> summed_;  // when something was last added to an accumulator
 
     // lanes, and what comes out of them
