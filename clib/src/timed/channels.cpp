@@ -158,7 +158,7 @@ uint64_t WriteChannel::pass(Clock& clock, uint64_t now, uint64_t row, uint32_t r
     const uint32_t beats = shape_.beats(rows);
     const uint64_t first = std::max(now + kPass, passing_until_ + 1), last = first + beats - 1;
     beats_ += beats;
-    passed_rows_ = rows + static_cast<uint32_t>(passing_rows(now + 1));
+    passed_rows_ = rows + static_cast<uint32_t>(passing_rows(row_from(now) + 1));
     passing_until_ = last;
     uint64_t due = last + std::max<uint64_t>(memory_->latency, 1);
     if (memory_->board) {

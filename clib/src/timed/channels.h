@@ -81,12 +81,12 @@ class WriteChannel {
     // may wait for the beats of those before.
     static constexpr uint64_t kPass = 2;
     bool passes(uint64_t now, uint32_t rows) const {
-        const bool behind = now + kPass <= passing_until_;
-        const int32_t waiting = behind ? passing_rows(now) : 0;
-        return ((shape_.pack == 1 && !behind) || static_cast<int32_t>(rows) + waiting <= kRows) &&
-               beats_of(rows + static_cast<uint32_t>(waiting)) <= kMostBeats && chunks_.empty() &&
-               rows_.next() == 0 && writes_.empty() &&
+        return chunks_.empty() && rows_.next() == 0 && writes_.empty() && follows(now, rows) &&
                (!memory_->board || memory_->board->write_room(now));
+    }
+    // The first cycle from `now` on in which there is room for a row behind those that pass.
+    uint64_t row_from(uint64_t now) const {
+        return passing_rows(now) < kRows ? now : passing_until_ - (kRows - 1) * shape_.pack + 1;
     }
     // Returns the cycle of the answer. `told`: somebody else knows it, and does not wait for done().
     uint64_t pass(Clock& clock, uint64_t now, uint64_t row, uint32_t rows, bool told);
@@ -110,7 +110,16 @@ class WriteChannel {
     };
     static constexpr int32_t kRows = 8, kResponses = 16;
     static constexpr uint32_t kMostBeats = 32;  // of a chunk that passes
-    // Rows of the chunk that passed last which wait for their beats.
+    static constexpr uint64_t kMostAhead = 48;  // of its last beat
+    // Whether the beats of so many rows may follow those that pass: one row waits for room, more do not.
+    bool follows(uint64_t now, uint32_t rows) const {
+        const bool behind = now + kPass <= passing_until_;
+        if (rows == 1 && behind) return passing_until_ + shape_.pack < now + kMostAhead;
+        const int32_t waiting = behind ? passing_rows(now) : 0;
+        return ((shape_.pack == 1 && !behind) || static_cast<int32_t>(rows) + waiting <= kRows) &&
+               beats_of(rows + static_cast<uint32_t>(waiting)) <= kMostBeats;
+    }
+    // Rows that passed and wait for their beats.
     int32_t passing_rows(uint64_t now) const {
         if (!passing(now)) return 0;
         const uint64_t rows = 1 + (passing_until_ - now) / shape_.pack;

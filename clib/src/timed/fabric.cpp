@@ -125,7 +125,9 @@ void Fabric::step_writes(Clock& clock) {
         if (untold_ != 0) clock.at(put_order_.front().told + 1);
     }
     waiting_.each(
-        [&](uint32_t port) { clock.at(std::max(writers[port - kReaders].next_chunk(), clock.now() + 1)); });
+        [&](uint32_t port) {
+            clock.at(std::max({writers[port - kReaders].next_chunk(), clock.now() + 1, put_until_}));
+        });
 }
 
 bool Fabric::quiet(uint64_t now) const {
@@ -334,13 +336,38 @@ bool Fabric::passes(const Clock& clock, const std::vector<WriteChannel>& channel
            all(channels, [&](const WriteChannel& c) { return c.passes(now, put_chunk_.rows); });
 }
 
+// The first cycle from `now` on in which one more answer may be owed, as far as is known.
+uint64_t Fabric::issue_from(uint64_t now) const {
+    if (put_order_.size() < kAnswers) return now;
+    return untold_ != 0 ? kNever : std::max(now, put_order_.at(put_order_.size() - kAnswers).told + 1);
+}
+
+// A chunk of a row that passes does so in the next cycle or when there is room, whatever comes until then.
+bool Fabric::write_passes(Clock& clock) {
+    const uint64_t now = clock.now(), issue = issue_from(now + 1);
+    auto& channels = writes_[put_chunk_.space];
+    const bool later = issue != now + 1;
+    if (put_left_ != 1 || (later && (issue > now + kAnswers || watches_[put_chunk_.space].known <= issue)))
+        return false;
+    uint64_t row = issue;
+    for (const WriteChannel& c : channels) row = std::max(row, c.row_from(issue));
+    if (!writers[put_client_].room_for(row - now) || !passes(clock, channels, now + 1)) return false;
+    issue_write(clock, channels, issue, true);
+    writers[put_client_].take_row(clock, row);
+    put_until_ = row;
+    return true;
+}
+
 void Fabric::write_chunks(Clock& clock) {
     const uint64_t now = clock.now();
+    if (now < put_until_) return clock.at(put_until_);
     if (put_busy_) {
         auto& channels = writes_[put_chunk_.space];
-        if (put_issue_ && put_order_.ready(now) &&
+        if (put_issue_ && put_order_.count(now) < kAnswers &&
             all(channels, [&](const WriteChannel& c) { return c.chunk_ready(now); })) {
-            issue_write(clock, channels, now, passes(clock, channels, now));
+            uint64_t row = now;
+            for (const WriteChannel& c : channels) row = std::max(row, c.row_from(now));
+            issue_write(clock, channels, now, row == now && passes(clock, channels, now));
         }
         if (put_issue_ && untold_ != put_order_.size()) clock.at(put_order_.front().told + 1);
         const auto fits = [&](const WriteChannel& c) { return c.row_ready(now); };
@@ -364,16 +391,8 @@ void Fabric::write_chunks(Clock& clock) {
     put_chunk_ = writers[put_client_].grant(clock);
     put_left_ = put_chunk_.rows;
     put_busy_ = put_issue_ = true;
-    // A row that passes does so in the next cycle, whatever comes until then.
-    auto& channels = writes_[put_chunk_.space];
-    if (put_left_ != 1 || writers[put_client_].full() || put_order_.full() ||
-        !passes(clock, channels, now + 1)) {
-        clock.act();
-        return;
-    }
-    issue_write(clock, channels, now + 1, true);
-    writers[put_client_].take_row(clock, now + 1);
-    put_busy_ = false;
+    put_busy_ = !write_passes(clock);
+    if (put_busy_) clock.act();
 }
 
 }  // namespace dlavm::timed

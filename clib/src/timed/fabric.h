@@ -112,6 +112,8 @@ class Fabric {
     void told_answers(Clock& clock);
     bool passes(const Clock& clock, const std::vector<WriteChannel>& channels, uint64_t now) const;
     void issue_write(Clock& clock, std::vector<WriteChannel>& channels, uint64_t now, bool passes);
+    uint64_t issue_from(uint64_t now) const;
+    bool write_passes(Clock& clock);
     void write_chunks(Clock& clock);
 
     std::vector<std::vector<ReadChannel>> reads_;  // by space, channel
@@ -133,7 +135,9 @@ class Fabric {
     bool put_busy_ = false, put_issue_ = false, put_passes_ = false;
     uint32_t put_client_ = 0, put_left_ = 0;
     Chunk put_chunk_{};
-    Fifo<PutOrder, 16> put_order_;
+    static constexpr uint32_t kAnswers = 16;  // that are owed at most; more may be known to be asked for
+    Fifo<PutOrder, 4 * kAnswers> put_order_;
+    uint64_t put_until_ = 0;  // a chunk that is known to pass keeps the others waiting until then
     uint32_t untold_ = 0;  // of put_order_
     uint64_t last_told_ = 0;
     std::array<uint64_t, kWriters> done_at_{};  // of the last of a client's that is told

@@ -205,6 +205,8 @@ class WritePort {
     uint64_t next_chunk() const { return chunks_.empty() ? kNever : chunks_.front().from; }
     Chunk grant(Clock& clock);
     bool full() const { return rows_.next() >= kRows; }
+    // Whether there is room for the rows that may come in so many cycles without one that leaves.
+    bool room_for(uint64_t cycles) const { return rows_.next() + static_cast<int64_t>(cycles) <= kRows; }
     void take_row(Clock& clock, uint64_t cycle) {
         if (full()) poke_room(clock);
         rows_.add(cycle, -1);
