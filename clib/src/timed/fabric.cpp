@@ -192,11 +192,14 @@ bool Fabric::refreshing(uint64_t now, uint32_t spaces) const {
 }
 
 void Fabric::step_ports(Clock& clock) {
-    const uint32_t ports = clock.ports();
-    for (uint32_t i = 0; i < kReaders; ++i)
-        if ((ports >> i & 1) != 0) readers[i].step(clock);
-    for (uint32_t i = 0; i < kWriters; ++i)
-        if ((ports >> (kReaders + i) & 1) != 0) writers[i].step(clock);
+    constexpr uint32_t kAll = (1u << (kReaders + kWriters)) - 1;
+    for (uint32_t left = clock.ports() & kAll; left != 0; left &= left - 1) {
+        const auto port = static_cast<uint32_t>(__builtin_ctz(left));
+        if (port < kReaders)
+            readers[port].step(clock);
+        else
+            writers[port - kReaders].step(clock);
+    }
 }
 
 namespace {

@@ -1,6 +1,7 @@
 // memory_fabric.sv: read_channels, write_channels, round_robin.
 #pragma once
 
+#include <utility>
 #include <vector>
 
 #include "timed/channels.h"
@@ -36,7 +37,8 @@ class BeatCycles {
         cycles_ = moved < 64 ? cycles_ >> moved : 0;
         base_ = now;
         const uint64_t added = ((uint64_t{1} << beats) - 1) << (from - now);
-        count_ += static_cast<uint32_t>(__builtin_popcountll(added & ~cycles_));
+        count_ += beats;
+        for (uint64_t both = added & cycles_; both != 0; both &= both - 1) --count_;
         cycles_ |= added;
     }
 
@@ -59,6 +61,10 @@ class Fabric {
     void step_reads(Clock& clock);  // before the clients
     void step_writes(Clock& clock);
     void step_ports(Clock& clock);  // behind them
+    template <Part kPart>
+    void wake(Clock& clock) const {  // readers of a part
+        wake<kPart>(clock, std::make_integer_sequence<uint32_t, kReaders>{});
+    }
 
     bool quiet(uint64_t now) const;  // no channel owes an answer
 
@@ -79,6 +85,11 @@ class Fabric {
     std::vector<WritePort> writers;
 
   private:
+    template <Part kPart, uint32_t... kNumbers>
+    void wake(Clock& clock, std::integer_sequence<uint32_t, kNumbers...>) const {
+        ((kReader[kNumbers] == kPart ? readers[kNumbers].wake(clock) : void()), ...);
+    }
+
     Busy cutting_, waiting_;  // of the ports
     Busy reading_, writing_;  // spaces with something on its way, those of what passes apart
     // What is counted of a space's first channel; the others see the same.

@@ -147,8 +147,7 @@ template <Part kPart, class Client, class... More>
 void Twin::step_client(Client& client, More&... more) {
     if (!clock_.begin(kPart)) return;
     client.step(clock_, more...);
-    for (uint32_t i = 0; i < Fabric::kReaders; ++i)
-        if (Fabric::kReader[i] == kPart) fabric_.readers[i].wake(clock_);
+    fabric_.wake<kPart>(clock_);
 }
 
 void Twin::step() {
