@@ -43,8 +43,7 @@ void ReadChannel::pass(Clock& clock, uint64_t cycle, uint64_t row, uint32_t rows
 
 uint32_t ReadChannel::run(uint64_t now) {
     if (!memory_->board || now < run_until_ || !reads_.valid(now)) return 0;
-    uint32_t most = shape_.pack - 1 - part_;
-    if (whole_rows()) most = parts_.next() == 0 ? reads_.front().beats - 1 : 0;
+    const uint32_t most = shape_.pack - 1 - part_;
     return most < 2 ? 0 : memory_->board->beats_from(now, most);
 }
 
@@ -52,7 +51,7 @@ void ReadChannel::take_run(uint64_t now, uint32_t beats) {
     beats_ += beats;
     last_beat_ = now + beats - 1;
     run_until_ = now + beats;
-    if (!whole_rows()) part_ += beats;
+    part_ += beats;
     reads_.front().beats -= beats;
     for (uint32_t i = 0; i < beats; ++i) memory_->board->take_beat();
 }
@@ -65,14 +64,17 @@ bool ReadChannel::room(uint64_t now) {
 }
 
 uint32_t ReadChannel::foreseen(uint64_t now, uint32_t rows, std::array<uint64_t, kAhead>& cycles) {
-    const uint32_t beats = shape_.beats(rows) - part_;
-    if (!memory_->board || beats > kAhead || reads_.empty() || reads_.front().beats != beats ||
-        parts_.next() != 0 || foreseen_.size() == 64 || memory_->board->beats_known(now, beats) < beats)
-        return 0;
+    if (!memory_->board || reads_.empty() || parts_.next() != 0 || foreseen_.size() == 64) return 0;
+    const uint32_t most = std::min(shape_.beats(rows) - part_, uint32_t{kAhead});
+    const uint32_t known = memory_->board->beats_known(now, most);
     uint64_t cycle = std::max(now, run_until_);
-    for (uint32_t i = 0; i < beats; ++i, ++cycle)
-        cycles[i] = cycle = std::max(cycle, memory_->board->beat_cycle(i));
-    return cycles[beats - 1] < now + kAhead ? beats : 0;
+    uint32_t beats = 0, whole = 0;
+    for (; beats < known; ++cycle) {
+        cycles[beats] = cycle = std::max(cycle, memory_->board->beat_cycle(beats));
+        if (cycle >= now + kAhead) break;
+        if ((part_ + ++beats) % shape_.pack == 0) whole = beats;
+    }
+    return whole;
 }
 
 void ReadChannel::take_foreseen(uint64_t now, const uint64_t* cycles, uint32_t beats) {
@@ -80,8 +82,11 @@ void ReadChannel::take_foreseen(uint64_t now, const uint64_t* cycles, uint32_t b
     last_beat_ = cycles[beats - 1];
     run_until_ = last_beat_ + 1;
     part_ = 0;
-    reads_.pop(now);
-    foreseen_.push(last_beat_);
+    reads_.front().beats -= beats;
+    if (reads_.front().beats == 0) {
+        reads_.pop(now);
+        foreseen_.push(last_beat_);
+    }
     for (uint32_t i = 0; i < beats; ++i) memory_->board->take_beat();
 }
 

@@ -27,13 +27,12 @@ class ReadChannel {
     bool waits() const { return parts_.next() != 0; }                // one
     void take(uint64_t now) { parts_.add(now, -1); }
     bool idle() const { return reads_.empty() && chunks_.empty(); }  // asks for nothing and is owed nothing
-    // Beats from this cycle on, one in each, that may be taken together. Of a row each: not the last of a
-    // burst. Of several a row: not the last of the row, so that nobody sees them.
+    // Beats from this cycle on, one in each, that may be taken together: of a row, not its last, so that
+    // nobody sees them.
     uint32_t run(uint64_t now);
-    bool whole_rows() const { return shape_.pack == 1; }
     void take_run(uint64_t now, uint32_t beats);
-    // The first burst of `rows`, or what is left of it, where memory knows when all of its beats come: the
-    // cycle of each, as many as it returns, and none more than kAhead ahead.
+    // Of the next rows, `rows` at most, those whose beats memory knows already, the next beats of the first
+    // burst: the cycle of each beat, as many as it returns, and none more than kAhead ahead.
     static constexpr uint64_t kAhead = 60;
     uint32_t foreseen(uint64_t now, uint32_t rows, std::array<uint64_t, kAhead>& cycles);
     void take_foreseen(uint64_t now, const uint64_t* cycles, uint32_t beats);

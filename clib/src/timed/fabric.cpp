@@ -43,65 +43,53 @@ void Fabric::step_reads(Clock& clock) {
     cutting_.each([&](uint32_t port) { readers[port].wake_reads(clock); });
 }
 
-// Beats that are known to come, one a cycle, are taken together. Rows of weights go to their port together,
-// and with them one that is on its way there; the last one of a chunk does not.
+// Beats of a row that are known to come, one a cycle, are taken together, but for its last.
 void Fabric::read_run(Clock& clock, size_t space) {
     const uint64_t now = clock.now();
     ReadChannel& channel = reads_[space].front();
     if (reads_[space].size() != 1) return;
-    const bool rows = channel.whole_rows();
-    if (rows && (order_.empty() || order_.front().space != space || order_.front().client + 1 != kReaders))
-        return;
-    uint32_t beats = std::min(channel.run(now), uint32_t{ReadChannel::kAhead});
-    if (beats < 2 || (rows && !rows_run(clock, beats))) return;
+    const uint32_t beats = std::min(channel.run(now), uint32_t{ReadChannel::kAhead});
+    if (beats < 2) return;
     channel.take_run(now, beats);
     watches_[space].busy.add(now, now, beats);
 }
 
-// The same of weights, of at most so many rows.
-bool Fabric::rows_run(Clock& clock, uint32_t& beats) {
-    const uint64_t now = clock.now();
-    const Order& order = order_.front();
-    beats = std::min(beats, order.rows - taken_ - 1);
-    const bool due = row_due_ == now + 1 && row_client_ == order.client;
-    const uint32_t rows = beats + (due ? 1 : 0);
-    if (beats < 2 || last_row_ > now || !readers.back().rows_come(clock, now + (due ? 1 : 2), rows)) return false;
-    if (due) row_due_ = kNever;
-    taken_ += beats;
-    last_row_ = now + beats;
-    return true;
-}
-
-// The rest of a chunk whose beats memory knows already: its rows are told to the port, and leave nothing to be
-// done.
+// The next rows of a chunk, where memory knows when their beats come: they are told to the port, and leave
+// nothing to be done.
 bool Fabric::read_foreseen(Clock& clock) {
     const uint64_t now = clock.now();
     const Order order = order_.front();
     ReadChannel& channel = reads_[order.space].front();
     ReadPort& port = readers[order.client];
-    const uint32_t rows = order.rows - taken_, pack = channel.pack();
-    if (reads_[order.space].size() != 1 || !port.tells(rows) || foreseen_.size() == 64) return false;
-    std::array<uint64_t, ReadChannel::kAhead> cycles, takes;
-    const uint32_t beats = channel.foreseen(now, rows, cycles);
-    if (beats == 0) return false;
-    uint64_t row = last_row_;
-    for (uint32_t i = 0; i < rows; ++i) {
-        const uint64_t beat = cycles[beats - 1 - (rows - 1 - i) * pack];
-        takes[i] = row = std::max(row, beat) + 1;
-        if (row - beat >= ReadChannel::kParts) return false;  // as many wait at most
+    const uint32_t most = order.rows - taken_, pack = channel.pack();
+    if (reads_[order.space].size() != 1 || !port.tells(most) || foreseen_.size() == 64) return false;
+    std::array<uint64_t, ReadChannel::kAhead> cycles;
+    uint32_t beats = channel.foreseen(now, most, cycles);
+    const uint32_t rows = divided_up(beats, pack);
+    uint32_t told = 0;
+    for (; told < rows; ++told) {
+        const uint64_t beat = cycles[beats - 1 - (rows - 1 - told) * pack], row = std::max(last_row_, beat) + 1;
+        if (row - beat >= ReadChannel::kParts) break;  // as many wait at most
+        port.rows_come(clock, row + 1, 1);
+        last_row_ = row;
     }
-    for (uint32_t i = 0; i < rows; ++i) port.rows_come(clock, takes[i] + 1, 1);
+    if (told == 0) return false;
+    beats -= (rows - told) * pack;
     channel.take_foreseen(now, cycles.data(), beats);
     Watch& w = watches_[order.space];
     for (uint32_t i = 0; i < beats; ++i) w.busy.add(now, cycles[i], 1);
     w.known = std::max(w.known, cycles[beats - 1] + 1);
-    last_row_ = row;
-    taken_ = 0;
-    order_.pop(now);
-    if (!order_.empty() && reads_[order_.front().space].front().waits()) clock.at(row + 1);
-    while (foreseen_.next() < now) foreseen_.pop();
-    foreseen_.push(row);
+    taken_ += told;
+    if (taken_ == order.rows) order_leaves(clock);
     return true;
+}
+
+void Fabric::order_leaves(Clock& clock) {
+    taken_ = 0;
+    order_.pop(clock.now());
+    if (!order_.empty() && reads_[order_.front().space].front().waits()) clock.at(last_row_ + 1);
+    while (foreseen_.next() < clock.now()) foreseen_.pop();
+    foreseen_.push(last_row_);
 }
 
 // A chunk counts until its last row is taken, in that cycle too.

@@ -112,8 +112,8 @@ class Fabric {
         uint64_t told;  // the cycle in which its answer is taken, or kNever: not known yet
     };
     void read_run(Clock& clock, size_t space);
-    bool rows_run(Clock& clock, uint32_t& beats);
     bool read_foreseen(Clock& clock);
+    void order_leaves(Clock& clock);
     void read_rows(Clock& clock);
     bool orders_ready(uint64_t now);
     void issue_read(uint64_t now);
