@@ -54,7 +54,7 @@ void ReadChannel::take_run(uint64_t now, uint32_t beats) {
     run_until_ = now + beats;
     if (!whole_rows()) part_ += beats;
     reads_.front().beats -= beats;
-    for (uint32_t i = 0; i < beats; ++i) memory_->board->take_beat();
+    memory_->board->take_beats(beats);
 }
 
 void ReadChannel::step(Clock& clock) {
@@ -133,8 +133,7 @@ uint64_t WriteChannel::pass(Clock& clock, uint64_t now, uint64_t row, uint32_t r
     passed_rows_ = rows;
     uint64_t due = last + std::max<uint64_t>(memory_->latency, 1);
     if (memory_->board) {
-        memory_->board->write(now + 1, shape_.address(row), beats);
-        for (uint64_t beat = now + kPass; beat <= last; ++beat) memory_->board->write_beat(beat);
+        memory_->board->write_burst(now + kPass - 1, shape_.address(row), beats);
         due = memory_->board->next_response();
         if (told) memory_->board->take_response();
     }

@@ -1,23 +1,26 @@
 #include "timing/channel.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace dlavm::timing {
 
 namespace {
 
-// No banks, no refresh, nothing between a command and its data.
-bool is_plain(const dlavm_memory_timing& t) {
+// Nothing that banks or refreshes cost: an access takes a clock, in which the next one is chosen. Each is a
+// beat of the port, which passes them no faster.
+bool is_ram(const dlavm_memory_timing& t) {
     const uint32_t any = t.cl | t.cwl | t.rcd_read | t.rcd_write | t.rp | t.ras | t.rrd_s | t.rrd_l | t.faw |
                          t.wtr_s | t.wtr_l | t.rtp | t.wr | t.rtw | t.refresh_clocks;
-    return any == 0 && t.burst_clocks == 1 && t.ccd_s == 1 && t.ccd_l == 1;
+    return any == 0 && t.burst_clocks == 1 && t.ccd_s == 1 && t.ccd_l == 1 && t.window == 1 &&
+           t.beat_bytes == t.burst_bytes && t.clocks >= t.cycles;
 }
 
 }  // namespace
 
 Channel::Channel(const dlavm_memory_timing& timing)
     : timing_(timing),
-      plain_(is_plain(timing)),
+      ram_(is_ram(timing)),
       clocks_(timing.clocks),
       cycles_(timing.cycles),
       beat_(timing.beat_bytes),
@@ -29,9 +32,9 @@ Channel::Channel(const dlavm_memory_timing& timing)
       banks_(size_t{timing.groups} * timing.banks),
       groups_(timing.groups),
       window_(timing.window, kLongAgo),
-      next_refresh_(timing.refresh_interval),
-      refreshed_(banks_.size()) {
+      next_refresh_(timing.refresh_interval) {
     activates_.fill(kLongAgo);
+    begin_round();
 }
 
 // The first clock of the memory that is not before the edge.
@@ -50,18 +53,13 @@ Channel::Burst Channel::burst(int64_t arrival, uint64_t address, uint32_t beats)
             beats,   0};
 }
 
-bool Channel::read_room(uint64_t cycle) {
-    named_ = cycle;
-    return lengths_.size() < timing_.reads;
-}
-
-// A write that is chosen goes on counting until it has left.
-bool Channel::write_room(uint64_t cycle) {
-    named_ = cycle;
-    if (incoming_.size() + writes_.size() + leaving_.size() < timing_.writes) return true;
+bool Channel::room_made(uint64_t cycle) {
     advance(arrival_of(cycle));
-    while (!leaving_.empty() && leaving_.front() <= cycle) leaving_.pop_front();
-    return incoming_.size() + writes_.size() + leaving_.size() < timing_.writes;
+    while (!leaving_.empty() && leaving_.front() <= cycle) {
+        leaving_.pop_front();
+        --held_;
+    }
+    return held_ < timing_.writes;
 }
 
 void Channel::read(uint64_t cycle, uint64_t address, uint32_t beats) {
@@ -73,6 +71,7 @@ void Channel::read(uint64_t cycle, uint64_t address, uint32_t beats) {
 
 void Channel::write(uint64_t cycle, uint64_t address, uint32_t beats) {
     named_ = cycle;
+    ++held_;
     incoming_.push_back({address, beats, beats});
 }
 
@@ -80,34 +79,32 @@ void Channel::write_beat(uint64_t cycle) {
     named_ = cycle;
     Incoming& first = incoming_.front();
     if (--first.left != 0) return;
-    const int64_t arrival = arrival_of(cycle);
-    writes_.push_back(burst(arrival, first.address, first.beats));
-    responses_.push_back(std::max(cycle_of(arrival + timing_.response), cycle + 1));
+    arrive(cycle, first.address, first.beats);
     incoming_.pop_front();
+}
+
+void Channel::write_burst(uint64_t cycle, uint64_t address, uint32_t beats) {
+    named_ = cycle + beats;
+    ++held_;
+    arrive(named_, address, beats);
+}
+
+// The last beat of a write.
+void Channel::arrive(uint64_t cycle, uint64_t address, uint32_t beats) {
+    const int64_t arrival = arrival_of(cycle);
+    writes_.push_back(burst(arrival, address, beats));
+    responses_.push_back(std::max(cycle_of(arrival + timing_.response), cycle + 1));
     quiet_ = kLongAgo;
 }
 
-bool Channel::beat_ready(uint64_t cycle) {
-    named_ = cycle;
-    if (ready_.empty()) advance(arrival_of(cycle));
-    return !ready_.empty() && ready_.front() <= cycle;
-}
-
-uint32_t Channel::beats_from(uint64_t cycle, uint32_t most) {
-    named_ = cycle;
-    if (ready_.size() < most) advance(arrival_of(cycle));
-    uint32_t beats = 0;
-    while (beats < most && beats < ready_.size() && ready_[beats] <= cycle + beats) ++beats;
-    return beats;
-}
-
-bool Channel::response_ready(uint64_t cycle) const {
-    return !responses_.empty() && responses_.front() <= cycle;
-}
-
-void Channel::take_beat() {
-    ready_.pop_front();
-    if (--lengths_.front() == 0) lengths_.pop_front();
+void Channel::take_beats(uint32_t beats) {
+    ready_.take(beats);
+    while (beats >= lengths_.front()) {
+        beats -= lengths_.front();
+        lengths_.pop_front();
+        if (beats == 0) return;
+    }
+    lengths_.front() -= beats;
 }
 
 Channel Channel::silent() const {
@@ -124,14 +121,9 @@ uint64_t Channel::next_beat() const {
     return ahead.ready_.front();
 }
 
-uint64_t Channel::next_response() const {
-    return responses_.empty() ? DLAVM_MEMORY_NEVER : responses_.front();
-}
-
 uint64_t Channel::next_write_room() const {
-    const size_t held = incoming_.size() + writes_.size() + leaving_.size();
-    if (held < timing_.writes) return 0;
-    const size_t surplus = held - timing_.writes;  // that has to leave before the one that makes room
+    if (held_ < timing_.writes) return 0;
+    const size_t surplus = held_ - timing_.writes;  // that has to leave before the one that makes room
     if (surplus < leaving_.size()) return leaving_[surplus];
     if (surplus >= leaving_.size() + writes_.size()) return DLAVM_MEMORY_NEVER;
     Channel ahead = silent();
@@ -148,20 +140,59 @@ uint64_t Channel::beat_bound() const {
 }
 
 uint64_t Channel::write_room_bound() const {
-    const size_t held = incoming_.size() + writes_.size() + leaving_.size();
-    if (held < timing_.writes) return 0;
-    const size_t surplus = held - timing_.writes;
+    if (held_ < timing_.writes) return 0;
+    const size_t surplus = held_ - timing_.writes;
     if (surplus < leaving_.size()) return leaving_[surplus];
     if (surplus >= leaving_.size() + writes_.size()) return DLAVM_MEMORY_NEVER;
     const int64_t when = std::max({chosen_, window_[place_], writes_.front().arrival});
     return cycle_of(when + timing_.cwl + timing_.burst_clocks);
 }
 
-// Chooses everything whose time comes before `limit`; what arrives from then on changes nothing of it.
-void Channel::advance(int64_t limit) {
-    if (limit <= quiet_) return;
-    while (choose(limit)) {
+void Channel::choose_all(int64_t limit) {
+    if (ram_) {
+        while (choose_together(limit)) {
+        }
+    } else {
+        while (choose(limit)) {
+        }
     }
+}
+
+// As choose() does it one by one, for RAM: all accesses of the burst that comes first which nothing comes
+// between. An access is chosen in the clock of the one before and has the next one, or that of its arrival.
+bool Channel::choose_together(int64_t limit) {
+    const int64_t read = reads_.empty() ? INT64_MAX : reads_.front().arrival;
+    const int64_t write = writes_.empty() ? INT64_MAX : writes_.front().arrival;
+    const int64_t when = std::max(column_, std::min(read, write));
+    if (when >= limit) {
+        quiet_ = when;
+        return false;
+    }
+    const bool waits = write <= when;
+    const bool both = waits && read <= when && !waits_for_write(reads_.front());
+    const bool writing = both ? writing_ == (served_ < timing_.batch) : waits;
+    if (writing != writing_) served_ = 0;
+    writing_ = writing;
+
+    Ring<Burst>& queue = writing ? writes_ : reads_;
+    Burst& first = queue.front();
+    const int64_t at = std::max(when, column_ + 1);
+    const int64_t other = writing ? read : write;
+    const int64_t until = other > when ? std::min(limit, other) : limit;
+    uint64_t count = std::min<uint64_t>(first.last - first.access, std::max<int64_t>(until - at, 0)) + 1;
+    if (both) count = std::min(count, timing_.batch - served_);
+    served_ += count;
+    column_ = window_[0] = at + static_cast<int64_t>(count) - 1;
+    first.access += count;
+    if (!writing) {
+        const auto beats = static_cast<uint32_t>(count);
+        ready_.add(cycle_of(at + 1 + timing_.response), beats);
+        first.shown += beats;
+    }
+    if (first.access <= first.last) return true;
+    if (writing) leaving_.push_back(cycle_of(column_ + 1));
+    queue.pop_front();
+    return true;
 }
 
 bool Channel::choose(int64_t limit) {
@@ -174,7 +205,7 @@ bool Channel::choose(int64_t limit) {
         return false;
     }
     chosen_ = when;
-    if (!plain_ && (next_refresh_ <= when || owed_ != 0)) refresh(when);
+    if (next_refresh_ <= when || owed_ != 0) refresh(when);
 
     const bool write = choose_write(when);
     if (write != writing_) served_ = 0;
@@ -188,7 +219,7 @@ bool Channel::choose(int64_t limit) {
         const int64_t next = std::max(chosen_, window_[place_]);
         if (next >= limit) break;
         chosen_ = next;
-        if (!plain_ && (next_refresh_ <= next || owed_ != 0)) refresh(next);
+        if (next_refresh_ <= next || owed_ != 0) refresh(next);
         serve(next, first, write);
     }
     if (first.access > first.last) queue.pop_front();
@@ -197,7 +228,7 @@ bool Channel::choose(int64_t limit) {
 
 // The burst's next access, chosen at a clock.
 void Channel::serve(int64_t when, Burst& first, bool write) {
-    const int64_t at = plain_ ? std::max(when, column_ + 1) : issue(when, first.access, write);
+    const int64_t at = issue(when, first.access, write);
     column_ = at;
     ++served_;
     window_[place_] = at;
@@ -288,12 +319,9 @@ int64_t Channel::column(int64_t when, Bank& bank, Group& group, bool write) {
 void Channel::show(Burst& read, int64_t clock) {
     const uint64_t bytes = (read.access + 1) * timing_.burst_bytes - read.address;
     const auto complete = static_cast<uint32_t>(std::min<uint64_t>(beat_.quotient(bytes), read.beats));
-    for (; read.shown < complete; ++read.shown) {
-        const uint64_t cycle = cycle_of(clock);
-        last_ready_ = any_ready_ ? std::max(cycle, last_ready_ + 1) : cycle;
-        any_ready_ = true;
-        ready_.push_back(last_ready_);
-    }
+    if (complete == read.shown) return;
+    ready_.add(cycle_of(clock), complete - read.shown);
+    read.shown = complete;
 }
 
 void Channel::refresh(int64_t when) {
@@ -327,26 +355,40 @@ bool Channel::refreshing(uint64_t cycle) {
 // Of the banks whose turn in this round is still to come, the one that was left last: a stream that walks the
 // banks comes back to it latest. One in use is taken only when too much is owed.
 bool Channel::refresh_one(int64_t when) {
-    uint32_t best = UINT32_MAX, forced = UINT32_MAX;
-    for (uint32_t b = 0; b < banks_.size(); ++b) {
-        if (refreshed_[b]) continue;
-        if (forced == UINT32_MAX || banks_[b].used < banks_[forced].used) forced = b;
-        if (banks_[b].used < when && (best == UINT32_MAX || banks_[b].used > banks_[best].used)) best = b;
+    const bool must = owed_ > timing_.refresh_postponed;
+    if (when <= due_used_ && !must) return false;
+    size_t best = due_.size(), forced = 0;
+    int64_t latest = INT64_MIN, earliest = INT64_MAX;
+    for (size_t i = 0; i < due_.size(); ++i) {
+        const int64_t used = banks_[due_[i]].used;
+        if (used < earliest) {
+            earliest = used;
+            forced = i;
+        }
+        if (used < when && used > latest) {
+            latest = used;
+            best = i;
+        }
     }
-    if (best == UINT32_MAX) {
-        if (owed_ <= timing_.refresh_postponed) return false;
+    if (best == due_.size()) {
+        due_used_ = earliest;
+        if (!must) return false;
         best = forced;
     }
-    Bank& bank = banks_[best];
-    const int64_t start = std::max(close(when, best), bank.activate);
-    log(start, DLAVM_MEMORY_REFRESH, best, 0);
+    const uint32_t number = due_[best];
+    Bank& bank = banks_[number];
+    const int64_t start = std::max(close(when, number), bank.activate);
+    log(start, DLAVM_MEMORY_REFRESH, number, 0);
     bank.activate = start + timing_.refresh_clocks;
-    refreshed_[best] = true;
-    if (++refreshed_count_ == banks_.size()) {
-        refreshed_.assign(banks_.size(), false);
-        refreshed_count_ = 0;
-    }
+    due_.erase(due_.begin() + static_cast<ptrdiff_t>(best));
+    if (due_.empty()) begin_round();
     return true;
+}
+
+void Channel::begin_round() {
+    due_.resize(banks_.size());
+    std::iota(due_.begin(), due_.end(), 0);
+    due_used_ = kLongAgo;
 }
 
 void Channel::log(int64_t clock, uint32_t kind, uint32_t bank, uint64_t row) {

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "dlavm/memory_timing.h"
+#include "timing/beats.h"
 #include "timing/ring.h"
 
 namespace dlavm::timing {
@@ -61,23 +62,45 @@ class Channel {
   public:
     explicit Channel(const dlavm_memory_timing& timing);  // a sound one
 
-    bool read_room(uint64_t cycle);
-    bool write_room(uint64_t cycle);
+    bool read_room(uint64_t cycle) {
+        named_ = cycle;
+        return lengths_.size() < timing_.reads;
+    }
+    // A write that is chosen goes on counting until it has left.
+    bool write_room(uint64_t cycle) {
+        named_ = cycle;
+        return held_ < timing_.writes || room_made(cycle);
+    }
     void read(uint64_t cycle, uint64_t address, uint32_t beats);
     void write(uint64_t cycle, uint64_t address, uint32_t beats);
     void write_beat(uint64_t cycle);
+    // write() in a cycle and write_beat() in each of those behind it, where no other data is still to come.
+    void write_burst(uint64_t cycle, uint64_t address, uint32_t beats);
 
-    bool beat_ready(uint64_t cycle);
+    bool beat_ready(uint64_t cycle) {
+        named_ = cycle;
+        if (ready_.empty()) advance(arrival_of(cycle));
+        return !ready_.empty() && ready_.front() <= cycle;
+    }
     // How many beats there are from that one on, as far as is known, for somebody who takes one a cycle, and
     // at most so many.
-    uint32_t beats_from(uint64_t cycle, uint32_t most);
-    bool response_ready(uint64_t cycle) const;
-    void take_beat();
+    uint32_t beats_from(uint64_t cycle, uint32_t most) {
+        named_ = cycle;
+        if (ready_.size() < most) advance(arrival_of(cycle));
+        return ready_.from(cycle, most);
+    }
+    bool response_ready(uint64_t cycle) const {
+        return !responses_.empty() && responses_.front() <= cycle;
+    }
+    void take_beat() { take_beats(1); }
+    void take_beats(uint32_t beats);
     void take_response() { responses_.pop_front(); }
 
     // Exact; they look ahead in a copy. The bounds are not later, whatever is asked for in between.
     uint64_t next_beat() const;
-    uint64_t next_response() const;
+    uint64_t next_response() const {
+        return responses_.empty() ? DLAVM_MEMORY_NEVER : responses_.front();
+    }
     uint64_t next_write_room() const;
     uint64_t beat_bound() const;
     uint64_t write_room_bound() const;
@@ -86,7 +109,7 @@ class Channel {
 
     void record() {
         recording_ = true;
-        plain_ = false;
+        ram_ = false;
     }
     // What was decided by the last cycle that anybody named.
     const std::vector<dlavm_memory_command>& recorded() {
@@ -122,8 +145,15 @@ class Channel {
     int64_t arrival_of(uint64_t cycle) const { return clock_of(cycle) + timing_.request; }
     Burst burst(int64_t arrival, uint64_t address, uint32_t beats) const;
 
-    void advance(int64_t limit);
+    // Chooses everything whose time comes before `limit`; what arrives from then on changes nothing of it.
+    void advance(int64_t limit) {
+        if (limit > quiet_) choose_all(limit);
+    }
+    void choose_all(int64_t limit);
     bool choose(int64_t limit);
+    bool choose_together(int64_t limit);
+    bool room_made(uint64_t cycle);
+    void arrive(uint64_t cycle, uint64_t address, uint32_t beats);
     bool choose_write(int64_t when) const;
     bool waits_for_write(const Burst& read) const;
     Target target(uint64_t access) const;
@@ -135,22 +165,22 @@ class Channel {
     void refresh(int64_t when);
     void refresh_all(int64_t due);
     bool refresh_one(int64_t when);
+    void begin_round();
     int64_t close(int64_t when, uint32_t bank);
     void log(int64_t clock, uint32_t kind, uint32_t bank, uint64_t row);
     Channel silent() const;
 
     dlavm_memory_timing timing_;
-    // RAM: an access takes a clock and has nothing to do with the others. Not where commands are recorded.
-    bool plain_;
+    // RAM whose accesses are chosen many at a time. Not where commands are recorded.
+    bool ram_;
     Divisor clocks_, cycles_, beat_, burst_, interleaved_, columns_, banks_of_group_, outer_groups_;
     int64_t quiet_ = kLongAgo;  // nothing can be chosen before, unless more is asked for
     Ring<Burst> reads_, writes_;
     Ring<Incoming> incoming_;
-    Ring<uint32_t> lengths_;              // beats that are left of reads, the taken ones apart
-    Ring<uint64_t> ready_;                // cycles of beats
+    Ring<uint32_t> lengths_;  // beats that are left of reads, the taken ones apart
+    Beats ready_;
     Ring<uint64_t> responses_, leaving_;  // leaving: when the room of a chosen write is free
-    uint64_t last_ready_ = 0;
-    bool any_ready_ = false;
+    size_t held_ = 0;                     // writes that count: incoming, waiting and leaving
 
     std::vector<Bank> banks_;
     std::vector<Group> groups_;
@@ -165,8 +195,8 @@ class Channel {
     int64_t next_refresh_;
     int64_t refresh_from_ = kLongAgo, refresh_until_ = kLongAgo;  // the last one of all banks
     uint64_t owed_ = 0;                                           // refreshes of a bank
-    std::vector<bool> refreshed_;                                 // banks of this round
-    uint32_t refreshed_count_ = 0;
+    std::vector<uint32_t> due_;  // banks whose turn in this round is still to come, by their numbers
+    int64_t due_used_ = kLongAgo;  // each of these has been used then or later
 
     uint64_t named_ = 0;
     bool recording_ = false;

@@ -14,6 +14,7 @@ class Ring {
     size_t size() const { return in_ - out_; }
     T& front() { return items_[out_ & mask_]; }
     const T& front() const { return items_[out_ & mask_]; }
+    T& back() { return items_[(in_ - 1) & mask_]; }
     const T& operator[](size_t place) const { return items_[(out_ + place) & mask_]; }
     void push_back(const T& item) {
         if (in_ - out_ > mask_) grow();
