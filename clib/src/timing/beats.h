@@ -36,13 +36,17 @@ class Beats {
     }
     void take(uint32_t count) {
         size_ -= count;
-        while (count >= stretches_.front().count) {
-            count -= static_cast<uint32_t>(stretches_.front().count);
+        for (;;) {
+            Stretch& first = stretches_.front();
+            if (count < first.count) {
+                first.cycle += count;
+                first.count -= count;
+                return;
+            }
+            count -= static_cast<uint32_t>(first.count);
             stretches_.pop_front();
             if (count == 0) return;
         }
-        stretches_.front().cycle += count;
-        stretches_.front().count -= count;
     }
 
   private:

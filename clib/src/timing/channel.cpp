@@ -16,6 +16,13 @@ bool is_ram(const dlavm_memory_timing& t) {
            t.beat_bytes == t.burst_bytes && t.clocks >= t.cycles;
 }
 
+// std::max of a list, which the compiler keeps in memory.
+int64_t latest(int64_t a, int64_t b) { return std::max(a, b); }
+template <class... More>
+int64_t latest(int64_t a, int64_t b, More... more) {
+    return latest(std::max(a, b), more...);
+}
+
 }  // namespace
 
 Channel::Channel(const dlavm_memory_timing& timing)
@@ -149,50 +156,50 @@ uint64_t Channel::write_room_bound() const {
 }
 
 void Channel::choose_all(int64_t limit) {
-    if (ram_) {
-        while (choose_together(limit)) {
-        }
-    } else {
-        while (choose(limit)) {
-        }
+    if (ram_) return choose_of_ram(limit);
+    while (choose(limit)) {
     }
 }
 
-// As choose() does it one by one, for RAM: all accesses of the burst that comes first which nothing comes
-// between. An access is chosen in the clock of the one before and has the next one, or that of its arrival.
-bool Channel::choose_together(int64_t limit) {
-    const int64_t read = reads_.empty() ? INT64_MAX : reads_.front().arrival;
-    const int64_t write = writes_.empty() ? INT64_MAX : writes_.front().arrival;
-    const int64_t when = std::max(column_, std::min(read, write));
-    if (when >= limit) {
-        quiet_ = when;
-        return false;
-    }
-    const bool waits = write <= when;
-    const bool both = waits && read <= when && !waits_for_write(reads_.front());
-    const bool writing = both ? writing_ == (served_ < timing_.batch) : waits;
-    if (writing != writing_) served_ = 0;
-    writing_ = writing;
+// As choose() does it one by one, for RAM: together all accesses of the burst that is first which nothing can
+// come between. An access is chosen in the clock of the one before and has the next one, or that of its arrival.
+void Channel::choose_of_ram(int64_t limit) {
+    int64_t column = column_;
+    for (;;) {
+        const int64_t read = reads_.empty() ? INT64_MAX : reads_.front().arrival;
+        const int64_t write = writes_.empty() ? INT64_MAX : writes_.front().arrival;
+        const int64_t when = latest(column, std::min(read, write));
+        if (when >= limit) {
+            quiet_ = when;
+            break;
+        }
+        const bool waits = write <= when;
+        const bool both = waits && read <= when && !waits_for_write(reads_.front());
+        const bool writing = both ? writing_ == (served_ < timing_.batch) : waits;
+        if (writing != writing_) served_ = 0;
+        writing_ = writing;
 
-    Ring<Burst>& queue = writing ? writes_ : reads_;
-    Burst& first = queue.front();
-    const int64_t at = std::max(when, column_ + 1);
-    const int64_t other = writing ? read : write;
-    const int64_t until = other > when ? std::min(limit, other) : limit;
-    uint64_t count = std::min<uint64_t>(first.last - first.access, std::max<int64_t>(until - at, 0)) + 1;
-    if (both) count = std::min(count, timing_.batch - served_);
-    served_ += count;
-    column_ = window_[0] = at + static_cast<int64_t>(count) - 1;
-    first.access += count;
-    if (!writing) {
-        const auto beats = static_cast<uint32_t>(count);
-        ready_.add(cycle_of(at + 1 + timing_.response), beats);
-        first.shown += beats;
+        Ring<Burst>& queue = writing ? writes_ : reads_;
+        Burst& first = queue.front();
+        const int64_t at = latest(when, column + 1);
+        const int64_t other = writing ? read : write;
+        const int64_t until = other > when ? std::min(limit, other) : limit;
+        uint64_t count =
+            std::min<uint64_t>(first.last - first.access, static_cast<uint64_t>(latest(until - at, 0))) + 1;
+        if (both) count = std::min(count, timing_.batch - served_);
+        served_ += count;
+        column = at + static_cast<int64_t>(count) - 1;
+        if (!writing) {
+            const auto beats = static_cast<uint32_t>(count);
+            ready_.add(cycle_of(at + 1 + timing_.response), beats);
+            first.shown += beats;
+        }
+        first.access += count;
+        if (first.access <= first.last) continue;
+        if (writing) leaving_.push_back(cycle_of(column + 1));
+        queue.pop_front();
     }
-    if (first.access <= first.last) return true;
-    if (writing) leaving_.push_back(cycle_of(column_ + 1));
-    queue.pop_front();
-    return true;
+    column_ = window_[0] = column;
 }
 
 bool Channel::choose(int64_t limit) {
@@ -213,29 +220,33 @@ bool Channel::choose(int64_t limit) {
     Ring<Burst>& queue = write ? writes_ : reads_;
     const bool alone = (write ? reads_ : writes_).empty();
     Burst& first = queue.front();
-    serve(when, first, write);
-    // Where nothing else waits those behind it are chosen in turn.
-    while (alone && first.access <= first.last) {
-        const int64_t next = std::max(chosen_, window_[place_]);
-        if (next >= limit) break;
-        chosen_ = next;
-        if (next_refresh_ <= next || owed_ != 0) refresh(next);
-        serve(next, first, write);
-    }
+    serve(when, first, write, alone ? limit : when);
     if (first.access > first.last) queue.pop_front();
     return true;
 }
 
-// The burst's next access, chosen at a clock.
-void Channel::serve(int64_t when, Burst& first, bool write) {
-    const int64_t at = issue(when, first.access, write);
-    column_ = at;
-    ++served_;
-    window_[place_] = at;
-    if (++place_ == window_.size()) place_ = 0;
-    const int64_t end = at + (write ? timing_.cwl : timing_.cl) + timing_.burst_clocks;
-    if (!write) show(first, end + timing_.response);
-    if (first.access++ == first.last && write) leaving_.push_back(cycle_of(end));
+// The burst's next access, chosen at a clock, and those behind it that are chosen before the limit.
+void Channel::serve(int64_t when, Burst& first, bool write, int64_t limit) {
+    for (Target to = target(first.access);; step(to, first.access)) {
+        Bank& bank = banks_[to.bank];
+        Group& group = groups_[to.group];
+        if (bank.row != to.row) open_row(when, to.bank, group, to.row);
+        const int64_t at = column(when, bank, group, write);
+        log(at, write ? DLAVM_MEMORY_WRITE : DLAVM_MEMORY_READ, to.bank, to.row);
+        ++served_;
+        window_[place_] = at;
+        if (++place_ == window_.size()) place_ = 0;
+        const int64_t end = at + (write ? timing_.cwl : timing_.cl) + timing_.burst_clocks;
+        if (!write) show(first, end + timing_.response);
+        if (first.access++ == first.last) {
+            if (write) leaving_.push_back(cycle_of(end));
+            return;
+        }
+        when = latest(when, window_[place_]);
+        if (when >= limit) return;
+        chosen_ = when;
+        if (next_refresh_ <= when || owed_ != 0) refresh(when);
+    }
 }
 
 bool Channel::choose_write(int64_t when) const {
@@ -260,27 +271,32 @@ bool Channel::waits_for_write(const Burst& read) const {
 // Address bits from below: the byte in a burst, groups that are interleaved, column, bank, other groups, row.
 Target Channel::target(uint64_t access) const {
     const uint32_t low = interleaved_.digit(access);
-    columns_.digit(access);
+    const uint32_t column = columns_.digit(access);
     const uint32_t in_group = banks_of_group_.digit(access);
     const uint32_t group = outer_groups_.digit(access) * timing_.interleave + low;
-    return {group, group * timing_.banks + in_group, access};
+    return {group, group * timing_.banks + in_group, low, column, access};
 }
 
-int64_t Channel::issue(int64_t when, uint64_t access, bool write) {
-    const Target to = target(access);
-    Bank& bank = banks_[to.bank];
-    if (bank.row != to.row) open_row(when, to.bank, groups_[to.group], to.row);
-    const int64_t at = column(when, bank, groups_[to.group], write);
-    log(at, write ? DLAVM_MEMORY_WRITE : DLAVM_MEMORY_READ, to.bank, to.row);
-    return at;
+// From the access before to this one.
+void Channel::step(Target& to, uint64_t access) const {
+    if (to.low + 1 != timing_.interleave) {
+        ++to.low;
+        ++to.group;
+        to.bank += timing_.banks;
+    } else if (++to.column != columns_.value()) {
+        to.low = 0;
+        to.group -= timing_.interleave - 1;
+        to.bank -= (timing_.interleave - 1) * timing_.banks;
+    } else {
+        to = target(access);
+    }
 }
 
 void Channel::open_row(int64_t when, uint32_t number, Group& group, uint64_t row) {
     Bank& bank = banks_[number];
     const int64_t free = std::max(close(when, number), when);
-    const int64_t at =
-        std::max({free, bank.activate, activated_ + timing_.rrd_s, group.activated + timing_.rrd_l,
-                  activates_[oldest_activate_] + timing_.faw});
+    const int64_t at = latest(free, bank.activate, activated_ + timing_.rrd_s,
+                              group.activated + timing_.rrd_l, activates_[oldest_activate_] + timing_.faw);
     log(at, DLAVM_MEMORY_ACTIVATE, number, row);
     activated_ = group.activated = activates_[oldest_activate_] = at;
     oldest_activate_ = (oldest_activate_ + 1) % activates_.size();
@@ -303,8 +319,8 @@ int64_t Channel::close(int64_t when, uint32_t number) {
 int64_t Channel::column(int64_t when, Bank& bank, Group& group, bool write) {
     const int64_t turned = write ? read_end_ + timing_.rtw - timing_.cwl
                                  : std::max(write_end_ + timing_.wtr_s, group.written + timing_.wtr_l);
-    const int64_t at = std::max({when, write ? bank.write : bank.read, column_ + timing_.ccd_s,
-                                 group.column + timing_.ccd_l, turned});
+    const int64_t at = latest(when, write ? bank.write : bank.read, column_ + timing_.ccd_s,
+                              group.column + timing_.ccd_l, turned);
     column_ = group.column = bank.used = at;
     const int64_t end = at + (write ? timing_.cwl : timing_.cl) + timing_.burst_clocks;
     if (write)

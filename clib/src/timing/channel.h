@@ -25,9 +25,10 @@ namespace dlavm::timing {
 // Null where the timing is sound.
 const char* problem(const dlavm_memory_timing& timing);
 
-// Where an access goes. `row`: its number, with what tells its page from others of the bank.
+// Where an access goes. `row`: its number, with what tells its page from others of the bank. `low`: which of
+// the interleaved groups.
 struct Target {
-    uint32_t group, bank;
+    uint32_t group, bank, low, column;
     uint64_t row;
 };
 
@@ -38,6 +39,7 @@ class Divisor {
         if ((value & (value - 1)) == 0)
             for (shift_ = 0; uint64_t{1} << shift_ != value;) ++shift_;
     }
+    uint64_t value() const { return value_; }
     uint64_t quotient(uint64_t of) const { return shift_ >= 0 ? of >> shift_ : of / value_; }
     uint64_t up(uint64_t of) const { return quotient(of + value_ - 1); }
     // The lowest digit of a number in this base, which is taken off.
@@ -151,16 +153,16 @@ class Channel {
     }
     void choose_all(int64_t limit);
     bool choose(int64_t limit);
-    bool choose_together(int64_t limit);
+    void choose_of_ram(int64_t limit);
     bool room_made(uint64_t cycle);
     void arrive(uint64_t cycle, uint64_t address, uint32_t beats);
     bool choose_write(int64_t when) const;
     bool waits_for_write(const Burst& read) const;
     Target target(uint64_t access) const;
-    int64_t issue(int64_t when, uint64_t access, bool write);
-    void serve(int64_t when, Burst& first, bool write);
+    void step(Target& to, uint64_t access) const;
+    void serve(int64_t when, Burst& first, bool write, int64_t limit);
     void open_row(int64_t when, uint32_t bank, Group& group, uint64_t row);
-    int64_t column(int64_t when, Bank& bank, Group& group, bool write);
+    int64_t column(int64_t when, Bank& bank, Group& group, bool write);  // when its command is
     void show(Burst& read, int64_t clock);
     void refresh(int64_t when);
     void refresh_all(int64_t due);
