@@ -16,6 +16,12 @@ bool is_ram(const dlavm_memory_timing& t) {
            t.beat_bytes == t.burst_bytes && t.clocks >= t.cycles;
 }
 
+// From one column command to the next, where groups take turns and nothing else is to be waited for.
+int64_t clocks_of_run(const dlavm_memory_timing& t) {
+    if (t.interleave == 1) return std::max(t.ccd_s, t.ccd_l);
+    return t.ccd_l <= uint64_t{t.interleave} * t.ccd_s ? t.ccd_s : 0;
+}
+
 // std::max of a list, which the compiler keeps in memory.
 int64_t latest(int64_t a, int64_t b) { return std::max(a, b); }
 template <class... More>
@@ -36,9 +42,11 @@ Channel::Channel(const dlavm_memory_timing& timing)
       columns_(timing.page_bytes / timing.burst_bytes),
       banks_of_group_(timing.banks),
       outer_groups_(timing.groups / timing.interleave),
+      row_(uint64_t{timing.interleave} * (timing.page_bytes / timing.burst_bytes)),
       banks_(size_t{timing.groups} * timing.banks),
       groups_(timing.groups),
       window_(timing.window, kLongAgo),
+      run_clocks_(clocks_of_run(timing)),
       next_refresh_(timing.refresh_interval) {
     activates_.fill(kLongAgo);
     begin_round();
@@ -55,9 +63,8 @@ uint64_t Channel::cycle_of(int64_t clock) const {
 }
 
 Channel::Burst Channel::burst(int64_t arrival, uint64_t address, uint32_t beats) const {
-    const uint64_t bytes = uint64_t{beats} * timing_.beat_bytes;
-    return {arrival, address, bytes, burst_.quotient(address), burst_.quotient(address + bytes - 1),
-            beats,   0};
+    const uint64_t last = address + uint64_t{beats} * timing_.beat_bytes - 1;
+    return {arrival, address, burst_.quotient(address), burst_.quotient(last), beats, 0};
 }
 
 bool Channel::room_made(uint64_t cycle) {
@@ -176,12 +183,15 @@ void Channel::choose_of_ram(int64_t limit) {
         const bool waits = write <= when;
         const bool both = waits && read <= when && !waits_for_write(reads_.front());
         const bool writing = both ? writing_ == (served_ < timing_.batch) : waits;
+        const int64_t at = latest(when, column + 1);
+        if (both && timing_.batch == 1) {
+            column = take_turns(at, writing, limit);
+            continue;
+        }
         if (writing != writing_) served_ = 0;
         writing_ = writing;
-
         Ring<Burst>& queue = writing ? writes_ : reads_;
         Burst& first = queue.front();
-        const int64_t at = latest(when, column + 1);
         const int64_t other = writing ? read : write;
         const int64_t until = other > when ? std::min(limit, other) : limit;
         uint64_t count =
@@ -200,6 +210,29 @@ void Channel::choose_of_ram(int64_t limit) {
         queue.pop_front();
     }
     column_ = window_[0] = column;
+}
+
+// Both directions in turns, from a clock on, until one of the two bursts is over. Returns the last clock.
+int64_t Channel::take_turns(int64_t at, bool write, int64_t limit) {
+    Burst &r = reads_.front(), &w = writes_.front();
+    const uint64_t left[] = {r.last - r.access + 1, w.last - w.access + 1};
+    const uint64_t until_over = std::min(2 * left[write] - 1, 2 * left[!write]);
+    const uint64_t count = std::min(until_over, static_cast<uint64_t>(latest(limit - at, 0)) + 1);
+    const uint64_t writes = (count + (write ? 1 : 0)) / 2, reads = count - writes;
+    const int64_t last = at + static_cast<int64_t>(count) - 1;
+    for (int64_t clock = write ? at + 1 : at; clock <= last; clock += 2)
+        ready_.add(cycle_of(clock + 1 + timing_.response), 1);
+    writing_ = write == (count % 2 != 0);
+    served_ = 1;
+    r.shown += static_cast<uint32_t>(reads);
+    r.access += reads;
+    w.access += writes;
+    if (r.access > r.last) reads_.pop_front();
+    if (w.access > w.last) {
+        leaving_.push_back(cycle_of(last + 1));
+        writes_.pop_front();
+    }
+    return last;
 }
 
 bool Channel::choose(int64_t limit) {
@@ -227,26 +260,21 @@ bool Channel::choose(int64_t limit) {
 
 // The burst's next access, chosen at a clock, and those behind it that are chosen before the limit.
 void Channel::serve(int64_t when, Burst& first, bool write, int64_t limit) {
-    for (Target to = target(first.access);; step(to, first.access)) {
-        Bank& bank = banks_[to.bank];
-        Group& group = groups_[to.group];
-        if (bank.row != to.row) open_row(when, to.bank, group, to.row);
-        const int64_t at = column(when, bank, group, write);
-        log(at, write ? DLAVM_MEMORY_WRITE : DLAVM_MEMORY_READ, to.bank, to.row);
-        ++served_;
-        window_[place_] = at;
-        if (++place_ == window_.size()) place_ = 0;
-        const int64_t end = at + (write ? timing_.cwl : timing_.cl) + timing_.burst_clocks;
-        if (!write) show(first, end + timing_.response);
-        if (first.access++ == first.last) {
-            if (write) leaving_.push_back(cycle_of(end));
-            return;
+    for (;;) {
+        const bool runs = first.access == run_.next && write == run_.write && first.access != run_.row_end;
+        if (runs && run_.length >= timing_.interleave && run_clocks_ != 0 && !recording_) {
+            issue_run(when, first, write, limit);
+        } else {
+            run_.length = runs ? run_.length : 0;
+            issue(when, first, write);
         }
-        when = latest(when, window_[place_]);
+        if (first.access > first.last) break;
+        when = latest(chosen_, window_[place_]);
         if (when >= limit) return;
         chosen_ = when;
         if (next_refresh_ <= when || owed_ != 0) refresh(when);
     }
+    if (write) leaving_.push_back(cycle_of(column_ + timing_.cwl + timing_.burst_clocks));
 }
 
 bool Channel::choose_write(int64_t when) const {
@@ -260,10 +288,11 @@ bool Channel::choose_write(int64_t when) const {
 // Of a read that has begun none of the older writes overlaps it any more.
 bool Channel::waits_for_write(const Burst& read) const {
     if (writes_.empty() || read.access != burst_.quotient(read.address)) return false;
+    const uint64_t end = read.address + uint64_t{read.beats} * timing_.beat_bytes;
     for (size_t i = 0; i < writes_.size(); ++i) {
         const Burst& w = writes_[i];
         if (w.arrival > read.arrival) return false;
-        if (w.address < read.address + read.bytes && read.address < w.address + w.bytes) return true;
+        if (w.address < end && read.address < w.address + uint64_t{w.beats} * timing_.beat_bytes) return true;
     }
     return false;
 }
@@ -271,24 +300,54 @@ bool Channel::waits_for_write(const Burst& read) const {
 // Address bits from below: the byte in a burst, groups that are interleaved, column, bank, other groups, row.
 Target Channel::target(uint64_t access) const {
     const uint32_t low = interleaved_.digit(access);
-    const uint32_t column = columns_.digit(access);
+    columns_.digit(access);
     const uint32_t in_group = banks_of_group_.digit(access);
     const uint32_t group = outer_groups_.digit(access) * timing_.interleave + low;
-    return {group, group * timing_.banks + in_group, low, column, access};
+    return {group, group * timing_.banks + in_group, access};
 }
 
-// From the access before to this one.
-void Channel::step(Target& to, uint64_t access) const {
-    if (to.low + 1 != timing_.interleave) {
-        ++to.low;
-        ++to.group;
-        to.bank += timing_.banks;
-    } else if (++to.column != columns_.value()) {
-        to.low = 0;
-        to.group -= timing_.interleave - 1;
-        to.bank -= (timing_.interleave - 1) * timing_.banks;
-    } else {
-        to = target(access);
+void Channel::issue(int64_t when, Burst& first, bool write) {
+    const Target to = target(first.access);
+    Bank& bank = banks_[to.bank];
+    Group& group = groups_[to.group];
+    if (bank.row != to.row) open_row(when, to.bank, group, to.row);
+    const int64_t at = column(when, bank, group, write);
+    use(at, bank, group, write);
+    log(at, write ? DLAVM_MEMORY_WRITE : DLAVM_MEMORY_READ, to.bank, to.row);
+    enter(at);
+    column_ = at;
+    ++served_;
+    if (!write) show(first, at);
+    if (++run_.length == 1) run_.row_end = (row_.quotient(first.access) + 1) * row_.value();
+    run_.write = write;
+    run_.next = ++first.access;
+}
+
+// The same for accesses of a run in all of whose groups there was one: rows are open, the bus has turned, and
+// so each waits only for its choice and for the column command before.
+void Channel::issue_run(int64_t when, Burst& first, bool write, int64_t limit) {
+    const uint64_t begin = first.access, end = std::min(first.last + 1, run_.row_end);
+    const int64_t until = owed_ != 0 ? when : std::min(limit, next_refresh_);
+    int64_t at = latest(when, column_ + run_clocks_);
+    for (;;) {
+        enter(at);
+        if (!write) show(first, at);
+        if (++first.access == end) break;
+        const int64_t next = latest(when, window_[place_]);
+        if (next >= until) break;
+        when = next;
+        at += run_clocks_;
+    }
+    chosen_ = when;
+    column_ = at;
+    served_ += first.access - begin;
+    run_.next = first.access;
+    // Of what banks remember only the last access to each matters.
+    const uint64_t last = std::min<uint64_t>(first.access - begin, timing_.interleave);
+    at -= run_clocks_ * static_cast<int64_t>(last - 1);
+    for (uint64_t access = first.access - last; access != first.access; ++access, at += run_clocks_) {
+        const Target to = target(access);
+        use(at, banks_[to.bank], groups_[to.group], write);
     }
 }
 
@@ -313,30 +372,34 @@ int64_t Channel::close(int64_t when, uint32_t number) {
     const int64_t at = std::max(when, bank.precharge);
     log(at, DLAVM_MEMORY_PRECHARGE, number, bank.row);
     bank.row = kClosed;
+    run_.length = 0;
     return at + timing_.rp;
 }
 
-int64_t Channel::column(int64_t when, Bank& bank, Group& group, bool write) {
+// The clock of an access's column command.
+int64_t Channel::column(int64_t when, const Bank& bank, const Group& group, bool write) const {
     const int64_t turned = write ? read_end_ + timing_.rtw - timing_.cwl
                                  : std::max(write_end_ + timing_.wtr_s, group.written + timing_.wtr_l);
-    const int64_t at = latest(when, write ? bank.write : bank.read, column_ + timing_.ccd_s,
-                              group.column + timing_.ccd_l, turned);
-    column_ = group.column = bank.used = at;
+    return latest(when, write ? bank.write : bank.read, column_ + timing_.ccd_s, group.column + timing_.ccd_l,
+                  turned);
+}
+
+void Channel::use(int64_t at, Bank& bank, Group& group, bool write) {
+    group.column = bank.used = at;
     const int64_t end = at + (write ? timing_.cwl : timing_.cl) + timing_.burst_clocks;
     if (write)
         write_end_ = group.written = end;
     else
         read_end_ = end;
     bank.precharge = std::max(bank.precharge, write ? end + timing_.wr : at + timing_.rtp);
-    return at;
 }
 
-// The beats that are complete with the read's next access; the port passes one a cycle.
-void Channel::show(Burst& read, int64_t clock) {
+// The beats that are complete with the read's next access, of a column command; the port passes one a cycle.
+void Channel::show(Burst& read, int64_t at) {
     const uint64_t bytes = (read.access + 1) * timing_.burst_bytes - read.address;
     const auto complete = static_cast<uint32_t>(std::min<uint64_t>(beat_.quotient(bytes), read.beats));
     if (complete == read.shown) return;
-    ready_.add(cycle_of(clock), complete - read.shown);
+    ready_.add(cycle_of(at + timing_.cl + timing_.burst_clocks + timing_.response), complete - read.shown);
     read.shown = complete;
 }
 

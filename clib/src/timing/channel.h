@@ -25,10 +25,9 @@ namespace dlavm::timing {
 // Null where the timing is sound.
 const char* problem(const dlavm_memory_timing& timing);
 
-// Where an access goes. `row`: its number, with what tells its page from others of the bank. `low`: which of
-// the interleaved groups.
+// Where an access goes. `row`: its number, with what tells its page from others of the bank.
 struct Target {
-    uint32_t group, bank, low, column;
+    uint32_t group, bank;
     uint64_t row;
 };
 
@@ -122,8 +121,7 @@ class Channel {
   private:
     struct Burst {
         int64_t arrival;
-        uint64_t address, bytes;
-        uint64_t access, last;  // numbers of its next and last access
+        uint64_t address, access, last;  // numbers of its next and last access
         uint32_t beats, shown;  // shown: of a read, whose cycle is known
     };
     struct Incoming {  // a write whose data is on its way
@@ -138,6 +136,10 @@ class Channel {
     };
     struct Group {
         int64_t activated = kLongAgo, column = kLongAgo, written = kLongAgo;
+    };
+    struct Run {  // accesses one behind the other, of one direction, in rows that have stayed open
+        uint64_t length = 0, next = 0, row_end = 0;
+        bool write = false;
     };
     static constexpr int64_t kLongAgo = -(int64_t{1} << 48);
     static constexpr uint64_t kClosed = UINT64_MAX;
@@ -154,16 +156,23 @@ class Channel {
     void choose_all(int64_t limit);
     bool choose(int64_t limit);
     void choose_of_ram(int64_t limit);
+    int64_t take_turns(int64_t at, bool write, int64_t limit);
     bool room_made(uint64_t cycle);
     void arrive(uint64_t cycle, uint64_t address, uint32_t beats);
     bool choose_write(int64_t when) const;
     bool waits_for_write(const Burst& read) const;
     Target target(uint64_t access) const;
-    void step(Target& to, uint64_t access) const;
     void serve(int64_t when, Burst& first, bool write, int64_t limit);
+    void issue(int64_t when, Burst& first, bool write);
+    void issue_run(int64_t when, Burst& first, bool write, int64_t limit);
+    void enter(int64_t at) {
+        window_[place_] = at;
+        if (++place_ == window_.size()) place_ = 0;
+    }
     void open_row(int64_t when, uint32_t bank, Group& group, uint64_t row);
-    int64_t column(int64_t when, Bank& bank, Group& group, bool write);  // when its command is
-    void show(Burst& read, int64_t clock);
+    int64_t column(int64_t when, const Bank& bank, const Group& group, bool write) const;
+    void use(int64_t at, Bank& bank, Group& group, bool write);
+    void show(Burst& read, int64_t at);
     void refresh(int64_t when);
     void refresh_all(int64_t due);
     bool refresh_one(int64_t when);
@@ -175,7 +184,7 @@ class Channel {
     dlavm_memory_timing timing_;
     // RAM whose accesses are chosen many at a time. Not where commands are recorded.
     bool ram_;
-    Divisor clocks_, cycles_, beat_, burst_, interleaved_, columns_, banks_of_group_, outer_groups_;
+    Divisor clocks_, cycles_, beat_, burst_, interleaved_, columns_, banks_of_group_, outer_groups_, row_;
     int64_t quiet_ = kLongAgo;  // nothing can be chosen before, unless more is asked for
     Ring<Burst> reads_, writes_;
     Ring<Incoming> incoming_;
@@ -189,6 +198,8 @@ class Channel {
     std::array<int64_t, 4> activates_;
     int64_t activated_ = kLongAgo, column_ = kLongAgo, read_end_ = kLongAgo, write_end_ = kLongAgo;
     std::vector<int64_t> window_;  // column commands of the last accesses
+    Run run_;
+    int64_t run_clocks_;  // from one column command of a run to the next; 0: it depends
     size_t place_ = 0, oldest_activate_ = 0;
     int64_t chosen_ = kLongAgo;
     bool writing_ = false;
