@@ -1,5 +1,5 @@
-// The cycles in which the beats of a port are there, in order and at most one in each: kept as stretches of one
-// a cycle, of which there are few.
+// The cycles in which the beats of a port are there, in order and at most one in each: kept as stretches of
+// one a cycle, of which there are few.
 #pragma once
 
 #include <algorithm>

@@ -62,9 +62,14 @@ uint64_t Channel::cycle_of(int64_t clock) const {
     return clocks_.up(static_cast<uint64_t>(clock) * timing_.cycles);
 }
 
-Channel::Burst Channel::burst(int64_t arrival, uint64_t address, uint32_t beats) const {
-    const uint64_t last = address + uint64_t{beats} * timing_.beat_bytes - 1;
-    return {arrival, address, burst_.quotient(address), burst_.quotient(last), beats, 0};
+void Channel::push(Ring<Burst>& queue, int64_t arrival, uint64_t address, uint32_t beats) const {
+    Burst& burst = queue.push();
+    burst.arrival = arrival;
+    burst.address = address;
+    burst.access = burst_.quotient(address);
+    burst.last = burst_.quotient(address + uint64_t{beats} * timing_.beat_bytes - 1);
+    burst.beats = beats;
+    burst.shown = 0;
 }
 
 bool Channel::room_made(uint64_t cycle) {
@@ -78,7 +83,7 @@ bool Channel::room_made(uint64_t cycle) {
 
 void Channel::read(uint64_t cycle, uint64_t address, uint32_t beats) {
     named_ = cycle;
-    reads_.push_back(burst(arrival_of(cycle), address, beats));
+    push(reads_, arrival_of(cycle), address, beats);
     lengths_.push_back(beats);
     quiet_ = kLongAgo;
 }
@@ -106,13 +111,12 @@ void Channel::write_burst(uint64_t cycle, uint64_t address, uint32_t beats) {
 // The last beat of a write.
 void Channel::arrive(uint64_t cycle, uint64_t address, uint32_t beats) {
     const int64_t arrival = arrival_of(cycle);
-    writes_.push_back(burst(arrival, address, beats));
+    push(writes_, arrival, address, beats);
     responses_.push_back(std::max(cycle_of(arrival + timing_.response), cycle + 1));
     quiet_ = kLongAgo;
 }
 
-void Channel::take_beats(uint32_t beats) {
-    ready_.take(beats);
+void Channel::end_reads(uint32_t beats) {
     while (beats >= lengths_.front()) {
         beats -= lengths_.front();
         lengths_.pop_front();
@@ -169,7 +173,8 @@ void Channel::choose_all(int64_t limit) {
 }
 
 // As choose() does it one by one, for RAM: together all accesses of the burst that is first which nothing can
-// come between. An access is chosen in the clock of the one before and has the next one, or that of its arrival.
+// come between. An access is chosen in the clock of the one before and has the next one, or that of its
+// arrival.
 void Channel::choose_of_ram(int64_t limit) {
     int64_t column = column_;
     for (;;) {
@@ -394,9 +399,8 @@ void Channel::use(int64_t at, Bank& bank, Group& group, bool write) {
     bank.precharge = std::max(bank.precharge, write ? end + timing_.wr : at + timing_.rtp);
 }
 
-// The beats that are complete with the read's next access, of a column command; the port passes one a cycle.
-void Channel::show(Burst& read, int64_t at) {
-    const uint64_t bytes = (read.access + 1) * timing_.burst_bytes - read.address;
+// The port passes one a cycle.
+void Channel::show_to(Burst& read, uint64_t bytes, int64_t at) {
     const auto complete = static_cast<uint32_t>(std::min<uint64_t>(beat_.quotient(bytes), read.beats));
     if (complete == read.shown) return;
     ready_.add(cycle_of(at + timing_.cl + timing_.burst_clocks + timing_.response), complete - read.shown);
@@ -436,23 +440,21 @@ bool Channel::refreshing(uint64_t cycle) {
 bool Channel::refresh_one(int64_t when) {
     const bool must = owed_ > timing_.refresh_postponed;
     if (when <= due_used_ && !must) return false;
-    size_t best = due_.size(), forced = 0;
-    int64_t latest = INT64_MIN, earliest = INT64_MAX;
+    const auto used = [&](uint32_t bank) { return banks_[bank].used; };
+    size_t best = due_.size();
+    int64_t latest = INT64_MIN;
     for (size_t i = 0; i < due_.size(); ++i) {
-        const int64_t used = banks_[due_[i]].used;
-        if (used < earliest) {
-            earliest = used;
-            forced = i;
-        }
-        if (used < when && used > latest) {
-            latest = used;
-            best = i;
-        }
+        const int64_t at = used(due_[i]);
+        if (at >= when || at <= latest) continue;
+        latest = at;
+        best = i;
     }
     if (best == due_.size()) {
-        due_used_ = earliest;
+        const auto first = std::min_element(due_.begin(), due_.end(),
+                                            [&](uint32_t a, uint32_t b) { return used(a) < used(b); });
+        due_used_ = used(*first);
         if (!must) return false;
-        best = forced;
+        best = static_cast<size_t>(first - due_.begin());
     }
     const uint32_t number = due_[best];
     Bank& bank = banks_[number];

@@ -90,18 +90,21 @@ class Channel {
         if (ready_.size() < most) advance(arrival_of(cycle));
         return ready_.from(cycle, most);
     }
-    bool response_ready(uint64_t cycle) const {
-        return !responses_.empty() && responses_.front() <= cycle;
-    }
+    bool response_ready(uint64_t cycle) const { return !responses_.empty() && responses_.front() <= cycle; }
     void take_beat() { take_beats(1); }
-    void take_beats(uint32_t beats);
+    void take_beats(uint32_t beats) {
+        ready_.take(beats);
+        uint32_t& left = lengths_.front();
+        if (beats < left)
+            left -= beats;
+        else
+            end_reads(beats);
+    }
     void take_response() { responses_.pop_front(); }
 
     // Exact; they look ahead in a copy. The bounds are not later, whatever is asked for in between.
     uint64_t next_beat() const;
-    uint64_t next_response() const {
-        return responses_.empty() ? DLAVM_MEMORY_NEVER : responses_.front();
-    }
+    uint64_t next_response() const { return responses_.empty() ? DLAVM_MEMORY_NEVER : responses_.front(); }
     uint64_t next_write_room() const;
     uint64_t beat_bound() const;
     uint64_t write_room_bound() const;
@@ -122,7 +125,7 @@ class Channel {
     struct Burst {
         int64_t arrival;
         uint64_t address, access, last;  // numbers of its next and last access
-        uint32_t beats, shown;  // shown: of a read, whose cycle is known
+        uint32_t beats, shown;           // shown: of a read, whose cycle is known
     };
     struct Incoming {  // a write whose data is on its way
         uint64_t address;
@@ -147,7 +150,7 @@ class Channel {
     int64_t clock_of(uint64_t cycle) const;
     uint64_t cycle_of(int64_t clock) const;
     int64_t arrival_of(uint64_t cycle) const { return clock_of(cycle) + timing_.request; }
-    Burst burst(int64_t arrival, uint64_t address, uint32_t beats) const;
+    void push(Ring<Burst>& queue, int64_t arrival, uint64_t address, uint32_t beats) const;
 
     // Chooses everything whose time comes before `limit`; what arrives from then on changes nothing of it.
     void advance(int64_t limit) {
@@ -158,6 +161,7 @@ class Channel {
     void choose_of_ram(int64_t limit);
     int64_t take_turns(int64_t at, bool write, int64_t limit);
     bool room_made(uint64_t cycle);
+    void end_reads(uint32_t beats);
     void arrive(uint64_t cycle, uint64_t address, uint32_t beats);
     bool choose_write(int64_t when) const;
     bool waits_for_write(const Burst& read) const;
@@ -172,7 +176,12 @@ class Channel {
     void open_row(int64_t when, uint32_t bank, Group& group, uint64_t row);
     int64_t column(int64_t when, const Bank& bank, const Group& group, bool write) const;
     void use(int64_t at, Bank& bank, Group& group, bool write);
-    void show(Burst& read, int64_t at);
+    // The beats that are complete with the read's next access, of a column command.
+    void show(Burst& read, int64_t at) {
+        const uint64_t bytes = (read.access + 1) * timing_.burst_bytes - read.address;
+        if (bytes >= (uint64_t{read.shown} + 1) * timing_.beat_bytes) show_to(read, bytes, at);
+    }
+    void show_to(Burst& read, uint64_t bytes, int64_t at);
     void refresh(int64_t when);
     void refresh_all(int64_t due);
     bool refresh_one(int64_t when);
@@ -208,7 +217,7 @@ class Channel {
     int64_t next_refresh_;
     int64_t refresh_from_ = kLongAgo, refresh_until_ = kLongAgo;  // the last one of all banks
     uint64_t owed_ = 0;                                           // refreshes of a bank
-    std::vector<uint32_t> due_;  // banks whose turn in this round is still to come, by their numbers
+    std::vector<uint32_t> due_;    // banks whose turn in this round is still to come, by their numbers
     int64_t due_used_ = kLongAgo;  // each of these has been used then or later
 
     uint64_t named_ = 0;

@@ -16,9 +16,10 @@ class Ring {
     const T& front() const { return items_[out_ & mask_]; }
     T& back() { return items_[(in_ - 1) & mask_]; }
     const T& operator[](size_t place) const { return items_[(out_ + place) & mask_]; }
-    void push_back(T item) {
+    void push_back(const T& item) { push() = item; }
+    T& push() {  // a place behind the others, with whatever was there
         if (in_ - out_ > mask_) grow();
-        items_[in_++ & mask_] = item;
+        return items_[in_++ & mask_];
     }
     void pop_front() { ++out_; }
 
