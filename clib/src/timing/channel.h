@@ -9,6 +9,10 @@
 //
 // All numbers of an access follow when it is chosen, and depend only on what had arrived by then. So it does
 // not matter how often anybody asks, and accesses are chosen only when an answer hangs on it: many at a time.
+//
+// Short ways, which give the same: of RAM whole bursts are chosen together, or what is left of two that take
+// turns; accesses to rows that stay open follow one another in steps of a length that is known. A channel
+// that records commands takes none; tests hold the two against each other.
 #pragma once
 
 #include <array>
