@@ -1,8 +1,10 @@
 // Random traffic on memory channels of random timings: all that is asked for comes, in order, when it was
-// said to. Built with sanitizers by tests/unit/test_timing_sanitizers.py. Prints how often what was reached.
+// said to; and a channel that takes short ways answers as one that records commands, and so takes none. Built
+// with sanitizers by tests/unit/test_timing_sanitizers.py. Prints how often what was reached.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <random>
 
 #include "timing/channel.h"
@@ -45,8 +47,26 @@ dlavm_memory_timing random_timing() {
     return t;
 }
 
+// RAM, mostly such that a channel chooses whole bursts.
+dlavm_memory_timing random_ram() {
+    dlavm_memory_timing t{};
+    t.clocks = from(1, 3);
+    t.cycles = from(1, 4) == 1 ? 2 : 1;
+    t.beat_bytes = t.page_bytes = 64;
+    t.burst_bytes = from(1, 6) == 1 ? 32 : 64;
+    t.burst_clocks = t.groups = t.banks = t.interleave = t.ccd_s = t.ccd_l = t.refresh_banks = 1;
+    t.refresh_interval = 1000000000;
+    t.request = from(0, 9);
+    t.response = from(0, 12);
+    t.reads = from(1, 32);
+    t.writes = from(1, 32);
+    t.window = from(1, 6) == 1 ? 2 : 1;
+    t.batch = from(0, 1) != 0 ? 1 : from(2, 9);
+    return t;
+}
+
 struct Seen {
-    uint64_t beats = 0, responses = 0, full = 0, foretold = 0;
+    uint64_t beats = 0, responses = 0, full = 0, foretold = 0, together = 0;
 };
 
 // The master of one channel.
@@ -108,6 +128,100 @@ struct Port {
     }
 };
 
+// A channel with short ways, and the same without, whose beats come and are taken one by one.
+struct Pair {
+    Channel quick, slow;
+    uint32_t beat_bytes, longest = from(0, 1) != 0 ? 4 : 64, calm = from(2, 30), lazy = from(1, 4);
+    uint64_t told_until = 0, last = 0;  // data of a write that was told in one call; the last address
+    std::deque<uint32_t> reads{}, data{};
+    uint64_t responses = 0;
+
+    template <class Ask>
+    auto both(const char* what, Ask ask) {
+        const auto answer = ask(quick);
+        require(answer == ask(slow), what);
+        return answer;
+    }
+    uint64_t address(uint32_t beats) {  // often the one behind the last burst
+        if (from(0, 2) == 0) last = uint64_t{from(0, 500)} * beat_bytes;
+        last += uint64_t{beats} * beat_bytes;
+        return last - uint64_t{beats} * beat_bytes;
+    }
+
+    void takes(uint64_t cycle, Seen& seen) {
+        both("a beat", [&](Channel& c) { return c.beat_ready(cycle); });
+        const uint32_t most = from(1, 40);
+        const uint32_t ready = both("beats", [&](Channel& c) { return c.beats_from(cycle, most); });
+        if (ready != 0 && from(1, lazy) == 1) {
+            const uint32_t beats = from(1, ready);
+            quick.take_beats(beats);
+            for (uint32_t i = 0; i < beats; ++i) {
+                slow.take_beat();
+                if (--reads.front() == 0) reads.pop_front();
+            }
+            seen.together += beats > 1;
+        }
+        both("when the next response is", [](Channel& c) { return c.next_response(); });
+        if (!both("a response", [&](Channel& c) { return c.response_ready(cycle); }) || from(1, lazy) != 1)
+            return;
+        quick.take_response();
+        slow.take_response();
+        --responses;
+    }
+
+    void asks(uint64_t cycle) {
+        if (!data.empty() && cycle > told_until && from(0, 4) != 0) {
+            quick.write_beat(cycle);
+            slow.write_beat(cycle);
+            if (--data.front() == 0) data.pop_front();
+        }
+        const uint32_t beats = from(1, longest);
+        if (from(1, calm) == 1 && both("room to read", [&](Channel& c) { return c.read_room(cycle); })) {
+            const uint64_t at = address(beats);
+            quick.read(cycle, at, beats);
+            slow.read(cycle, at, beats);
+            reads.push_back(beats);
+        }
+        if (cycle <= told_until || from(1, calm) != 1) return;
+        if (!both("room to write", [&](Channel& c) { return c.write_room(cycle); })) return;
+        const uint64_t at = address(beats);
+        ++responses;
+        slow.write(cycle, at, beats);
+        if (!data.empty() || from(0, 1) != 0) {
+            quick.write(cycle, at, beats);
+            data.push_back(beats);
+            return;
+        }
+        told_until = cycle + beats;
+        quick.write_burst(cycle, at, beats);
+        for (uint64_t beat = cycle + 1; beat <= told_until; ++beat) slow.write_beat(beat);
+    }
+
+    void foretells(uint64_t cycle) {
+        both("a bound of beats", [](Channel& c) { return c.beat_bound(); });
+        both("a bound of room", [](Channel& c) { return c.write_room_bound(); });
+        if (from(0, 49) == 0) both("the next beat", [](Channel& c) { return c.next_beat(); });
+        if (from(0, 49) == 0) both("the next room", [](Channel& c) { return c.next_write_room(); });
+        both("a refresh", [&](Channel& c) { return c.refreshing(cycle); });
+    }
+};
+
+void short_ways(Seen& seen) {
+    const dlavm_memory_timing timing = from(0, 1) != 0 ? random_ram() : random_timing();
+    require(dlavm::timing::problem(timing) == nullptr, "a timing that is none");
+    Pair pair{Channel(timing), Channel(timing), timing.beat_bytes};
+    pair.slow.record();
+    const bool asks_much = from(0, 1) != 0;
+    for (uint64_t cycle = 0; cycle < 2000; cycle += from(0, 99) == 0 ? from(1, 500) : 1) {
+        if (!pair.reads.empty() || pair.responses != 0) pair.takes(cycle, seen);
+        pair.asks(cycle);
+        if (asks_much) pair.foretells(cycle);
+    }
+    // Short ways are left in the middle of a burst, and nobody sees it.
+    pair.quick.record();
+    for (uint64_t cycle = 3000; cycle < 20000; ++cycle) pair.takes(cycle, seen);
+}
+
 void round(Seen& seen) {
     const dlavm_memory_timing timing = random_timing();
     require(dlavm::timing::problem(timing) == nullptr, "a timing that is none");
@@ -131,8 +245,10 @@ int main(int argc, char** argv) {
     for (int i = 0; i < rounds; ++i) {
         rng.seed(static_cast<uint64_t>(i));
         round(seen);
+        short_ways(seen);
     }
-    std::printf("beats %llu responses %llu full %llu foretold %llu\n",
+    std::printf("beats %llu responses %llu full %llu foretold %llu together %llu\n",
                 static_cast<unsigned long long>(seen.beats), static_cast<unsigned long long>(seen.responses),
-                static_cast<unsigned long long>(seen.full), static_cast<unsigned long long>(seen.foretold));
+                static_cast<unsigned long long>(seen.full), static_cast<unsigned long long>(seen.foretold),
+                static_cast<unsigned long long>(seen.together));
 }

@@ -241,6 +241,25 @@ def units(sizes: tuple[int, ...]) -> list[int]:
     return out
 
 
+@st.composite
+def rams(draw: st.DrawFn) -> dict[str, int]:
+    """RAM of any ratio of clocks; of most the channel chooses whole bursts, windows and beats of others forbid it."""
+    ratio = draw(st.sampled_from([(1, 1), (2, 1), (3, 1), (3, 2), (1, 2)]))
+    ways = {"request": draw(st.integers(0, 9)), "response": draw(st.integers(0, 9))}
+    return on_chip() | ways | {
+        "clocks": ratio[0], "cycles": ratio[1], "beat_bytes": draw(st.sampled_from([64, 64, 64, 32])),
+        "window": draw(st.sampled_from([1, 1, 1, 2])), "batch": draw(st.sampled_from([1, 1, 2, 7])),
+        "reads": draw(st.integers(1, 4)), "writes": draw(st.integers(1, 4)),
+    }  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.one_of(rams(), timings()), traffics(), st.booleans())
+def test_short_ways_change_nothing(timing: dict[str, int], traffic: Traffic, by_event: bool) -> None:
+    """Whole bursts of RAM and runs of open rows are chosen together where no commands are recorded."""
+    assert run(timing, traffic, by_event, record=False)[0] == run(timing, traffic, by_event)[0]
+
+
 @settings(max_examples=60, deadline=None)
 @given(timings(), traffics())
 def test_refreshes_are_neither_early_nor_left_out(timing: dict[str, int], traffic: Traffic) -> None:

@@ -53,7 +53,7 @@ void ReadChannel::take_run(uint64_t now, uint32_t beats) {
     run_until_ = now + beats;
     part_ += beats;
     reads_.front().beats -= beats;
-    for (uint32_t i = 0; i < beats; ++i) memory_->board->take_beat();
+    memory_->board->take_beats(beats);
 }
 
 // A burst counts until its last beat is taken, in the cycle itself too.
@@ -63,18 +63,13 @@ bool ReadChannel::room(uint64_t now) {
     return memory_->board->read_room(now, foreseen_.size());
 }
 
-uint32_t ReadChannel::foreseen(uint64_t now, uint32_t rows, std::array<uint64_t, kAhead>& cycles) {
+uint32_t ReadChannel::foreseen(uint64_t now, uint32_t rows, uint64_t* cycles) {
     if (!memory_->board || reads_.empty() || parts_.next() != 0 || foreseen_.size() == 64) return 0;
     const uint32_t most = std::min(shape_.beats(rows) - part_, uint32_t{kAhead});
-    const uint32_t known = memory_->board->beats_known(now, most);
-    uint64_t cycle = std::max(now, run_until_);
-    uint32_t beats = 0, whole = 0;
-    for (; beats < known; ++cycle) {
-        cycles[beats] = cycle = std::max(cycle, memory_->board->beat_cycle(beats));
-        if (cycle >= now + kAhead) break;
-        if ((part_ + ++beats) % shape_.pack == 0) whole = beats;
-    }
-    return whole;
+    const uint32_t known =
+        memory_->board->beats_known(now, std::max(now, run_until_), now + kAhead, most, cycles);
+    const uint32_t rows_known = (part_ + known) / shape_.pack;
+    return rows_known == 0 ? 0 : rows_known * shape_.pack - part_;
 }
 
 void ReadChannel::take_foreseen(uint64_t now, const uint64_t* cycles, uint32_t beats) {
@@ -87,7 +82,7 @@ void ReadChannel::take_foreseen(uint64_t now, const uint64_t* cycles, uint32_t b
         reads_.pop(now);
         foreseen_.push(last_beat_);
     }
-    for (uint32_t i = 0; i < beats; ++i) memory_->board->take_beat();
+    memory_->board->take_beats(beats);
 }
 
 void ReadChannel::step(Clock& clock) {
@@ -167,8 +162,7 @@ uint64_t WriteChannel::pass(Clock& clock, uint64_t now, uint64_t row, uint32_t r
     passing_until_ = last;
     uint64_t due = last + std::max<uint64_t>(memory_->latency, 1);
     if (memory_->board) {
-        memory_->board->write(now + 1, shape_.address(row), beats);
-        for (uint64_t beat = first; beat <= last; ++beat) memory_->board->write_beat(beat);
+        memory_->board->write_burst(first - 1, shape_.address(row), beats);
         due = memory_->board->next_response();
         if (told) memory_->board->take_response();
     }

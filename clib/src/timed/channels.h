@@ -34,7 +34,7 @@ class ReadChannel {
     // Of the next rows, `rows` at most, those whose beats memory knows already, the next beats of the first
     // burst: the cycle of each beat, as many as it returns, and none more than kAhead ahead.
     static constexpr uint64_t kAhead = 60;
-    uint32_t foreseen(uint64_t now, uint32_t rows, std::array<uint64_t, kAhead>& cycles);
+    uint32_t foreseen(uint64_t now, uint32_t rows, uint64_t* cycles);
     void take_foreseen(uint64_t now, const uint64_t* cycles, uint32_t beats);
     uint32_t pack() const { return shape_.pack; }
     void step(Clock& clock);

@@ -64,16 +64,21 @@ bool Fabric::read_foreseen(Clock& clock) {
     const uint32_t most = order.rows - taken_, pack = channel.pack();
     if (reads_[order.space].size() != 1 || !port.tells(most) || foreseen_.size() == 64) return false;
     std::array<uint64_t, ReadChannel::kAhead> cycles;
-    uint32_t beats = channel.foreseen(now, most, cycles);
+    uint32_t beats = channel.foreseen(now, most, cycles.data());
     const uint32_t rows = divided_up(beats, pack);
-    uint32_t told = 0;
+    uint32_t told = 0, run = 0;  // run: rows one a cycle, up to the last one
     for (; told < rows; ++told) {
         const uint64_t beat = cycles[beats - 1 - (rows - 1 - told) * pack], row = std::max(last_row_, beat) + 1;
         if (row - beat >= ReadChannel::kParts) break;  // as many wait at most
-        port.rows_come(clock, row + 1, 1);
+        if (run != 0 && row != last_row_ + 1) {
+            port.rows_come(clock, last_row_ + 2 - run, run);
+            run = 0;
+        }
         last_row_ = row;
+        ++run;
     }
     if (told == 0) return false;
+    port.rows_come(clock, last_row_ + 2 - run, run);
     beats -= (rows - told) * pack;
     channel.take_foreseen(now, cycles.data(), beats);
     Watch& w = watches_[order.space];

@@ -1,23 +1,39 @@
 #include "timing/channel.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace dlavm::timing {
 
 namespace {
 
-// No banks, no refresh, nothing between a command and its data.
-bool is_plain(const dlavm_memory_timing& t) {
+// Nothing that banks or refreshes cost: an access takes a clock, in which the next one is chosen. Each is a
+// beat of the port, which passes them no faster.
+bool is_ram(const dlavm_memory_timing& t) {
     const uint32_t any = t.cl | t.cwl | t.rcd_read | t.rcd_write | t.rp | t.ras | t.rrd_s | t.rrd_l | t.faw |
                          t.wtr_s | t.wtr_l | t.rtp | t.wr | t.rtw | t.refresh_clocks;
-    return any == 0 && t.burst_clocks == 1 && t.ccd_s == 1 && t.ccd_l == 1;
+    return any == 0 && t.burst_clocks == 1 && t.ccd_s == 1 && t.ccd_l == 1 && t.window == 1 &&
+           t.beat_bytes == t.burst_bytes && t.clocks >= t.cycles;
+}
+
+// From one column command to the next, where groups take turns and nothing else is to be waited for.
+int64_t clocks_of_run(const dlavm_memory_timing& t) {
+    if (t.interleave == 1) return std::max(t.ccd_s, t.ccd_l);
+    return t.ccd_l <= uint64_t{t.interleave} * t.ccd_s ? t.ccd_s : 0;
+}
+
+// std::max of a list, which the compiler keeps in memory.
+int64_t latest(int64_t a, int64_t b) { return std::max(a, b); }
+template <class... More>
+int64_t latest(int64_t a, int64_t b, More... more) {
+    return latest(std::max(a, b), more...);
 }
 
 }  // namespace
 
 Channel::Channel(const dlavm_memory_timing& timing)
     : timing_(timing),
-      plain_(is_plain(timing)),
+      ram_(is_ram(timing)),
       clocks_(timing.clocks),
       cycles_(timing.cycles),
       beat_(timing.beat_bytes),
@@ -26,12 +42,14 @@ Channel::Channel(const dlavm_memory_timing& timing)
       columns_(timing.page_bytes / timing.burst_bytes),
       banks_of_group_(timing.banks),
       outer_groups_(timing.groups / timing.interleave),
+      row_(uint64_t{timing.interleave} * (timing.page_bytes / timing.burst_bytes)),
       banks_(size_t{timing.groups} * timing.banks),
       groups_(timing.groups),
       window_(timing.window, kLongAgo),
-      next_refresh_(timing.refresh_interval),
-      refreshed_(banks_.size()) {
+      run_clocks_(clocks_of_run(timing)),
+      next_refresh_(timing.refresh_interval) {
     activates_.fill(kLongAgo);
+    begin_round();
 }
 
 // The first clock of the memory that is not before the edge.
@@ -44,35 +62,35 @@ uint64_t Channel::cycle_of(int64_t clock) const {
     return clocks_.up(static_cast<uint64_t>(clock) * timing_.cycles);
 }
 
-Channel::Burst Channel::burst(int64_t arrival, uint64_t address, uint32_t beats) const {
-    const uint64_t bytes = uint64_t{beats} * timing_.beat_bytes;
-    return {arrival, address, bytes, burst_.quotient(address), burst_.quotient(address + bytes - 1),
-            beats,   0};
+void Channel::push(Ring<Burst>& queue, int64_t arrival, uint64_t address, uint32_t beats) const {
+    Burst& burst = queue.push();
+    burst.arrival = arrival;
+    burst.address = address;
+    burst.access = burst_.quotient(address);
+    burst.last = burst_.quotient(address + uint64_t{beats} * timing_.beat_bytes - 1);
+    burst.beats = beats;
+    burst.shown = 0;
 }
 
-bool Channel::read_room(uint64_t cycle, uint32_t taken) {
-    named_ = cycle;
-    return lengths_.size() + taken < timing_.reads;
-}
-
-// A write that is chosen goes on counting until it has left.
-bool Channel::write_room(uint64_t cycle) {
-    named_ = cycle;
-    if (incoming_.size() + writes_.size() + leaving_.size() < timing_.writes) return true;
+bool Channel::room_made(uint64_t cycle) {
     advance(arrival_of(cycle));
-    while (!leaving_.empty() && leaving_.front() <= cycle) leaving_.pop_front();
-    return incoming_.size() + writes_.size() + leaving_.size() < timing_.writes;
+    while (!leaving_.empty() && leaving_.front() <= cycle) {
+        leaving_.pop_front();
+        --held_;
+    }
+    return held_ < timing_.writes;
 }
 
 void Channel::read(uint64_t cycle, uint64_t address, uint32_t beats) {
     named_ = cycle;
-    reads_.push_back(burst(arrival_of(cycle), address, beats));
+    push(reads_, arrival_of(cycle), address, beats);
     lengths_.push_back(beats);
     quiet_ = kLongAgo;
 }
 
 void Channel::write(uint64_t cycle, uint64_t address, uint32_t beats) {
     named_ = cycle;
+    ++held_;
     incoming_.push_back({address, beats, beats});
 }
 
@@ -80,40 +98,31 @@ void Channel::write_beat(uint64_t cycle) {
     named_ = cycle;
     Incoming& first = incoming_.front();
     if (--first.left != 0) return;
-    const int64_t arrival = arrival_of(cycle);
-    writes_.push_back(burst(arrival, first.address, first.beats));
-    responses_.push_back(std::max(cycle_of(arrival + timing_.response), cycle + 1));
+    arrive(cycle, first.address, first.beats);
     incoming_.pop_front();
+}
+
+void Channel::write_burst(uint64_t cycle, uint64_t address, uint32_t beats) {
+    named_ = cycle + beats;
+    ++held_;
+    arrive(named_, address, beats);
+}
+
+// The last beat of a write.
+void Channel::arrive(uint64_t cycle, uint64_t address, uint32_t beats) {
+    const int64_t arrival = arrival_of(cycle);
+    push(writes_, arrival, address, beats);
+    responses_.push_back(std::max(cycle_of(arrival + timing_.response), cycle + 1));
     quiet_ = kLongAgo;
 }
 
-bool Channel::beat_ready(uint64_t cycle) {
-    named_ = cycle;
-    if (ready_.empty()) advance(arrival_of(cycle));
-    return !ready_.empty() && ready_.front() <= cycle;
-}
-
-uint32_t Channel::beats_from(uint64_t cycle, uint32_t most) {
-    named_ = cycle;
-    if (ready_.size() < most) advance(arrival_of(cycle));
-    uint32_t beats = 0;
-    while (beats < most && beats < ready_.size() && ready_[beats] <= cycle + beats) ++beats;
-    return beats;
-}
-
-uint32_t Channel::beats_known(uint64_t cycle, uint32_t most) {
-    named_ = cycle;
-    if (ready_.size() < most) advance(arrival_of(cycle));
-    return static_cast<uint32_t>(std::min<size_t>(ready_.size(), most));
-}
-
-bool Channel::response_ready(uint64_t cycle) const {
-    return !responses_.empty() && responses_.front() <= cycle;
-}
-
-void Channel::take_beat() {
-    ready_.pop_front();
-    if (--lengths_.front() == 0) lengths_.pop_front();
+void Channel::end_reads(uint32_t beats) {
+    while (beats >= lengths_.front()) {
+        beats -= lengths_.front();
+        lengths_.pop_front();
+        if (beats == 0) return;
+    }
+    lengths_.front() -= beats;
 }
 
 Channel Channel::silent() const {
@@ -130,14 +139,9 @@ uint64_t Channel::next_beat() const {
     return ahead.ready_.front();
 }
 
-uint64_t Channel::next_response() const {
-    return responses_.empty() ? DLAVM_MEMORY_NEVER : responses_.front();
-}
-
 uint64_t Channel::next_write_room() const {
-    const size_t held = incoming_.size() + writes_.size() + leaving_.size();
-    if (held < timing_.writes) return 0;
-    const size_t surplus = held - timing_.writes;  // that has to leave before the one that makes room
+    if (held_ < timing_.writes) return 0;
+    const size_t surplus = held_ - timing_.writes;  // that has to leave before the one that makes room
     if (surplus < leaving_.size()) return leaving_[surplus];
     if (surplus >= leaving_.size() + writes_.size()) return DLAVM_MEMORY_NEVER;
     Channel ahead = silent();
@@ -154,20 +158,86 @@ uint64_t Channel::beat_bound() const {
 }
 
 uint64_t Channel::write_room_bound() const {
-    const size_t held = incoming_.size() + writes_.size() + leaving_.size();
-    if (held < timing_.writes) return 0;
-    const size_t surplus = held - timing_.writes;
+    if (held_ < timing_.writes) return 0;
+    const size_t surplus = held_ - timing_.writes;
     if (surplus < leaving_.size()) return leaving_[surplus];
     if (surplus >= leaving_.size() + writes_.size()) return DLAVM_MEMORY_NEVER;
     const int64_t when = std::max({chosen_, window_[place_], writes_.front().arrival});
     return cycle_of(when + timing_.cwl + timing_.burst_clocks);
 }
 
-// Chooses everything whose time comes before `limit`; what arrives from then on changes nothing of it.
-void Channel::advance(int64_t limit) {
-    if (limit <= quiet_) return;
+void Channel::choose_all(int64_t limit) {
+    if (ram_) return choose_of_ram(limit);
     while (choose(limit)) {
     }
+}
+
+// As choose() does it one by one, for RAM: together all accesses of the burst that is first which nothing can
+// come between. An access is chosen in the clock of the one before and has the next one, or that of its
+// arrival.
+void Channel::choose_of_ram(int64_t limit) {
+    int64_t column = column_;
+    for (;;) {
+        const int64_t read = reads_.empty() ? INT64_MAX : reads_.front().arrival;
+        const int64_t write = writes_.empty() ? INT64_MAX : writes_.front().arrival;
+        const int64_t when = latest(column, std::min(read, write));
+        if (when >= limit) {
+            quiet_ = when;
+            break;
+        }
+        const bool waits = write <= when;
+        const bool both = waits && read <= when && !waits_for_write(reads_.front());
+        const bool writing = both ? writing_ == (served_ < timing_.batch) : waits;
+        const int64_t at = latest(when, column + 1);
+        if (both && timing_.batch == 1) {
+            column = take_turns(at, writing, limit);
+            continue;
+        }
+        if (writing != writing_) served_ = 0;
+        writing_ = writing;
+        Ring<Burst>& queue = writing ? writes_ : reads_;
+        Burst& first = queue.front();
+        const int64_t other = writing ? read : write;
+        const int64_t until = other > when ? std::min(limit, other) : limit;
+        uint64_t count =
+            std::min<uint64_t>(first.last - first.access, static_cast<uint64_t>(latest(until - at, 0))) + 1;
+        if (both) count = std::min(count, timing_.batch - served_);
+        served_ += count;
+        column = at + static_cast<int64_t>(count) - 1;
+        if (!writing) {
+            const auto beats = static_cast<uint32_t>(count);
+            ready_.add(cycle_of(at + 1 + timing_.response), beats);
+            first.shown += beats;
+        }
+        first.access += count;
+        if (first.access <= first.last) continue;
+        if (writing) leaving_.push_back(cycle_of(column + 1));
+        queue.pop_front();
+    }
+    column_ = window_[0] = column;
+}
+
+// Both directions in turns, from a clock on, until one of the two bursts is over. Returns the last clock.
+int64_t Channel::take_turns(int64_t at, bool write, int64_t limit) {
+    Burst &r = reads_.front(), &w = writes_.front();
+    const uint64_t left[] = {r.last - r.access + 1, w.last - w.access + 1};
+    const uint64_t until_over = std::min(2 * left[write] - 1, 2 * left[!write]);
+    const uint64_t count = std::min(until_over, static_cast<uint64_t>(latest(limit - at, 0)) + 1);
+    const uint64_t writes = (count + (write ? 1 : 0)) / 2, reads = count - writes;
+    const int64_t last = at + static_cast<int64_t>(count) - 1;
+    for (int64_t clock = write ? at + 1 : at; clock <= last; clock += 2)
+        ready_.add(cycle_of(clock + 1 + timing_.response), 1);
+    writing_ = write == (count % 2 != 0);
+    served_ = 1;
+    r.shown += static_cast<uint32_t>(reads);
+    r.access += reads;
+    w.access += writes;
+    if (r.access > r.last) reads_.pop_front();
+    if (w.access > w.last) {
+        leaving_.push_back(cycle_of(last + 1));
+        writes_.pop_front();
+    }
+    return last;
 }
 
 bool Channel::choose(int64_t limit) {
@@ -180,7 +250,7 @@ bool Channel::choose(int64_t limit) {
         return false;
     }
     chosen_ = when;
-    if (!plain_ && (next_refresh_ <= when || owed_ != 0)) refresh(when);
+    if (next_refresh_ <= when || owed_ != 0) refresh(when);
 
     const bool write = choose_write(when);
     if (write != writing_) served_ = 0;
@@ -188,29 +258,28 @@ bool Channel::choose(int64_t limit) {
     Ring<Burst>& queue = write ? writes_ : reads_;
     const bool alone = (write ? reads_ : writes_).empty();
     Burst& first = queue.front();
-    serve(when, first, write);
-    // Where nothing else waits those behind it are chosen in turn.
-    while (alone && first.access <= first.last) {
-        const int64_t next = std::max(chosen_, window_[place_]);
-        if (next >= limit) break;
-        chosen_ = next;
-        if (!plain_ && (next_refresh_ <= next || owed_ != 0)) refresh(next);
-        serve(next, first, write);
-    }
+    serve(when, first, write, alone ? limit : when);
     if (first.access > first.last) queue.pop_front();
     return true;
 }
 
-// The burst's next access, chosen at a clock.
-void Channel::serve(int64_t when, Burst& first, bool write) {
-    const int64_t at = plain_ ? std::max(when, column_ + 1) : issue(when, first.access, write);
-    column_ = at;
-    ++served_;
-    window_[place_] = at;
-    if (++place_ == window_.size()) place_ = 0;
-    const int64_t end = at + (write ? timing_.cwl : timing_.cl) + timing_.burst_clocks;
-    if (!write) show(first, end + timing_.response);
-    if (first.access++ == first.last && write) leaving_.push_back(cycle_of(end));
+// The burst's next access, chosen at a clock, and those behind it that are chosen before the limit.
+void Channel::serve(int64_t when, Burst& first, bool write, int64_t limit) {
+    for (;;) {
+        const bool runs = first.access == run_.next && write == run_.write && first.access != run_.row_end;
+        if (runs && run_.length >= timing_.interleave && run_clocks_ != 0 && !recording_) {
+            issue_run(when, first, write, limit);
+        } else {
+            run_.length = runs ? run_.length : 0;
+            issue(when, first, write);
+        }
+        if (first.access > first.last) break;
+        when = latest(chosen_, window_[place_]);
+        if (when >= limit) return;
+        chosen_ = when;
+        if (next_refresh_ <= when || owed_ != 0) refresh(when);
+    }
+    if (write) leaving_.push_back(cycle_of(column_ + timing_.cwl + timing_.burst_clocks));
 }
 
 bool Channel::choose_write(int64_t when) const {
@@ -224,10 +293,11 @@ bool Channel::choose_write(int64_t when) const {
 // Of a read that has begun none of the older writes overlaps it any more.
 bool Channel::waits_for_write(const Burst& read) const {
     if (writes_.empty() || read.access != burst_.quotient(read.address)) return false;
+    const uint64_t end = read.address + uint64_t{read.beats} * timing_.beat_bytes;
     for (size_t i = 0; i < writes_.size(); ++i) {
         const Burst& w = writes_[i];
         if (w.arrival > read.arrival) return false;
-        if (w.address < read.address + read.bytes && read.address < w.address + w.bytes) return true;
+        if (w.address < end && read.address < w.address + uint64_t{w.beats} * timing_.beat_bytes) return true;
     }
     return false;
 }
@@ -241,21 +311,56 @@ Target Channel::target(uint64_t access) const {
     return {group, group * timing_.banks + in_group, access};
 }
 
-int64_t Channel::issue(int64_t when, uint64_t access, bool write) {
-    const Target to = target(access);
+void Channel::issue(int64_t when, Burst& first, bool write) {
+    const Target to = target(first.access);
     Bank& bank = banks_[to.bank];
-    if (bank.row != to.row) open_row(when, to.bank, groups_[to.group], to.row);
-    const int64_t at = column(when, bank, groups_[to.group], write);
+    Group& group = groups_[to.group];
+    if (bank.row != to.row) open_row(when, to.bank, group, to.row);
+    const int64_t at = column(when, bank, group, write);
+    use(at, bank, group, write);
     log(at, write ? DLAVM_MEMORY_WRITE : DLAVM_MEMORY_READ, to.bank, to.row);
-    return at;
+    enter(at);
+    column_ = at;
+    ++served_;
+    if (!write) show(first, at);
+    if (++run_.length == 1) run_.row_end = (row_.quotient(first.access) + 1) * row_.value();
+    run_.write = write;
+    run_.next = ++first.access;
+}
+
+// The same for accesses of a run in all of whose groups there was one: rows are open, the bus has turned, and
+// so each waits only for its choice and for the column command before.
+void Channel::issue_run(int64_t when, Burst& first, bool write, int64_t limit) {
+    const uint64_t begin = first.access, end = std::min(first.last + 1, run_.row_end);
+    const int64_t until = owed_ != 0 ? when : std::min(limit, next_refresh_);
+    int64_t at = latest(when, column_ + run_clocks_);
+    for (;;) {
+        enter(at);
+        if (!write) show(first, at);
+        if (++first.access == end) break;
+        const int64_t next = latest(when, window_[place_]);
+        if (next >= until) break;
+        when = next;
+        at += run_clocks_;
+    }
+    chosen_ = when;
+    column_ = at;
+    served_ += first.access - begin;
+    run_.next = first.access;
+    // Of what banks remember only the last access to each matters.
+    const uint64_t last = std::min<uint64_t>(first.access - begin, timing_.interleave);
+    at -= run_clocks_ * static_cast<int64_t>(last - 1);
+    for (uint64_t access = first.access - last; access != first.access; ++access, at += run_clocks_) {
+        const Target to = target(access);
+        use(at, banks_[to.bank], groups_[to.group], write);
+    }
 }
 
 void Channel::open_row(int64_t when, uint32_t number, Group& group, uint64_t row) {
     Bank& bank = banks_[number];
     const int64_t free = std::max(close(when, number), when);
-    const int64_t at =
-        std::max({free, bank.activate, activated_ + timing_.rrd_s, group.activated + timing_.rrd_l,
-                  activates_[oldest_activate_] + timing_.faw});
+    const int64_t at = latest(free, bank.activate, activated_ + timing_.rrd_s,
+                              group.activated + timing_.rrd_l, activates_[oldest_activate_] + timing_.faw);
     log(at, DLAVM_MEMORY_ACTIVATE, number, row);
     activated_ = group.activated = activates_[oldest_activate_] = at;
     oldest_activate_ = (oldest_activate_ + 1) % activates_.size();
@@ -272,34 +377,34 @@ int64_t Channel::close(int64_t when, uint32_t number) {
     const int64_t at = std::max(when, bank.precharge);
     log(at, DLAVM_MEMORY_PRECHARGE, number, bank.row);
     bank.row = kClosed;
+    run_.length = 0;
     return at + timing_.rp;
 }
 
-int64_t Channel::column(int64_t when, Bank& bank, Group& group, bool write) {
+// The clock of an access's column command.
+int64_t Channel::column(int64_t when, const Bank& bank, const Group& group, bool write) const {
     const int64_t turned = write ? read_end_ + timing_.rtw - timing_.cwl
                                  : std::max(write_end_ + timing_.wtr_s, group.written + timing_.wtr_l);
-    const int64_t at = std::max({when, write ? bank.write : bank.read, column_ + timing_.ccd_s,
-                                 group.column + timing_.ccd_l, turned});
-    column_ = group.column = bank.used = at;
+    return latest(when, write ? bank.write : bank.read, column_ + timing_.ccd_s, group.column + timing_.ccd_l,
+                  turned);
+}
+
+void Channel::use(int64_t at, Bank& bank, Group& group, bool write) {
+    group.column = bank.used = at;
     const int64_t end = at + (write ? timing_.cwl : timing_.cl) + timing_.burst_clocks;
     if (write)
         write_end_ = group.written = end;
     else
         read_end_ = end;
     bank.precharge = std::max(bank.precharge, write ? end + timing_.wr : at + timing_.rtp);
-    return at;
 }
 
-// The beats that are complete with the read's next access; the port passes one a cycle.
-void Channel::show(Burst& read, int64_t clock) {
-    const uint64_t bytes = (read.access + 1) * timing_.burst_bytes - read.address;
+// The port passes one a cycle.
+void Channel::show_to(Burst& read, uint64_t bytes, int64_t at) {
     const auto complete = static_cast<uint32_t>(std::min<uint64_t>(beat_.quotient(bytes), read.beats));
-    for (; read.shown < complete; ++read.shown) {
-        const uint64_t cycle = cycle_of(clock);
-        last_ready_ = any_ready_ ? std::max(cycle, last_ready_ + 1) : cycle;
-        any_ready_ = true;
-        ready_.push_back(last_ready_);
-    }
+    if (complete == read.shown) return;
+    ready_.add(cycle_of(at + timing_.cl + timing_.burst_clocks + timing_.response), complete - read.shown);
+    read.shown = complete;
 }
 
 void Channel::refresh(int64_t when) {
@@ -333,26 +438,38 @@ bool Channel::refreshing(uint64_t cycle) {
 // Of the banks whose turn in this round is still to come, the one that was left last: a stream that walks the
 // banks comes back to it latest. One in use is taken only when too much is owed.
 bool Channel::refresh_one(int64_t when) {
-    uint32_t best = UINT32_MAX, forced = UINT32_MAX;
-    for (uint32_t b = 0; b < banks_.size(); ++b) {
-        if (refreshed_[b]) continue;
-        if (forced == UINT32_MAX || banks_[b].used < banks_[forced].used) forced = b;
-        if (banks_[b].used < when && (best == UINT32_MAX || banks_[b].used > banks_[best].used)) best = b;
+    const bool must = owed_ > timing_.refresh_postponed;
+    if (when <= due_used_ && !must) return false;
+    const auto used = [&](uint32_t bank) { return banks_[bank].used; };
+    size_t best = due_.size();
+    int64_t latest = INT64_MIN;
+    for (size_t i = 0; i < due_.size(); ++i) {
+        const int64_t at = used(due_[i]);
+        if (at >= when || at <= latest) continue;
+        latest = at;
+        best = i;
     }
-    if (best == UINT32_MAX) {
-        if (owed_ <= timing_.refresh_postponed) return false;
-        best = forced;
+    if (best == due_.size()) {
+        const auto first = std::min_element(due_.begin(), due_.end(),
+                                            [&](uint32_t a, uint32_t b) { return used(a) < used(b); });
+        due_used_ = used(*first);
+        if (!must) return false;
+        best = static_cast<size_t>(first - due_.begin());
     }
-    Bank& bank = banks_[best];
-    const int64_t start = std::max(close(when, best), bank.activate);
-    log(start, DLAVM_MEMORY_REFRESH, best, 0);
+    const uint32_t number = due_[best];
+    Bank& bank = banks_[number];
+    const int64_t start = std::max(close(when, number), bank.activate);
+    log(start, DLAVM_MEMORY_REFRESH, number, 0);
     bank.activate = start + timing_.refresh_clocks;
-    refreshed_[best] = true;
-    if (++refreshed_count_ == banks_.size()) {
-        refreshed_.assign(banks_.size(), false);
-        refreshed_count_ = 0;
-    }
+    due_.erase(due_.begin() + static_cast<ptrdiff_t>(best));
+    if (due_.empty()) begin_round();
     return true;
+}
+
+void Channel::begin_round() {
+    due_.resize(banks_.size());
+    std::iota(due_.begin(), due_.end(), 0);
+    due_used_ = kLongAgo;
 }
 
 void Channel::log(int64_t clock, uint32_t kind, uint32_t bank, uint64_t row) {

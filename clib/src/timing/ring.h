@@ -14,15 +14,17 @@ class Ring {
     size_t size() const { return in_ - out_; }
     T& front() { return items_[out_ & mask_]; }
     const T& front() const { return items_[out_ & mask_]; }
+    T& back() { return items_[(in_ - 1) & mask_]; }
     const T& operator[](size_t place) const { return items_[(out_ + place) & mask_]; }
-    void push_back(const T& item) {
+    void push_back(const T& item) { push() = item; }
+    T& push() {  // a place behind the others, with whatever was there
         if (in_ - out_ > mask_) grow();
-        items_[in_++ & mask_] = item;
+        return items_[in_++ & mask_];
     }
     void pop_front() { ++out_; }
 
   private:
-    void grow() {
+    [[gnu::noinline]] void grow() {  // out of the way of those who push
         std::vector<T> larger(2 * items_.size());
         for (size_t i = 0; i < items_.size(); ++i) larger[i] = (*this)[i];
         in_ = size();
