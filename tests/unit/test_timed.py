@@ -87,13 +87,28 @@ def test_the_short_ways_change_nothing(option: str, board: str) -> None:
             device.set_option("check_hazards", 0)
         latencies = [(seed, ("board", "0", "3", "90", "200")[seed % 5]) for seed in range(24)]
         for seed, latency in (*latencies, (118, "1")):  # 118: a write that passes behind one that does not
-            case = placed(spec, many_rows_case(spec, seed) if seed % 3 == 0 else concurrent_case(spec, seed))
-            for device in (timed, plain):
-                device.set_option("latency", latency)
-                write(device, spec, case)
-                execute(device, spec, case)
-            assert timed.counters() == plain.counters(), f"seed {seed}"
-            assert traffic(timed, spec) == traffic(plain, spec), f"seed {seed}"
+            same_counters(timed, plain, spec, seed, latency)
+
+
+@pytest.mark.parametrize(("board", "seed", "latency"), [
+    ("two wide beats", 159, "90"),  # a unit of values whose rows have not come
+])  # fmt: skip
+def test_the_short_ways_that_once_differed(board: str, seed: int, latency: str) -> None:
+    with open_timed(BOARDS[board]) as timed, open_timed(BOARDS[board]) as plain:
+        plain.set_option("skip", 0)
+        for device in (timed, plain):
+            device.set_option("check_hazards", 0)
+        same_counters(timed, plain, BOARDS[board], seed, latency)
+
+
+def same_counters(timed: NativeDevice, plain: NativeDevice, spec: TargetSpec, seed: int, latency: str) -> None:
+    case = placed(spec, many_rows_case(spec, seed) if seed % 3 == 0 else concurrent_case(spec, seed))
+    for device in (timed, plain):
+        device.set_option("latency", latency)
+        write(device, spec, case)
+        execute(device, spec, case)
+    assert timed.counters() == plain.counters(), f"seed {seed}"
+    assert traffic(timed, spec) == traffic(plain, spec), f"seed {seed}"
 
 
 def traffic(device: NativeDevice, spec: TargetSpec) -> list[int]:
