@@ -104,11 +104,13 @@ class MatrixArray {
     explicit MatrixArray(const Shape& shape) : shape_(&shape) {}
     void start(const LinearJob& job);
     bool idle(uint64_t now) const { return !running_ && under_way_.at(now) == 0; }
-    void result_free(uint64_t now) {
-        room_.add(now, 1);
+    // A block of results has left in `cycle`, which is this one or one before it.
+    void result_free(uint64_t now, uint64_t cycle) {
+        room_.add(cycle, 1);
         freed_ = now;
     }
     bool freed(uint64_t now) const { return freed_ == now; }
+    bool full() const { return room_.next() <= 0; }  // of results, as far as is known
     void step(Pace& pace, ActivationFeed& feed);
 
     Wait waits(uint64_t now, const ActivationFeed& feed) const;
