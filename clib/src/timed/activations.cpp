@@ -236,17 +236,13 @@ void MatrixArray::step(Pace& pace, ActivationFeed& feed) {
     pace.at(retires_.next());
 }
 
-bool MatrixArray::step_ends(Clock& clock, UnitBuffer& units) {
+void MatrixArray::step_ends(Clock& clock, UnitBuffer& units) {
     const uint64_t now = clock.now();
     if (releases_.due(now)) {
         releases_.pop();
         units.release(now);
     }
-    const bool result = results_.due(now);
-    if (result) results_.pop();
     clock.at(releases_.next());
-    clock.at(results_.next());
-    return result;
 }
 
 }  // namespace dlavm::timed

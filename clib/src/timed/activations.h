@@ -115,8 +115,14 @@ class MatrixArray {
 
     Wait waits(uint64_t now, const ActivationFeed& feed) const;
 
-    // What comes out of blocks that were taken, in every cycle: true: a block's results are there.
-    bool step_ends(Clock& clock, UnitBuffer& units);
+    // What comes out of blocks that were taken: units that are free, and blocks' results, of which only who
+    // waits for one need look in its cycle.
+    void step_ends(Clock& clock, UnitBuffer& units);
+    uint64_t next_result() const { return results_.next(); }
+    template <class Action>
+    void each_result(uint64_t end, Action action) {  // those that are there before `end`
+        for (; results_.next() < end; results_.pop()) action(results_.next());
+    }
 
     // For steady streams, as those of the feed. A jump is one from the cycle in which a block was taken.
     bool took(uint64_t now) const { return took_ == now; }

@@ -39,9 +39,10 @@ class Epilogue {
         count_room(now);
         return state_ == State::kIdle && room_.at(now) == kBeats && out_->idle(now);
     }
-    void result(Clock& clock) {
-        if (blocks_.next() <= 0 || clock.watched()) clock.act();  // it may wait for one
-        blocks_.add(clock.now(), 1);
+    bool wants_result() const { return blocks_.next() <= 0; }
+    void result(Clock& clock, uint64_t cycle) {  // of this one or of one before it
+        if (wants_result() || clock.watched()) clock.act();
+        blocks_.add(cycle, 1);
     }
     void step(Clock& clock, MatrixArray& array);
     Wait waits(uint64_t now) const;

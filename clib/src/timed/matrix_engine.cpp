@@ -75,9 +75,14 @@ void MatrixEngine::step_run(Clock& clock, bool fetched) {
     const bool loaded = load_.step(clock) != 0;
     if (loaded) feed_.set_done(now);
     operands_.step(clock);
+    array_.each_result(now, [&](uint64_t cycle) { epilogue_.result(clock, cycle); });
     epilogue_.step(clock, array_);
     step_pairs(clock, pushed != 0 || loaded || array_.freed(now));
     if (units_.room_next() != room && (job_.cache() || !unpack_.goes_on(clock))) clock.act();
+    const int32_t more = job_.cache() ? 0 : unpack_.completes(clock, last_took_);
+    if (more == 0) return;
+    feed_.push(now, more);
+    pass_pairs(clock);
 }
 
 // Feed and array, and what comes out of them. `given`: they have more of what they may wait for.
@@ -93,7 +98,9 @@ void MatrixEngine::step_pairs(Clock& clock, bool given) {
     }
     if (given && now > last_took_) pace_.poke(now);
     clock.at(pace_.next());
-    if (array_.step_ends(clock, units_)) epilogue_.result(clock);
+    array_.step_ends(clock, units_);
+    array_.each_result(now + 1, [&](uint64_t cycle) { epilogue_.result(clock, cycle); });
+    if (!clock.short_ways() || epilogue_.wants_result()) clock.at(array_.next_result());
 }
 
 // When a block was taken: feed and array go on as since the last one if they were in the same state then,
