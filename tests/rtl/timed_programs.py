@@ -74,6 +74,19 @@ def single_case(spec: TargetSpec, op: str, seed: int) -> Case:
     return case_of(spec, [Instr(op, makers[seed % len(makers)](spec, rng))])
 
 
+def many_results_case(spec: TargetSpec, seed: int) -> Case:
+    """A LINEAR of many rows and row tiles, with and without operands of its results."""
+    rng = np.random.default_rng(seed)
+    k, n = int(rng.choice([32, 64, 128, 512])), int(rng.choice([100, 256, 520, 1024, 2048]))
+    elements, sums = spec.board.activation_elements, spec.board.accumulators
+    rows = max(1, min(int(rng.choice([16, 30, 64, 128])), elements // k, sums // (-(-n // 32) * 32)))
+    fields = {"format": spec.enums["weight_format"]["int4g128"], "src": 0x100, "src_so": k // 8, "dst": WRITE // 16,
+              "dst_so": -(-n // 8), "rows_o": rows, "rows_i": 1, "k": k, "n": n, "wgt": 0x8000, "wgt_tile": 4096,
+              "batch": 1, "aux_mode": int(rng.integers(0, 3)), "aux": 0x200 + int(rng.integers(0, 9)),
+              "aux_so": -(-n // 8) + int(rng.integers(0, 2)), "use_bias": int(rng.random() < 0.3), "bias": 0x300}
+    return case_of(spec, [Instr("LINEAR", fields)])
+
+
 def many_rows_case(spec: TargetSpec, seed: int) -> Case:
     """A LINEAR with so many rows that the timed simulator jumps over most of them."""
     rng = np.random.default_rng(seed)

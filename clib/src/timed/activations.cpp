@@ -141,33 +141,43 @@ void ActivationFeed::append(std::vector<uint64_t>& out, uint64_t now) const {
     operands_.append(out, now);
 }
 
-// Units follow each other without a gap where the next one is there and all pairs have two tokens. The pairs
-// of the last unit of a row tile have results, and are not like those before. A pair is under way when the
-// jump ends.
+bool ActivationFeed::has_result(uint32_t number) const {
+    if (job_->c.acc_out) return false;
+    const uint32_t behind = inner_ + place(number) / unit_pairs();  // the unit behind the pair's
+    if (!job_->values || inner_count_ == 1)
+        return ((job_->values ? outer_ : 0) + behind) % (job_->values ? outer_count_ : inner_count_) == 0;
+    return outer_ + 1 == outer_count_ && inner_ < job_->tiles;
+}
+
+// Units follow each other without a gap where the next one is there and all pairs have two tokens, up to the
+// last one of the batch; those of values where they have as many blocks. A pair is under way when the jump
+// ends.
 uint32_t ActivationFeed::like_pairs() const {
-    if (tags_.empty() || !active_) return 0;
-    const bool pairs_only = job_->rows % 2 == 0, across = pairs_only && !job_->values;
-    const bool result = tags_.front().result;
-    for (uint32_t i = 0; i < tags_.size(); ++i) {
-        const Tag& tag = tags_.at(i);
-        if (tag.result != result || tag.single || (tag.release && !across)) return 0;
-    }
-    const uint32_t to_last = (job_->values ? outer_count_ - outer_ : inner_count_ - inner_) - 1;
-    if (result != (to_last == 0 && !job_->c.acc_out) || (result && job_->values)) return 0;
+    if (tags_.empty() || !active_ || sets_.next() < static_cast<int32_t>(job_->heads_here(batch_))) return 0;
+    const bool pairs_only = job_->rows % 2 == 0, across = pairs_only && (!job_->values || inner_count_ == 1);
+    for (uint32_t i = 0; i < tags_.size(); ++i)
+        if (tags_.at(i).single || (tags_.at(i).release && !across)) return 0;
     uint32_t units = 1;
-    if (across && to_last != 0) units = std::min({to_last, static_cast<uint32_t>(units_.next()), kUnits});
+    if (across) {
+        const uint32_t left = job_->pieces ? 1 : (outer_count_ - outer_) * inner_count_ - inner_;
+        units = std::min({left, static_cast<uint32_t>(units_.next()), kUnits});
+    }
     const uint32_t pairs = units * unit_pairs(), done = row_ / 2 + (pairs_only ? 1 : 2);
     return pairs > done ? pairs - done : 0;
 }
 
 void ActivationFeed::jump(uint64_t now, uint64_t cycles, uint32_t pairs) {
     operands_.shift(cycles);
-    for (uint32_t i = 0; i < tags_.size(); ++i) tags_.at(i).release = ends_unit(pairs + 1 + i);
+    for (uint32_t i = 0; i < tags_.size(); ++i) {
+        const uint32_t number = pairs + 1 + i;
+        tags_.at(i).release = unit_left(number) == 1;
+        tags_.at(i).result = has_result(number);
+    }
     const uint32_t passed = row_ / 2 + pairs, units = passed / unit_pairs();
     row_ = 2 * (passed - units * unit_pairs());
     units_.add(now, -static_cast<int32_t>(units));
-    inner_ += units;
-    parts_left_ -= units * shape_->sets();
+    outer_ += (inner_ + units) / inner_count_;
+    inner_ = (inner_ + units) % inner_count_;
 }
 
 // -- matrix_steps, matrix_control ---------------------------------------------------------------------------
@@ -185,13 +195,6 @@ void MatrixArray::start(const LinearJob& job) {
 void MatrixArray::append(std::vector<uint64_t>& out, uint64_t now) const {
     out.push_back(static_cast<uint64_t>(under_way_.next()));
     retires_.append(out, now);
-}
-
-uint32_t MatrixArray::most_pairs(const ActivationFeed& feed) const {
-    const uint32_t pairs = feed.like_pairs();
-    if (pairs == 0 || !feed.tag().result) return pairs;
-    const int32_t room = std::min(room_.next(), static_cast<int32_t>(kResults / 2 - results_.size()));
-    return std::min(pairs, static_cast<uint32_t>(std::max(room, 0)));
 }
 
 void MatrixArray::take(uint64_t now, ActivationFeed& feed) {
@@ -233,17 +236,13 @@ void MatrixArray::step(Pace& pace, ActivationFeed& feed) {
     pace.at(retires_.next());
 }
 
-bool MatrixArray::step_ends(Clock& clock, UnitBuffer& units) {
+void MatrixArray::step_ends(Clock& clock, UnitBuffer& units) {
     const uint64_t now = clock.now();
     if (releases_.due(now)) {
         releases_.pop();
         units.release(now);
     }
-    const bool result = results_.due(now);
-    if (result) results_.pop();
     clock.at(releases_.next());
-    clock.at(results_.next());
-    return result;
 }
 
 }  // namespace dlavm::timed

@@ -1,6 +1,7 @@
 // activation_load.sv, activation_feed.sv, and what takes the operands: matrix_steps.sv and matrix_control.sv.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "timed/latency.h"
@@ -17,7 +18,11 @@ class ActivationLoad {
     explicit ActivationLoad(ReadPort& port) : port_(&port) {}
     void start(const LinearJob& job);
     bool idle() const { return !active_; }
-    void free(uint64_t now, uint32_t sets) { used_.add(now, -static_cast<int32_t>(sets)); }
+    void free(uint64_t now, uint32_t sets) {
+        used_.add(now, -static_cast<int32_t>(sets));
+        freed_ = now;
+    }
+    bool freed(uint64_t now) const { return freed_ == now; }
     int32_t step(Clock& clock);  // sets that came in completely
 
   private:
@@ -29,6 +34,7 @@ class ActivationLoad {
     uint32_t batch_ = 0, set_ = 0, sets_ = 1, row_ = 0, rows_in_ = 0;
     int64_t k_left_ = 0;
     uint64_t base_ = 0, batch_base_ = 0;
+    uint64_t freed_ = kNever;
     uint64_t taken_until_ = 0;  // words were taken together up to there
     RowWalker walker_;
     Count used_;
@@ -60,20 +66,22 @@ class ActivationFeed {
     void step(Pace& pace, ActivationLoad& load);
 
     // For steady streams: its registers relative to `now`, without what others count; the last cycle in which
-    // it waited for them; coming pairs that are like those under way (none where some are not); as if `pairs`
-    // of them had passed in `cycles`.
+    // it waited for them; coming pairs that take as long as those under way (none where some do not); as if
+    // `pairs` of them had passed in `cycles`.
     void append(std::vector<uint64_t>& out, uint64_t now) const;
     uint64_t held() const { return held_; }
     uint32_t like_pairs() const;
     void jump(uint64_t now, uint64_t cycles, uint32_t pairs);
-    // Whether the pair that is taken as the `number`th from now on (1: the next one) ends its unit.
-    bool ends_unit(uint32_t number) const {
-        return (row_ / 2 + number) % unit_pairs() == tags_.size() % unit_pairs();
-    }
+    // Of the pair that is taken as the `number`th from now on (1: the next one): pairs of its unit from it
+    // on; whether it has a result.
+    uint32_t unit_left(uint32_t number) const { return unit_pairs() - place(number) % unit_pairs(); }
+    bool has_result(uint32_t number) const;
 
   private:
     static constexpr uint32_t kUnits = 16;  // that are jumped over at most
     uint32_t unit_pairs() const { return (job_->rows + 1) / 2; }
+    // Of the same pair, from the beginning of the unit before the one that is fed.
+    uint32_t place(uint32_t number) const { return unit_pairs() + row_ / 2 + number - 1 - tags_.size(); }
     bool lonely() const { return row_ + 1 >= job_->rows; }  // the pair has one token
     void pair_done(uint64_t now, ActivationLoad& load);
 
@@ -96,17 +104,25 @@ class MatrixArray {
     explicit MatrixArray(const Shape& shape) : shape_(&shape) {}
     void start(const LinearJob& job);
     bool idle(uint64_t now) const { return !running_ && under_way_.at(now) == 0; }
-    void result_free(uint64_t now) {
-        room_.add(now, 1);
+    // A block of results has left in `cycle`, which is this one or one before it.
+    void result_free(uint64_t now, uint64_t cycle) {
+        room_.add(cycle, 1);
         freed_ = now;
     }
     bool freed(uint64_t now) const { return freed_ == now; }
+    bool full() const { return room_.next() <= 0; }  // of results, as far as is known
     void step(Pace& pace, ActivationFeed& feed);
 
     Wait waits(uint64_t now, const ActivationFeed& feed) const;
 
-    // What comes out of blocks that were taken, in every cycle: true: a block's results are there.
-    bool step_ends(Clock& clock, UnitBuffer& units);
+    // What comes out of blocks that were taken: units that are free, and blocks' results, of which only who
+    // waits for one need look in its cycle.
+    void step_ends(Clock& clock, UnitBuffer& units);
+    uint64_t next_result() const { return results_.next(); }
+    template <class Action>
+    void each_result(uint64_t end, Action action) {  // those that are there before `end`
+        for (; results_.next() < end; results_.pop()) action(results_.next());
+    }
 
     // For steady streams, as those of the feed. A jump is one from the cycle in which a block was taken.
     bool took(uint64_t now) const { return took_ == now; }
@@ -114,8 +130,10 @@ class MatrixArray {
     void append(std::vector<uint64_t>& out, uint64_t now) const;
     uint64_t pair_cycles() const { return entries_ * turns_; }
     void release_at(uint64_t cycle) { releases_.push(cycle + latency::kRelease); }
-    // As many coming pairs as are alike and may be taken without asking anybody for room.
-    uint32_t most_pairs(const ActivationFeed& feed) const;
+    uint32_t results_room() const {  // for as many results there is room, whatever comes
+        const int32_t room = std::min(room_.next(), static_cast<int32_t>(kResults / 2 - results_.size()));
+        return static_cast<uint32_t>(std::max(room, 0));
+    }
     void result_at(uint64_t now, uint64_t taken) {  // of a pair of two tokens
         room_.add(now, -1);
         results_.push(last_row(taken, turns_));

@@ -4,6 +4,12 @@
 
 namespace dlavm::timed {
 
+namespace {
+
+constexpr uint64_t kBeatCycles = 9;  // of a beat: columns of a lane, and one in between
+
+}  // namespace
+
 // -- epilogue_fetch -----------------------------------------------------------------------------------------
 
 void EpilogueFetch::start(const LinearJob& job) {
@@ -76,7 +82,7 @@ void Epilogue::start(const LinearJob& job) {
     column_ = 0;
 }
 
-// Begins a beat in `cycle`, which is this one or, where nothing can keep it from it, the next.
+// Begins a beat in `cycle`, which is this one, one before it or, where nothing can keep it from it, the next.
 void Epilogue::go(Clock& clock, uint64_t cycle) {
     if (job_->uses_aux() && cycle == clock.now()) port_->take(clock, clock.watched());
     room_.add(cycle, -1);
@@ -84,8 +90,7 @@ void Epilogue::go(Clock& clock, uint64_t cycle) {
     const Place place{walker_.address() + head_unit_ + piece_ * shape_->units,
                       static_cast<uint32_t>((columns + 7) / 8)};
     state_ = State::kRun;
-    run_until_ = cycle + 8;  // columns of a lane
-    clock.at(run_until_);
+    run_until_ = cycle + kBeatCycles - 1;  // columns of a lane
     const uint64_t counted = run_until_ + latency::kEpilogue;
     const bool first = places_.empty() && unsent_.next() == 0;
     if (first && clock.short_ways() && out_->passes(place.unit * kUnitBytes, place.units)) {
@@ -103,7 +108,47 @@ bool Epilogue::goes_on(const Clock& clock) {
            (!job_->uses_aux() || port_->take_inside());
 }
 
-void Epilogue::piece_done(MatrixArray& array, uint64_t now) {
+// Beats that follow the one that runs, of the same row tile: of blocks that are there, with operands that
+// are.
+uint32_t Epilogue::beats_known() const {
+    const uint32_t columns = 8 * shape_->units, heads = job_->heads_here(batch_);
+    const uint32_t pieces =
+        divided_up(static_cast<uint32_t>(std::min<uint64_t>(left_, shape_->tile())), columns);
+    const uint32_t of_blocks = 2 * static_cast<uint32_t>(std::max(blocks_.next(), 1)) - row_ % 2;
+    const uint32_t rows = std::min(of_blocks, job_->rows - row_);
+    return (rows * heads - head_) * pieces - piece_ - 1;
+}
+
+// Where beats follow each other and each of them passes the port, nobody sees when one ends, and those that
+// are known are made up for later: before the first of them would be counted, and when something must be
+// seen.
+uint64_t Epilogue::next_look() const {
+    const uint32_t known = beats_known();
+    if (!job_->uses_aux()) return run_until_ + kBeatCycles * std::min(known, kLate);
+    const uint32_t inside = port_->inside();
+    if (inside >= std::min(known, kLate)) return run_until_ + kBeatCycles * std::min(known, kLate);
+    return run_until_ + kBeatCycles * inside + 1;
+}
+
+// Beats that ended and began before this cycle.
+void Epilogue::catch_up(Clock& clock, MatrixArray& array) {
+    const uint64_t now = clock.now();
+    while (state_ == State::kRun && run_until_ < now) {
+        uint64_t begin = run_until_ + 1;
+        count_room(run_until_);
+        piece_done(array, now, run_until_);
+        if (begin == now) return;
+        if (room_.next() == 0) {
+            if (passed_.next() >= now - 1) return;
+            begin = passed_.next() + 1;
+            count_room(passed_.next());
+        }
+        if (job_->uses_aux()) port_->take_inside();
+        go(clock, begin);
+    }
+}
+
+void Epilogue::piece_done(MatrixArray& array, uint64_t now, uint64_t cycle) {
     const uint64_t columns = 8 * shape_->units;
     if (left_piece_ > columns && (piece_ + 1) * columns < shape_->tile()) {
         ++piece_;
@@ -118,14 +163,14 @@ void Epilogue::piece_done(MatrixArray& array, uint64_t now) {
     if (++head_ != job_->heads_here(batch_)) return;
     head_ = 0;
     walker_.next(job_->c.dst_so, job_->c.dst_si, job_->c.rows_i);
-    row_done(array, now);
+    row_done(array, now, cycle);
 }
 
-void Epilogue::row_done(MatrixArray& array, uint64_t now) {
+void Epilogue::row_done(MatrixArray& array, uint64_t now, uint64_t cycle) {
     const bool row_last = row_ + 1 == job_->rows;
     if (row_ % 2 == 1 || row_last) {
-        blocks_.add(now, -1);
-        array.result_free(now);
+        blocks_.add(cycle, -1);
+        array.result_free(now, cycle);
     }
     ++row_;
     const uint64_t heads_units = head_unit_;
@@ -173,15 +218,12 @@ void Epilogue::step_order(Clock& clock, MatrixArray& array) {
                 clock.at(passed_.next() + 1);
             break;
         case State::kRun:
-            if (now != run_until_) {
-                clock.at(run_until_);
-            } else {
-                piece_done(array, now);
-                if (goes_on(clock))
-                    go(clock, now + 1);
-                else
-                    clock.act();
-            }
+            if (now != run_until_) break;
+            piece_done(array, now, now);
+            if (goes_on(clock))
+                go(clock, now + 1);
+            else
+                clock.act();
             break;
     }
 }
@@ -209,9 +251,16 @@ void Epilogue::step_out(Clock& clock) {
 }
 
 void Epilogue::step(Clock& clock, MatrixArray& array) {
+    if (clock.now() < look_at_ && !array.full()) return clock.at(look_at_);
+    catch_up(clock, array);
     count_room(clock.now());
     step_order(clock, array);
     step_out(clock);
+    look_at_ = 0;
+    if (state_ != State::kRun) return;
+    const bool passes = places_.empty() && unsent_.next() == 0;
+    if (passes && !array.full() && clock.short_ways()) look_at_ = next_look();
+    clock.at(std::max(look_at_, run_until_));
 }
 
 }  // namespace dlavm::timed

@@ -39,9 +39,10 @@ class Epilogue {
         count_room(now);
         return state_ == State::kIdle && room_.at(now) == kBeats && out_->idle(now);
     }
-    void result(Clock& clock) {
-        if (blocks_.next() <= 0 || clock.watched()) clock.act();  // it may wait for one
-        blocks_.add(clock.now(), 1);
+    bool wants_result() const { return blocks_.next() <= 0; }
+    void result(Clock& clock, uint64_t cycle) {  // of this one or of one before it
+        if (wants_result() || clock.watched()) clock.act();
+        blocks_.add(cycle, 1);
     }
     void step(Clock& clock, MatrixArray& array);
     Wait waits(uint64_t now) const;
@@ -53,6 +54,7 @@ class Epilogue {
         uint64_t unit = 0;
         uint32_t units = 0;
     };
+    static constexpr uint32_t kLate = 5;  // beats that begin before anybody looks at them, at most
     bool operand_ends(Clock& clock, bool used);
     void step_order(Clock& clock, MatrixArray& array);
     void go(Clock& clock, uint64_t cycle);
@@ -60,8 +62,11 @@ class Epilogue {
     void count_room(uint64_t now) {
         for (; passed_.next() <= now; passed_.pop()) room_.add(passed_.next(), 1);
     }
-    void piece_done(MatrixArray& array, uint64_t now);
-    void row_done(MatrixArray& array, uint64_t now);
+    void catch_up(Clock& clock, MatrixArray& array);
+    uint32_t beats_known() const;
+    uint64_t next_look() const;
+    void piece_done(MatrixArray& array, uint64_t now, uint64_t cycle);
+    void row_done(MatrixArray& array, uint64_t now, uint64_t cycle);
     void step_out(Clock& clock);
 
     const Shape* shape_;
@@ -73,6 +78,7 @@ class Epilogue {
     uint32_t piece_ = 0, head_ = 0;  // beat of the head's row; head of the unit
     uint64_t head_unit_ = 0;         // of dst, from the unit's first head to this one
     uint64_t left_ = 0, left_piece_ = 0, base_ = 0, column_ = 0, run_until_ = 0;
+    uint64_t look_at_ = 0;  // nobody needs to look before it
     RowWalker walker_;
     Count blocks_, room_{kBeats}, unasked_, unsent_;
     Fifo<Place, kBeats> places_;

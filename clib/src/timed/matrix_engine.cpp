@@ -31,6 +31,7 @@ void MatrixEngine::begin(Clock& clock, const Command& /*command*/) {
     quiet_ = 0;
     last_seen_.clear();
     pace_ = {};
+    last_took_ = period_ = 0;
     units_.start(job_.short_slots, shape_->row_units >= 8);
     if (!job_.cache())
         unpack_.start(job_);
@@ -74,9 +75,14 @@ void MatrixEngine::step_run(Clock& clock, bool fetched) {
     const bool loaded = load_.step(clock) != 0;
     if (loaded) feed_.set_done(now);
     operands_.step(clock);
+    array_.each_result(now, [&](uint64_t cycle) { epilogue_.result(clock, cycle); });
     epilogue_.step(clock, array_);
     step_pairs(clock, pushed != 0 || loaded || array_.freed(now));
     if (units_.room_next() != room && (job_.cache() || !unpack_.goes_on(clock))) clock.act();
+    const int32_t more = job_.cache() ? 0 : unpack_.completes(clock, last_took_);
+    if (more == 0) return;
+    feed_.push(now, more);
+    pass_pairs(clock);
 }
 
 // Feed and array, and what comes out of them. `given`: they have more of what they may wait for.
@@ -86,10 +92,15 @@ void MatrixEngine::step_pairs(Clock& clock, bool given) {
         feed_.step(pace_, load_);
         array_.step(pace_, feed_);
         if (job_.rows >= kSteadyRows && array_.took(now) && !clock.all()) jump_pairs(clock);
+        if (load_.freed(now)) clock.act();  // whatever feed and array jumped over
+    } else if (given && now <= last_took_ && period_ != 0 && clock.short_ways()) {
+        pass_pairs(clock);
     }
     if (given && now > last_took_) pace_.poke(now);
     clock.at(pace_.next());
-    if (array_.step_ends(clock, units_)) epilogue_.result(clock);
+    array_.step_ends(clock, units_);
+    array_.each_result(now + 1, [&](uint64_t cycle) { epilogue_.result(clock, cycle); });
+    if (!clock.short_ways() || epilogue_.wants_result()) clock.at(array_.next_result());
 }
 
 // When a block was taken: feed and array go on as since the last one if they were in the same state then,
@@ -104,18 +115,34 @@ void MatrixEngine::jump_pairs(const Clock& clock) {
     const bool steady = std::max(feed_.held(), array_.held()) <= last_took_ && seen_ == last_seen_;
     std::swap(seen_, last_seen_);
     last_took_ = now;
-    const uint32_t pairs = steady ? array_.most_pairs(feed_) : 0;
+    period_ = steady ? period : 0;
     // In front of an observer only where the array works all the time, and nobody waits for results: waits()
     // says so.
-    const bool results = pairs != 0 && feed_.tag().result;
-    if (pairs == 0 || (clock.watched() && (results || period != array_.pair_cycles()))) return;
-    for (uint32_t pair = 1; pair <= pairs; ++pair) {
-        if (feed_.ends_unit(pair)) array_.release_at(now + pair * period);
-        if (results) array_.result_at(now, now + pair * period);
+    if (steady && (!clock.watched() || period == array_.pair_cycles())) pass_pairs(clock);
+}
+
+// Feed and array stand as they do behind the block taken at last_took_, which may be to come, and go on as
+// before it: past as many pairs as there are units and room for results.
+void MatrixEngine::pass_pairs(const Clock& clock) {
+    const uint64_t now = clock.now();
+    const uint32_t most = feed_.like_pairs();
+    uint32_t pairs = 0, room = clock.watched() ? 0 : array_.results_room();
+    while (pairs != most) {
+        const uint32_t left = feed_.unit_left(pairs + 1);
+        uint32_t count = std::min(left, most - pairs);
+        if (feed_.has_result(pairs + 1)) {
+            count = std::min(count, room);
+            room -= count;
+            for (uint32_t i = 1; i <= count; ++i) array_.result_at(now, last_took_ + (pairs + i) * period_);
+        }
+        pairs += count;
+        if (count != left) break;
+        array_.release_at(last_took_ + pairs * period_);
     }
-    feed_.jump(now, pairs * period, pairs);
-    array_.jump(pairs * period);
-    last_took_ = now + pairs * period;
+    if (pairs == 0) return;
+    feed_.jump(now, pairs * period_, pairs);
+    array_.jump(pairs * period_);
+    last_took_ += pairs * period_;
     pace_.sleep(last_took_ + 1);
 }
 

@@ -34,6 +34,7 @@ class MatrixEngine final : public AheadEngine {
   private:
     void step_pairs(Clock& clock, bool given);
     void jump_pairs(const Clock& clock);
+    void pass_pairs(const Clock& clock);
     int32_t step_units(Clock& clock);
     bool in_blocks() const { return shape_->tile() >= 32; }  // the cache, or in tokens
     void step_run(Clock& clock, bool fetched);
@@ -55,8 +56,8 @@ class MatrixEngine final : public AheadEngine {
     bool running_ = false;
     uint32_t quiet_ = 0;                      // cycles, one after the other
     std::vector<uint64_t> seen_, last_seen_;  // registers of feed and array when a block was taken
-    uint64_t last_took_ = 0;
-    Pace pace_;  // of feed and array
+    uint64_t last_took_ = 0, period_ = 0;     // a block is taken every so many cycles; 0: nobody knows
+    Pace pace_;                               // of feed and array
 };
 
 }  // namespace dlavm::timed

@@ -98,10 +98,15 @@ bool ReadPort::take_rows(Clock& clock, uint64_t from, uint32_t count) {
     return true;
 }
 
+uint32_t ReadPort::inside() const {
+    if (told_.empty() || told_.front().offset != 0 || rows_.next() <= 0) return 0;
+    const uint32_t word = begun_ ? word_ : told_.front().word, words = shape_->row_units / units_;
+    return std::min(words - word, divided_up(left(), units_)) - 1;
+}
+
 bool ReadPort::take_inside() {
-    if (told_.empty() || told_.front().offset != 0 || rows_.next() <= 0) return false;
+    if (inside() == 0) return false;
     const uint32_t word = begun_ ? word_ : told_.front().word;
-    if ((word + 1) * units_ == shape_->row_units || last()) return false;
     pass_words(1);
     word_ = word + 1;
     return true;

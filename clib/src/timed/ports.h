@@ -71,8 +71,9 @@ class ReadPort {
     // Takes `count` beats of a row each in as many cycles from `from` on, this one or the next, and not the
     // last one of the request. False: they are not there, or not known to come in time.
     bool take_rows(Clock& clock, uint64_t from, uint32_t count);
-    // Takes a word in the next cycle which is neither the last of its row nor of the request. False: it is
-    // not there, or not such a one.
+    // Words that can be taken from the next cycle on, whenever the client likes, of which none is the last of
+    // its row or of the request: nobody else sees it. Takes one; false: there is none.
+    uint32_t inside() const;
     bool take_inside();
     // Takes the words that are left of the row from this cycle on, one in each, but for the last one of the
     // request. How many; 0: nobody knows.

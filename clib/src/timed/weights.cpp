@@ -98,6 +98,7 @@ void WeightUnpack::start(const LinearJob& job) {
     half_ = false;
     block_ = entry_ = third_ = 0;
     ends_ = kNever;
+    told_ = false;
     begin_tile();
 }
 
@@ -151,26 +152,38 @@ bool WeightUnpack::take_unit(Clock& clock, uint64_t from) {
     if (from + beats == clock.now() + 1 || !port_->take_rows(clock, from, beats)) return false;
     *this = next;
     ends_ = from + beats - 1;
-    clock.at(ends_);
     return true;
 }
 
 int32_t WeightUnpack::step(Clock& clock) {
     const uint64_t now = clock.now();
-    if (ends_ != kNever) {
-        clock.at(ends_);
-        if (ends_ != now) return 0;
+    if (ends_ == now) {
+        const int32_t units = told_ ? 0 : 1;
         ends_ = kNever;
-        units_->push(now, 1);
+        told_ = false;
+        units_->push(now, units);
         if (units_->room_next() > 0 && !take_unit(clock, now + 1)) clock.act();
-        return 1;
+        return units;
     }
+    forget(now);
+    if (ends_ != kNever) return 0;
     if (!port_->valid(now) || units_->room(now) <= 0) return 0;
     if (clock.short_ways() && take_unit(clock, now)) return 0;
     port_->take(clock);
     if (!beat()) return 0;
     units_->push(now, 1);
     return 1;
+}
+
+int32_t WeightUnpack::completes(Clock& clock, uint64_t until) {
+    if (ends_ == kNever || ends_ <= clock.now()) return 0;
+    const int32_t units = !told_ && ends_ <= until ? 1 : 0;
+    if (units != 0) {
+        told_ = true;
+        units_->push(clock.now(), units);
+    }
+    if (!told_ || units_->room_next() > 0) clock.at(ends_);
+    return units;
 }
 
 // -- kv_unpack ----------------------------------------------------------------------------------------------

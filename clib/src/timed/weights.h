@@ -63,12 +63,20 @@ class WeightUnpack {
     bool goes_on(Clock& clock) {
         return clock.short_ways() && (ends_ != kNever || take_unit(clock, clock.now() + 1));
     }
+    // Behind all that: units (of those that step() does not tell of) which are completed by cycle `until`, up
+    // to which nobody looks.
+    int32_t completes(Clock& clock, uint64_t until);
 
   private:
     bool beat();
     bool take_unit(Clock& clock, uint64_t from);
     bool unit_ends();
     void begin_tile();
+    void forget(uint64_t now) {  // a unit that was told of beforehand
+        if (!told_ || ends_ > now) return;
+        ends_ = kNever;
+        told_ = false;
+    }
 
     uint32_t halves_;
     WeightPort* port_;
@@ -78,6 +86,7 @@ class WeightUnpack {
     bool held_ = false;  // a beat row
     uint32_t block_ = 0, left_ = 0, entry_ = 0, third_ = 0;
     uint64_t ends_ = kNever;  // the last beat of a unit whose beats were taken together
+    bool told_ = false;       // of that unit, before it ends
 };
 
 // kv_unpack.sv: row tiles of less than 32 rows in beats of up to 32 bytes.
