@@ -60,7 +60,16 @@ class Clock {
         ports_ |= 1u << port;
         poke_now(Part::kPorts);
     }
-    uint32_t ports() const { return ports_; }
+    // The same in a cycle to come. A port that waits for one is stepped whenever one of them is.
+    void port_at(uint32_t port, uint64_t cycle) {
+        ports_timed_ |= 1u << port;
+        at(Part::kPorts, cycle);
+    }
+    uint32_t take_ports() {
+        const uint32_t ports = ports_ | ports_timed_;
+        ports_timed_ = 0;
+        return ports;
+    }
 
     // The next cycle in which there is something to do; kNever: nothing is on its way.
     uint64_t next() const {
@@ -103,6 +112,7 @@ class Clock {
   public:
     uint64_t now_ = 0;
     uint32_t mask_ = 0, next_ = 0, current_ = 0, ports_ = 0, ports_next_ = 0, always_ = 0;
+    uint32_t ports_timed_ = 0;
     bool watched_ = false;
     uint64_t timer_ = 0;  // none of the timers is earlier
     std::array<uint64_t, kParts> timers_;

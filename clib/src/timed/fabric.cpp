@@ -186,7 +186,7 @@ bool Fabric::refreshing(uint64_t now, uint32_t spaces) const {
 
 void Fabric::step_ports(Clock& clock) {
     constexpr uint32_t kAll = (1u << (kReaders + kWriters)) - 1;
-    for (uint32_t left = clock.ports() & kAll; left != 0; left &= left - 1) {
+    for (uint32_t left = clock.take_ports() & kAll; left != 0; left &= left - 1) {
         const auto port = static_cast<uint32_t>(__builtin_ctz(left));
         if (port < kReaders)
             readers[port].step(clock);

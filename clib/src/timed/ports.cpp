@@ -133,6 +133,7 @@ bool ReadPort::rows_come(Clock& clock, uint64_t from, uint32_t count) {
     settle(clock.now());
     if (!tells(1) || !arrivals_.add(from, static_cast<int32_t>(count))) return false;
     if (rows_.next() <= 0) clock.at(client_, arrivals_.shows(1 - rows_.next()));
+    if (holds_next()) wake_hold(clock);
     poke_reads(clock);
     return true;
 }

@@ -100,10 +100,8 @@ class ReadPort {
         under_way_.add(clock.now(), -1);
         poke_reads(clock);
     }
-    // Whether rows may be told before they come: nobody looks at one but the client.
-    bool tells(uint32_t rows) const {
-        return inside_ == 0 && arrivals_.room() >= static_cast<int32_t>(rows);
-    }
+    // Whether there is room to tell of so many rows before they come.
+    bool tells(uint32_t rows) const { return arrivals_.room() >= static_cast<int32_t>(rows); }
     // The same in `count` cycles from `from` on, behind all that was told. False: not together with it.
     bool rows_come(Clock& clock, uint64_t from, uint32_t count);
     // read_channels is stepped when a chunk may go because of what is known to come.
@@ -116,7 +114,8 @@ class ReadPort {
         const uint64_t now = clock.now();
         if (granted_ == now || (!busy_ && requests_.valid(now))) cut(clock);
         // A request that starts inside a row waits for the next row with the end of this one held.
-        if (told_.empty() || told_.front().offset == 0 || held_from_ != kNever) return;
+        if (!holds_next()) return;
+        wake_hold(clock);
         if (taken_ == now || !told_.valid(now) || rows(now) <= 0) return;
         take_word(clock);
         held_from_ = now + 1;
@@ -132,6 +131,13 @@ class ReadPort {
         uint32_t word, offset, units;  // word of the row, unit of the word
     };
     int32_t rows(uint64_t now) const { return rows_.at(now) + arrivals_.seen(now); }
+    // The request that is first starts inside a row, and the end of that is not held yet.
+    bool holds_next() const {
+        return !told_.empty() && told_.front().offset != 0 && held_from_ == kNever;
+    }
+    void wake_hold(Clock& clock) const {  // when a row comes
+        if (!arrivals_.empty() && rows_.next() <= 0) clock.port_at(number_, arrivals_.shows(1 - rows_.next()));
+    }
     void settle(uint64_t now) {
         credits_.settle(now, credit_);
         arrivals_.settle(now, rows_, under_way_);
