@@ -64,7 +64,7 @@ bool ReadChannel::room(uint64_t now) {
 }
 
 uint32_t ReadChannel::foreseen(uint64_t now, uint32_t rows, uint64_t* cycles) {
-    if (!memory_->board || reads_.empty() || parts_.next() != 0 || foreseen_.size() == 64) return 0;
+    if (!memory_->board || reads_.empty() || parts_.next() != 0 || foreseen_.size() == kBursts) return 0;
     const uint32_t most = std::min(shape_.beats(rows) - part_, uint32_t{kAhead});
     const uint32_t known =
         memory_->board->beats_known(now, std::max(now, run_until_), now + kAhead, most, cycles);
@@ -98,7 +98,8 @@ void ReadChannel::step(Clock& clock) {
         clock.act();  // of what passed to here
     }
     if (!chunks_.valid(now)) return;
-    if (!room) return clock.at(std::max(foreseen_.next(), now) + 1);
+    if (!room && foreseen_.size() != 0) clock.at(foreseen_.next() + 1);
+    if (!room) return;
     clock.act();
     ask(now, chunks_.front());
     chunks_.pop(now);

@@ -24,7 +24,7 @@ class ReadChannel {
     bool passes(uint64_t now) { return chunks_.empty() && !reads_.full() && room(now); }
     void pass(Clock& clock, uint64_t cycle, uint64_t row, uint32_t rows);
     bool valid(uint64_t now) const { return parts_.at(now) != 0; }  // the part of a row
-    bool waits() const { return parts_.next() != 0; }                // one
+    bool waits() const { return parts_.next() != 0; }               // in the next cycle
     void take(uint64_t now) { parts_.add(now, -1); }
     bool idle() const { return reads_.empty() && chunks_.empty(); }  // asks for nothing and is owed nothing
     // Beats from this cycle on, one in each, that may be taken together: of a row, not its last, so that
@@ -62,11 +62,12 @@ class ReadChannel {
     ChannelMemory* memory_;
     uint32_t part_ = 0;
     Fifo<Chunk, 4> chunks_;
-    Fifo<Burst, 64> reads_;
+    static constexpr uint32_t kBursts = 64;
+    Fifo<Burst, kBursts> reads_;
     Count parts_;
     uint64_t beats_ = 0, last_beat_ = kNever;
-    uint64_t run_until_ = 0;  // the first cycle behind the beats that were taken together
-    Pipeline<64> foreseen_;   // last beats of bursts that memory still counts until then
+    uint64_t run_until_ = 0;      // the first cycle behind the beats that were taken together
+    Pipeline<kBursts> foreseen_;  // last beats of bursts that memory still counts until then
 };
 
 class WriteChannel {

@@ -213,15 +213,12 @@ class Ramps {
         return {};
     }
     int32_t room() const { return static_cast<int32_t>(kRuns - (in_ - out_)); }  // for runs
-    // One in each of `count` cycles behind all others. False: too many runs.
-    bool add(uint64_t from, int32_t count) {
-        if (!empty() && last().from + static_cast<uint64_t>(last().left) == from) {
+    // One in each of `count` cycles behind all others.
+    void add(uint64_t from, int32_t count) {
+        if (!empty() && last().from + static_cast<uint64_t>(last().left) == from)
             last().left += count;
-            return true;
-        }
-        if (in_ - out_ == kRuns) return false;
-        runs_[in_++ % kRuns] = {from, count};
-        return true;
+        else
+            runs_[in_++ % kRuns] = {from, count};
     }
     // Moves what shows to two counters, whose sum stays.
     void settle(uint64_t now, Count& up, Count& down) {

@@ -62,13 +62,14 @@ bool Fabric::read_foreseen(Clock& clock) {
     ReadChannel& channel = reads_[order.space].front();
     ReadPort& port = readers[order.client];
     const uint32_t most = order.rows - taken_, pack = channel.pack();
-    if (reads_[order.space].size() != 1 || !port.tells(most) || foreseen_.size() == 64) return false;
+    if (reads_[order.space].size() != 1 || !port.tells(most) || foreseen_.size() == kOrders) return false;
     std::array<uint64_t, ReadChannel::kAhead> cycles;
     uint32_t beats = channel.foreseen(now, most, cycles.data());
     const uint32_t rows = divided_up(beats, pack);
     uint32_t told = 0, run = 0;  // run: rows one a cycle, up to the last one
     for (; told < rows; ++told) {
-        const uint64_t beat = cycles[beats - 1 - (rows - 1 - told) * pack], row = std::max(last_row_, beat) + 1;
+        const uint64_t beat = cycles[beats - 1 - (rows - 1 - told) * pack],
+                       row = std::max(last_row_, beat) + 1;
         if (row - beat >= ReadChannel::kParts) break;  // as many wait at most
         if (run != 0 && row != last_row_ + 1) {
             port.rows_come(clock, last_row_ + 2 - run, run);
@@ -100,7 +101,7 @@ void Fabric::order_leaves(Clock& clock) {
 // A chunk counts until its last row is taken, in that cycle too.
 bool Fabric::orders_ready(uint64_t now) {
     while (foreseen_.next() < now) foreseen_.pop();
-    return order_.count(now) + foreseen_.size() < 64;
+    return order_.count(now) + foreseen_.size() < kOrders;
 }
 
 void Fabric::step_writes(Clock& clock) {
@@ -117,14 +118,14 @@ void Fabric::step_writes(Clock& clock) {
         for (const uint64_t done : done_at_) clock.at(done);
         if (untold_ != 0) clock.at(put_order_.front().told + 1);
     }
-    waiting_.each(
-        [&](uint32_t port) {
-            clock.at(std::max({writers[port - kReaders].next_chunk(), clock.now() + 1, put_until_}));
-        });
+    waiting_.each([&](uint32_t port) {
+        clock.at(std::max({writers[port - kReaders].next_chunk(), clock.now() + 1, put_until_}));
+    });
 }
 
 bool Fabric::quiet(uint64_t now) const {
-    return !issue_ && !order_.valid(now) && now > last_row_ && !put_busy_ && !put_issue_ && !put_order_.valid(now);
+    return !issue_ && !order_.valid(now) && now > last_row_ && !put_busy_ && !put_issue_ &&
+           !put_order_.valid(now);
 }
 
 // A space is asked for something from the cycle behind `now` on, which may be the next one. Of what was asked
@@ -167,8 +168,7 @@ Fabric::Traffic Fabric::traffic(uint32_t space, uint64_t end) const {
 }
 
 bool Fabric::moves(uint64_t now) const {
-    return std::any_of(watches_.begin(), watches_.end(),
-                       [&](const Watch& w) { return w.busy.at(now); });
+    return std::any_of(watches_.begin(), watches_.end(), [&](const Watch& w) { return w.busy.at(now); });
 }
 
 uint32_t Fabric::asked() const {

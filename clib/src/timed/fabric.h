@@ -136,8 +136,9 @@ class Fabric {
     bool issue_ = false;
     uint32_t client_ = 0;
     Chunk chunk_{};
-    Fifo<Order, 64> order_;
-    Pipeline<64> foreseen_;  // last rows of orders that have left the queue before their time
+    static constexpr uint32_t kOrders = 64;
+    Fifo<Order, kOrders> order_;
+    Pipeline<kOrders> foreseen_;  // last rows of orders that have left the queue before their time
     uint32_t taken_ = 0, row_client_ = 0;
     uint64_t row_due_ = kNever, last_row_ = 0;  // last: in whose cycle it is taken
 
@@ -149,7 +150,7 @@ class Fabric {
     static constexpr uint32_t kAnswers = 16;  // that are owed at most; more may be known to be asked for
     Fifo<PutOrder, 4 * kAnswers> put_order_;
     uint64_t put_until_ = 0;  // a chunk that is known to pass keeps the others waiting until then
-    uint32_t untold_ = 0;  // of put_order_
+    uint32_t untold_ = 0;     // of put_order_
     uint64_t last_told_ = 0;
     std::array<uint64_t, kWriters> done_at_{};  // of the last of a client's that is told
     uint32_t done_client_ = 0;

@@ -70,7 +70,6 @@ void ReadPort::take(Clock& clock, bool again) {
     if (rest <= units_) {
         started_ = begun_ = false;
         held_from_ = kNever;
-        inside_ -= offset != 0 ? 1 : 0;
         told_.pop(now);
         if (!requests_.empty() || (!told_.empty() && told_.front().offset != 0)) clock.poke_port(number_);
     }
@@ -129,13 +128,12 @@ uint32_t ReadPort::take_words(Clock& clock) {
     return count;
 }
 
-bool ReadPort::rows_come(Clock& clock, uint64_t from, uint32_t count) {
+void ReadPort::rows_come(Clock& clock, uint64_t from, uint32_t count) {
     settle(clock.now());
-    if (!tells(1) || !arrivals_.add(from, static_cast<int32_t>(count))) return false;
+    arrivals_.add(from, static_cast<int32_t>(count));
     if (rows_.next() <= 0) clock.at(client_, arrivals_.shows(1 - rows_.next()));
     if (holds_next()) wake_hold(clock);
     poke_reads(clock);
-    return true;
 }
 
 // A request becomes chunks, the next as soon as the last chunk of the one before went.
@@ -155,7 +153,6 @@ void ReadPort::cut(Clock& clock) {
         requests_.pop(now);
         const Place place = place_of(*shape_, request.address, request.units);
         told_.push(now, {divided(place.offset, units_), remainder(place.offset, units_), request.units});
-        inside_ += told_.last().offset != 0 ? 1 : 0;
         busy_ = true;
         space_ = place.space;
         row_ = place.row;

@@ -102,8 +102,8 @@ class ReadPort {
     }
     // Whether there is room to tell of so many rows before they come.
     bool tells(uint32_t rows) const { return arrivals_.room() >= static_cast<int32_t>(rows); }
-    // The same in `count` cycles from `from` on, behind all that was told. False: not together with it.
-    bool rows_come(Clock& clock, uint64_t from, uint32_t count);
+    // The same in `count` cycles from `from` on, behind all that was told.
+    void rows_come(Clock& clock, uint64_t from, uint32_t count);
     // read_channels is stepped when a chunk may go because of what is known to come.
     void wake_reads(Clock& clock) const {
         if (busy_ && (credits_.left != 0 || !arrivals_.empty())) clock.at(Part::kReads, chunk_from());
@@ -132,11 +132,10 @@ class ReadPort {
     };
     int32_t rows(uint64_t now) const { return rows_.at(now) + arrivals_.seen(now); }
     // The request that is first starts inside a row, and the end of that is not held yet.
-    bool holds_next() const {
-        return !told_.empty() && told_.front().offset != 0 && held_from_ == kNever;
-    }
+    bool holds_next() const { return !told_.empty() && told_.front().offset != 0 && held_from_ == kNever; }
     void wake_hold(Clock& clock) const {  // when a row comes
-        if (!arrivals_.empty() && rows_.next() <= 0) clock.port_at(number_, arrivals_.shows(1 - rows_.next()));
+        if (!arrivals_.empty() && rows_.next() <= 0)
+            clock.port_at(number_, arrivals_.shows(1 - rows_.next()));
     }
     void settle(uint64_t now) {
         credits_.settle(now, credit_);
@@ -171,7 +170,6 @@ class ReadPort {
     int32_t most_under_way_;  // rows that were asked for and have not come
     Fifo<Request, 4> requests_;
     DeepFifo<Told> told_;  // requests that were cut and not answered
-    uint32_t inside_ = 0;  // of them, those that begin inside a word
     // the request that is cut into chunks
     bool busy_ = false;
     uint32_t space_ = 0;

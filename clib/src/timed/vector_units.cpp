@@ -152,10 +152,10 @@ void VectorUnits::step_issue(Clock& clock, bool strip_ready) {
             (cycle != now && (ends || !clock.short_ways())))
             break;
         issued(now, cycle, work, step, last);
+        if (ends || !clock.short_ways()) clock.act();
         if (!ends) continue;
         strip_done_ = work.loads;
         works.pop(now);
-        clock.act();
         break;
     }
     issue_at_ = cycle;

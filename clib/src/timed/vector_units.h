@@ -85,7 +85,7 @@ class VectorUnits {
     bool begun_ = false;
     uint32_t step_at_ = 0, level_ = 0, chunk_ = 0;
     int64_t last_issue_ = -1000;
-    uint64_t issue_at_ = 0;  // nothing is issued before
+    uint64_t issue_at_ = 0;                       // nothing is issued before
     std::array<int64_t, vector::kStrip> summed_;  // when something was last added to an accumulator
 
     // lanes, and what comes out of them
