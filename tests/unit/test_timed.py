@@ -95,6 +95,7 @@ def test_the_short_ways_change_nothing(option: str, board: str) -> None:
 
 @pytest.mark.parametrize(("board", "seed", "latency"), [
     ("two wide beats", 159, "90"),  # a unit of values whose rows have not come
+    ("activations on the chip", 102, "board"),  # beats that wait behind rows that were told
 ])  # fmt: skip
 def test_the_short_ways_that_once_differed(board: str, seed: int, latency: str) -> None:
     with open_timed(BOARDS[board]) as timed, open_timed(BOARDS[board]) as plain:
