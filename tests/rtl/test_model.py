@@ -151,6 +151,35 @@ def test_the_command_has_no_path_that_a_space_could_break(tmp_path: Path, monkey
     assert len(included) == 4 and all((cwd / path).is_dir() for path in included)
 
 
+def test_the_runtime_of_verilator_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Path] = []
+
+    def make(directory: Path) -> Path:
+        made.append(directory / "made")
+        made[-1].write_text(f"number {len(made)}")
+        return made[-1]
+
+    monkeypatch.setattr(build, "_make_runtime", make)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("a", "b", "a"):  # a bench may be built again in its directory
+        (tmp_path / name).mkdir(exist_ok=True)
+        build.link_runtime(tmp_path / name)
+        assert (tmp_path / name / build.RUNTIME).read_text() == "number 1"
+    monkeypatch.setattr(build, "verilator_version", lambda: "4.0")
+    build.link_runtime(tmp_path / "a")
+    assert (tmp_path / "a" / build.RUNTIME).read_text() == "number 2"
+    assert (tmp_path / "b" / build.RUNTIME).read_text() == "number 1"
+
+
+def test_a_runtime_that_does_not_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(build, "_RUNTIME_MAKEFILE", f"{build.RUNTIME}:\n\t@echo no compiler && false\n")
+    for _ in range(2):
+        with pytest.raises(DlavmError, match=r"expected Verilator's runtime to compile, got[\s\S]*no compiler"):
+            build.link_runtime(tmp_path)
+    assert not (tmp_path / build.RUNTIME).exists()
+
+
 def test_sources_that_do_not_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(model, "link_runtime", lambda directory: None)  # it does not come so far
