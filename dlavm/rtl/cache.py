@@ -24,9 +24,9 @@ def kept(digest: str, name: str, make: Callable[[Path], Path]) -> Path:
     if target.is_file() and not os.access(cache, os.W_OK):  # of somebody else, who removes what is old
         return target
     cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / "lock", fcntl.LOCK_SH):  # nothing is removed as long as anybody is here
+    with locked(cache / "lock", fcntl.LOCK_SH):  # nothing is removed as long as anybody is here
         target.parent.mkdir(exist_ok=True)
-        with _locked(target.parent / "lock", fcntl.LOCK_EX):
+        with locked(target.parent / "lock", fcntl.LOCK_EX):
             found = target.is_file()
             if not found:
                 _make_into(target, make)
@@ -43,8 +43,9 @@ def directory() -> Path:
 
 
 @contextmanager
-def _locked(path: Path, kind: int) -> Iterator[None]:
-    """Raises BlockingIOError with LOCK_NB where others have the lock."""
+def locked(path: Path, kind: int) -> Iterator[None]:
+    """Holds a lock (fcntl.LOCK_SH or LOCK_EX) on a file, which is made where it is missing. Raises BlockingIOError with
+    LOCK_NB where others have the lock."""
     with path.open("a") as lock:
         fcntl.flock(lock, kind)
         yield
@@ -62,7 +63,7 @@ def _make_into(target: Path, make: Callable[[Path], Path]) -> None:
 def _prune(cache: Path) -> None:
     """Removes what nobody has asked for in UNUSED_DAYS, unless something is being made: then the next time does."""
     oldest = time.time() - UNUSED_DAYS * 24 * 3600
-    with suppress(BlockingIOError), _locked(cache / "lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
+    with suppress(BlockingIOError), locked(cache / "lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
         for entry in [path for path in cache.iterdir() if path.is_dir()]:
             if max(path.stat().st_mtime for path in (entry, *entry.iterdir())) < oldest:
                 shutil.rmtree(entry, ignore_errors=True)
