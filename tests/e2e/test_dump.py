@@ -60,11 +60,12 @@ def test_fold_is_for_the_drawing_of_a_graph(dlavm: Command, stories: Path) -> No
     assert dlavm("dump", stories, "--stage", "task", "--format", "dot", "--fold").code == 2
 
 
-def test_the_graph_of_a_model_that_no_board_holds(dlavm: Command, stories_py: Path) -> None:
+def test_the_graph_of_a_model_that_the_board_does_not_hold(dlavm: Command, stories_py: Path) -> None:
     options = ("--board", "nano", "--ctx", 1024, "--weights", "none")
-    model = stories_py.with_name("qwen2.py:qwen2_72b")
-    folded = dlavm("dump", model, *options, "--stage", "graph", "--format", "dot", "--fold")
+    large = stories_py.with_name("qwen2.py:qwen2_72b")
+    folded = dlavm("dump", large, *options, "--stage", "graph", "--format", "dot", "--fold")
     assert "78 layers, each like layer 0" in folded.out
+    model = stories_py.with_name("qwen2.py:qwen2_7b")
     assert dlavm("dump", model, *options, "--stage", "memory").code == 0
     options += ("--target", "v3")
     shape = dlavm("build", model, *options, "--json")

@@ -88,11 +88,14 @@ def test_arguments_that_can_have_one_value(
             session.step([1], 1)
 
 
+@pytest.mark.parametrize("prompts", [
+    pytest.param(("--prompts", "1,13"), id="short"), pytest.param((), id="all", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("target", ["v1", "v2"])
-def test_verify(target: str, stories_py: Path, tmp_path: Path) -> None:
-    """Every byte between reference and simulator, and against the float model of the numbers in the artifact."""
+def test_verify(target: str, prompts: tuple[str, ...], stories_py: Path, tmp_path: Path) -> None:
+    """Every byte between reference and simulator, and against the float model of the numbers in the artifact. The short
+    prompt fills two chunks and a part of a third; it runs whole and cut."""
     built(stories_py, tmp_path / "a", "--target", target, "--board", "nano", "--ctx", "48", "--chunk", "6")
-    outcome = run_command("verify", tmp_path / "a", "--tokens", "3", "--json")
+    outcome = run_command("verify", tmp_path / "a", "--tokens", "3", *prompts, "--json")
     assert outcome.code == 0, outcome.err
     assert outcome.json["ok"] and outcome.json["mismatches"] == 0 and outcome.json["max_logit_error"] < 0.1
 

@@ -64,6 +64,10 @@ class Clients:
         self.writer = Writer()
         self.request_ready = [False] * len(self.readers)
         self.write_ready, self.write_request_ready = False, False
+        # Looked up once: the engine need not have every port, and a name costs more than a value.
+        self.ports: dict[str, Any] = {handle._name: handle for handle in dut}
+        self.groups = {p: [c for c, reader in enumerate(self.readers) if reader.prefix == p] for p in readers}
+        self.shown: dict[str, list[tuple[int, ...]]] = {}
         self.last: dict[str, int] = {}
 
     def forget(self) -> None:
@@ -75,10 +79,11 @@ class Clients:
     async def serve(self) -> None:
         """Runs until it is cancelled."""
         self._drive()
+        edge, reset = RisingEdge(self.dut.clk_i), self.dut.rst_i
         while True:
-            await RisingEdge(self.dut.clk_i)
+            await edge
             self.cycle += 1
-            if self.dut.rst_i.value == 1:
+            if reset.value:
                 self.forget()
             else:
                 self._sample()
@@ -88,14 +93,14 @@ class Clients:
         """Writes a port where that changes it: a write costs far more than a comparison."""
         if self.last.get(name) != value:
             self.last[name] = value
-            getattr(self.dut, name).value = value
+            self.ports[name].value = value
 
     def _chance(self, wait: float) -> bool:
         return wait == 0 or self.rng.random() >= wait
 
     def _sample(self) -> None:
         """What the edge has just transferred."""
-        dut = self.dut
+        ports = self.ports
         for c, reader in enumerate(self.readers):
             if reader.valid and self._get(reader, "ready_o") & 1:
                 reader.beats.popleft()
@@ -104,10 +109,10 @@ class Clients:
         for c, reader in enumerate(self.readers):
             if self.request_ready[c] and self._get(reader, "req_valid_o") & 1:
                 self._request(c)
-        if self.write_ready and dut.wr_valid_o.value == 1:
+        if self.write_ready and ports["wr_valid_o"].value:
             self._write()
-        if self.write_request_ready and dut.wr_req_valid_o.value == 1:
-            address, units = dut.wr_req_addr_o.value.to_unsigned(), dut.wr_req_units_o.value.to_unsigned()
+        if self.write_request_ready and ports["wr_req_valid_o"].value:
+            address, units = (ports[f"wr_req_{x}_o"].value.to_unsigned() for x in ("addr", "units"))
             assert address % UNIT == 0
             assert units >= 1
             self.writer.requests.append([address, units])
@@ -123,7 +128,7 @@ class Clients:
 
     def _get(self, reader: Reader, name: str, bits: int = 1) -> int:
         """A port of the client; what others of its prefix have is above it."""
-        return int(getattr(self.dut, f"{reader.prefix}_{name}").value) >> bits * reader.index
+        return int(self.ports[f"{reader.prefix}_{name}"].value) >> bits * reader.index
 
     def _beats(self, address: int, units: int, beat: int) -> Iterator[tuple[int, int, int]]:
         start = self.cycle + self.waits.latency
@@ -137,8 +142,8 @@ class Clients:
     def _write(self) -> None:
         assert self.writer.requests, "data before its request"
         request = self.writer.requests[0]
-        data = self.dut.wr_data_o.value.to_unsigned().to_bytes(self.beat, "little")
-        strobe = self.dut.wr_strb_o.value.to_unsigned()
+        data = self.ports["wr_data_o"].value.to_unsigned().to_bytes(self.beat, "little")
+        strobe = self.ports["wr_strb_o"].value.to_unsigned()
         for i in range(self.beat):
             if strobe >> i & 1:
                 assert i < request[1] * UNIT, "a byte past the request"
@@ -150,23 +155,28 @@ class Clients:
             self.writer.requests.popleft()
             self.writer.unacknowledged.append(self.cycle + int(self.rng.integers(1, 12)))
 
+    def _show(self, prefix: str, bits: int, values: list[tuple[int, ...]]) -> None:
+        """The ports of a prefix, of `bits` bits of data, from what each of its clients has on them."""
+        for at, name in enumerate(("valid_i", "data_i", "last_i", "error_i", "req_ready_i")):
+            if f"{prefix}_{name}" in self.ports:  # an engine need not look at everything
+                width = bits if name == "data_i" else 1
+                self._set(f"{prefix}_{name}", sum(value[at] << width * i for i, value in enumerate(values)))
+
     def _drive(self) -> None:
         waits = self.waits
-        ports: dict[str, int] = {}
+        shown = []  # of each client, as `_show` takes it
         for c, reader in enumerate(self.readers):
             if reader.beats and not reader.valid:
                 reader.valid = reader.beats[0][0] <= self.cycle and self._chance(waits.read)
             _, data, last = reader.beats[0] if reader.valid else (0, 0, 0)
-            self.request_ready[c] = len(reader.beats) < 4096 and self._chance(waits.request)
+            ready = self.request_ready[c] = len(reader.beats) < 4096 and self._chance(waits.request)
             fails = reader.valid and self.fail == (c, self.read_beats[c])
-            for name, bits, value in (("valid_i", 1, reader.valid), ("data_i", 8 * reader.beat, data),
-                                      ("last_i", 1, last), ("error_i", 1, fails),
-                                      ("req_ready_i", 1, self.request_ready[c])):  # fmt: skip
-                port = f"{reader.prefix}_{name}"
-                ports[port] = ports.get(port, 0) | int(value) << bits * reader.index
-        for port, word in ports.items():
-            if hasattr(self.dut, port):  # an engine need not look at everything
-                self._set(port, word)
+            shown.append((int(reader.valid), data, last, int(fails), int(ready)))
+        for prefix, clients in self.groups.items():
+            values = [shown[c] for c in clients]
+            if self.shown.get(prefix) != values:
+                self.shown[prefix] = values
+                self._show(prefix, 8 * self.readers[clients[0]].beat, values)
         self.write_ready = bool(self.writer.requests) and self._chance(waits.write)
         self.write_request_ready = len(self.writer.requests) < 4 and self._chance(waits.request)
         acknowledged = self.writer.unacknowledged

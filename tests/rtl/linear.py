@@ -101,13 +101,11 @@ class Bench:
 
     async def _answer_tables(self) -> None:
         """Base and slope of each lane's index, a cycle later."""
+        edge, slot, index = RisingEdge(self.dut.clk_i), self.dut.act_slot_o, self.dut.act_index_o
         while True:
-            await RisingEdge(self.dut.clk_i)
-            if not self.use_act:
-                continue
-            slot, index = self.dut.act_slot_o.value, self.dut.act_index_o.value
-            if slot.is_resolvable and index.is_resolvable:
-                table, word = self.pairs[slot.to_unsigned()], index.to_unsigned()
+            await edge
+            if self.use_act:
+                table, word = self.pairs[int(slot.value)], int(index.value)
                 # a pair in memory is base, slope; the port has the base on top
                 pairs = [table[word >> 11 * u & 2047] for u in range(UNITS)]
                 swapped = [(p & 0xFFFFFFFF) << 32 | p >> 32 for p in pairs]
@@ -123,18 +121,20 @@ class Bench:
         cocotb.start_soon(self._show())
 
     async def _show(self) -> None:
-        while self.dut.cmd_ready_o.value != 1 and self.dut.rst_i.value != 1 and self.dut.error_o.value != 1:
-            await RisingEdge(self.dut.clk_i)
+        edge, ends = RisingEdge(self.dut.clk_i), (self.dut.cmd_ready_o, self.dut.rst_i, self.dut.error_o)
+        while not any(end.value for end in ends):
+            await edge
         self.dut.cmd_valid_i.value = 0
         self.dut.cmd_opcode_i.value = int(self.rng.integers(256))
 
     async def finish(self, limit: int = 200_000) -> tuple[str, int]:
         """Error name ('' if none) and cycles."""
+        edge, done, failed = RisingEdge(self.dut.clk_i), self.dut.done_o, self.dut.error_o
         for cycle in range(limit):
-            await RisingEdge(self.dut.clk_i)
-            if self.dut.done_o.value == 1:
+            await edge
+            if done.value:
                 return "", cycle
-            if self.dut.error_o.value == 1:
+            if failed.value:
                 return ERRORS[self.dut.error_code_o.value.to_unsigned()], cycle
         raise AssertionError(f"no end after {limit} cycles")
 

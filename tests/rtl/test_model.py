@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dlavm.rtl import build, model
+from dlavm.rtl import build, cache, model
 from dlavm.support.errors import DlavmError
 from dlavm.support.paths import data_root
 from dlavm.target import TargetSpec, load_target
@@ -94,9 +94,9 @@ def test_another_verilator_builds_another_library(built: list[str], monkeypatch:
 def test_what_nobody_uses_leaves_the_cache(built: list[str]) -> None:
     """With the next build, and not where somebody asked for it since."""
     used, unused, young = (model.library(load_target(target, "nano")) for target in ("v1", "v2", "v3"))
-    age(young, model.UNUSED_DAYS - 1)
+    age(young, cache.UNUSED_DAYS - 1)
     for library in (used, unused):
-        age(library, model.UNUSED_DAYS + 1)
+        age(library, cache.UNUSED_DAYS + 1)
     assert model.library(load_target("v1", "nano")) == used and unused.is_file() and len(built) == 3
     model.library(load_target("v3", "kv260"))
     assert used.is_file() and young.is_file() and not unused.parent.exists()
@@ -105,7 +105,7 @@ def test_what_nobody_uses_leaves_the_cache(built: list[str]) -> None:
 
 def test_nothing_leaves_the_cache_while_another_process_builds(built: list[str]) -> None:
     old = model.library(NANO)
-    age(old, 2 * model.UNUSED_DAYS)
+    age(old, 2 * cache.UNUSED_DAYS)
     text = "import fcntl, sys; lock = open(sys.argv[1]); fcntl.flock(lock, fcntl.LOCK_SH); print(flush=True); input()"
     command = [sys.executable, "-c", text, str(old.parents[1] / "lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
@@ -151,8 +151,38 @@ def test_the_command_has_no_path_that_a_space_could_break(tmp_path: Path, monkey
     assert len(included) == 4 and all((cwd / path).is_dir() for path in included)
 
 
+def test_the_runtime_of_verilator_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Path] = []
+
+    def make(directory: Path) -> Path:
+        made.append(directory / "made")
+        made[-1].write_text(f"number {len(made)}")
+        return made[-1]
+
+    monkeypatch.setattr(build, "_make_runtime", make)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("a", "b", "a"):  # a bench may be built again in its directory
+        (tmp_path / name).mkdir(exist_ok=True)
+        build.link_runtime(tmp_path / name)
+        assert (tmp_path / name / build.RUNTIME).read_text() == "number 1"
+    monkeypatch.setattr(build, "verilator_version", lambda: "4.0")
+    build.link_runtime(tmp_path / "a")
+    assert (tmp_path / "a" / build.RUNTIME).read_text() == "number 2"
+    assert (tmp_path / "b" / build.RUNTIME).read_text() == "number 1"
+
+
+def test_a_runtime_that_does_not_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(build, "_RUNTIME_MAKEFILE", f"{build.RUNTIME}:\n\t@echo no compiler && false\n")
+    for _ in range(2):
+        with pytest.raises(DlavmError, match=r"expected Verilator's runtime to compile, got[\s\S]*no compiler"):
+            build.link_runtime(tmp_path)
+    assert not (tmp_path / build.RUNTIME).exists()
+
+
 def test_sources_that_do_not_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(model, "link_runtime", lambda directory: None)  # it does not come so far
     modules = tmp_path / "a b"
     modules.mkdir()
     (modules / "store_engine.sv").write_text("module store_engine; this is no SystemVerilog; endmodule\n")

@@ -322,7 +322,7 @@ def test_on_the_chip_data_comes_after_ten_cycles_wherever_it_lies() -> None:
     """In rows that were never open, right behind a write, in an idle channel and after a long rest."""
     timing = on_chip()
     for address in (0, 1 << 20, (3 << 19) - 64):
-        for cycle in (10, 1_000_000):
+        for cycle in (10, 50_000):
             seen, commands = run(timing, Traffic([(cycle, address, 2)], []), by_event=False)
             assert seen["beat"] == [cycle + 10, cycle + 11]
             assert [c.kind for c in commands if c.kind in ("refresh", "precharge")] == []
