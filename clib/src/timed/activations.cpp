@@ -153,7 +153,7 @@ bool ActivationFeed::has_result(uint32_t number) const {
 // last one of the batch; those of values where they have as many blocks. A pair is under way when the jump
 // ends.
 uint32_t ActivationFeed::like_pairs() const {
-    if (tags_.empty() || !active_ || sets_.next() < static_cast<int32_t>(job_->heads_here(batch_))) return 0;
+    if (!active_ || sets_.next() < static_cast<int32_t>(job_->heads_here(batch_))) return 0;
     const bool pairs_only = job_->rows % 2 == 0, across = pairs_only && (!job_->values || inner_count_ == 1);
     for (uint32_t i = 0; i < tags_.size(); ++i)
         if (tags_.at(i).single || (tags_.at(i).release && !across)) return 0;
