@@ -15,9 +15,9 @@ Place place_of(const Shape& shape, uint64_t address, uint32_t units) {
 
 // -- read_port ----------------------------------------------------------------------------------------------
 
-void ReadPort::ask(Clock& clock, uint64_t address, uint32_t units) {
+void ReadPort::ask(Clock& clock, uint64_t address, uint32_t units, bool again) {
     requests_.push(clock.now(), {address, units});
-    clock.act();
+    if (again) clock.act();
     clock.poke_port(number_);
 }
 

@@ -58,7 +58,7 @@ class ReadPort {
 
     // The client. A beat is looked at (valid, last) before it is taken, once a cycle.
     bool ready(uint64_t now) const { return requests_.ready(now); }
-    void ask(Clock& clock, uint64_t address, uint32_t units);
+    void ask(Clock& clock, uint64_t address, uint32_t units, bool again = true);
     bool valid(uint64_t now) const {
         if (!told_.valid(now)) return false;
         const uint32_t offset = told_.front().offset;
@@ -66,6 +66,8 @@ class ReadPort {
         return held_from_ <= now && (left() <= units_ - offset || rows(now) > 0);
     }
     bool last() const { return left() <= units_; }
+    // Whether there may be a beat in the next cycle. If not, the client is stepped when one is known to come.
+    bool goes_on(uint64_t now) const { return begun_ || rows_.next() + arrivals_.seen(now + 1) > 0; }
     // `again`: the client is stepped in the next cycle.
     void take(Clock& clock, bool again = true);
     // Takes `count` beats of a row each in as many cycles from `from` on, this one or the next, and not the

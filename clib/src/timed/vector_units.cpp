@@ -38,7 +38,8 @@ void VectorUnits::step_loader(Clock& clock, bool bank_full) {
     if (loads.valid(now) && flights_.ready(now) && in_->ready(now)) {
         const VectorLoad& load = loads.front();
         const auto offset = static_cast<uint32_t>(load.address % 8);
-        in_->ask(clock, load.address / 8 * kUnitBytes, divided_up(load.count + offset, 8));
+        in_->ask(clock, load.address / 8 * kUnitBytes, divided_up(load.count + offset, 8),
+                 loads.size() > 1 || !clock.short_ways());
         flights_.push(now, {offset, load.count, load.last});
         loads.pop(now);
     }
@@ -54,20 +55,22 @@ void VectorUnits::load_words(Clock& clock, bool bank_full) {
     bool done = false;
     if (words_taken_ == words) {
         done = true;
+        clock.act();
     } else if (in_->valid(now) && !bank_full) {
         const bool last = words_taken_ + 1 == words;
         if (last || word_ == words_of_beat - 1) {
-            in_->take(clock);
+            in_->take(clock, false);
             word_ = 0;
         } else {
             ++word_;
         }
         done = last && (head.offset == 0 || chunks != words);
         ++words_taken_;
-        clock.act();
+        // Else there is nothing to be done until the next word comes.
+        const bool more = done ? head.last || !loads.empty() : last || word_ != 0;
+        if (more || in_->goes_on(now) || !clock.short_ways()) clock.act();
     }
     if (!done) return;
-    clock.act();
     words_taken_ = 0;
     strip_loaded_ = head.last;
     flights_.pop(now);
