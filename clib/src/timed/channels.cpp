@@ -68,7 +68,7 @@ uint32_t ReadChannel::foreseen(uint64_t now, uint32_t rows, uint64_t* cycles) {
     const uint32_t most = std::min(shape_.beats(rows) - part_, uint32_t{kAhead});
     const uint32_t known =
         memory_->board->beats_known(now, std::max(now, run_until_), now + kAhead, most, cycles);
-    const uint32_t rows_known = (part_ + known) / shape_.pack;
+    const uint32_t rows_known = divided(part_ + known, shape_.pack);
     return rows_known == 0 ? 0 : rows_known * shape_.pack - part_;
 }
 

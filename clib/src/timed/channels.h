@@ -4,6 +4,7 @@
 
 #include "timed/clock.h"
 #include "timed/memory.h"
+#include "timed/shape.h"
 
 namespace dlavm::timed {
 
@@ -122,7 +123,7 @@ class WriteChannel {
     // Rows that passed and wait for their beats.
     int32_t passing_rows(uint64_t now) const {
         if (!passing(now)) return 0;
-        const uint64_t rows = 1 + (passing_until_ - now) / shape_.pack;
+        const uint64_t rows = 1 + divided(passing_until_ - now, shape_.pack);
         return static_cast<int32_t>(rows < passed_rows_ ? rows : passed_rows_);
     }
 

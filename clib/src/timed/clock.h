@@ -32,13 +32,15 @@ class Clock {
     bool watched() const { return watched_; }
     bool short_ways() const { return always_ == 0 && !watched_; }
 
-    // Whether the part is to be stepped now; what follows is its doing.
-    bool begin(Part part) {
-        current_ = static_cast<uint32_t>(part);
-        if ((mask_ >> current_ & 1) == 0) return false;
+    // The next part that is to be stepped in this cycle; what follows is its doing. False: that was all.
+    bool begin_next() {
+        if (mask_ == 0) return false;
+        current_ = static_cast<uint32_t>(__builtin_ctz(mask_));
+        mask_ &= mask_ - 1;
         timers_[current_] = kNever;
         return true;
     }
+    Part part() const { return static_cast<Part>(current_); }
     void act() { next_ |= 1u << current_; }
     void at(uint64_t cycle) { at(static_cast<Part>(current_), cycle); }
     // The same for a part that looks at what is there only from `cycle` on.
@@ -94,19 +96,23 @@ class Clock {
     void move(uint64_t cycle) { now_ = cycle; }
 
   private:
+    // No timer is earlier than timer_, which is nearly always that of one.
     bool advance_to_timer() {
-        const uint64_t to = next();
-        if (to == kNever) return false;
-        now_ = to;
         mask_ = next_ | always_;
-        timer_ = kNever;
-        for (uint32_t i = 0; i < kParts; ++i) {
-            if (timers_[i] <= to)
-                mask_ |= 1u << i;
-            else
-                timer_ = timers_[i] < timer_ ? timers_[i] : timer_;
+        while (mask_ != 0 || timer_ != kNever) {
+            const uint64_t to = mask_ != 0 ? now_ + 1 : timer_;
+            timer_ = kNever;
+            for (uint32_t i = 0; i < kParts; ++i) {
+                if (timers_[i] <= to)
+                    mask_ |= 1u << i;
+                else
+                    timer_ = timers_[i] < timer_ ? timers_[i] : timer_;
+            }
+            if (mask_ == 0) continue;
+            now_ = to;
+            return true;
         }
-        return true;
+        return false;
     }
 
   public:
@@ -247,7 +253,10 @@ class FifoCount {
     uint32_t count(uint64_t now) const {
         return in_ - out_ - static_cast<uint32_t>(pushed_ == now) + static_cast<uint32_t>(popped_ == now);
     }
-    bool valid(uint64_t now) const { return count(now) != 0; }
+    bool valid(uint64_t now) const {
+        if (in_ == out_) return popped_ == now;
+        return in_ != out_ + 1 || pushed_ != now || popped_ == now;
+    }
     bool empty() const { return in_ == out_; }
     uint32_t size() const { return in_ - out_; }
     void pop(uint64_t now) {

@@ -83,7 +83,7 @@ bool Fabric::read_foreseen(Clock& clock) {
     beats -= (rows - told) * pack;
     channel.take_foreseen(now, cycles.data(), beats);
     Watch& w = watches_[order.space];
-    for (uint32_t i = 0; i < beats; ++i) w.busy.add(now, cycles[i], 1);
+    w.busy.add(now, cycles.data(), beats);
     w.known = std::max(w.known, cycles[beats - 1] + 1);
     taken_ += told;
     if (taken_ == order.rows) order_leaves(clock);

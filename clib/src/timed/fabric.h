@@ -33,16 +33,24 @@ class BeatCycles {
     void clear() { count_ = 0; }
     bool at(uint64_t cycle) const { return cycle - base_ < 64 && (cycles_ >> (cycle - base_) & 1) != 0; }
     void add(uint64_t now, uint64_t from, uint32_t beats) {
+        mark(now, ((uint64_t{1} << beats) - 1) << (from - now), beats);
+    }
+    void add(uint64_t now, const uint64_t* cycles, uint32_t beats) {
+        uint64_t added = 0;
+        for (uint32_t i = 0; i < beats; ++i) added |= uint64_t{1} << (cycles[i] - now);
+        mark(now, added, beats);
+    }
+
+  private:
+    void mark(uint64_t now, uint64_t added, uint32_t beats) {
         const uint64_t moved = now - base_;
         cycles_ = moved < 64 ? cycles_ >> moved : 0;
         base_ = now;
-        const uint64_t added = ((uint64_t{1} << beats) - 1) << (from - now);
         count_ += beats;
         for (uint64_t both = added & cycles_; both != 0; both &= both - 1) --count_;
         cycles_ |= added;
     }
 
-  private:
     uint64_t base_ = 0, cycles_ = 0, count_ = 0;
 };
 

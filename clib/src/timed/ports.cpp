@@ -5,9 +5,8 @@
 namespace dlavm::timed {
 
 Place place_of(const Shape& shape, uint64_t address, uint32_t units) {
-    uint32_t space = 0;
-    for (uint32_t s = 0; s < shape.spaces.size(); ++s)
-        if (shape.spaces[s].holds(address, uint64_t{units} * kUnitBytes)) space = s;
+    auto space = static_cast<uint32_t>(shape.spaces.size() - 1);
+    while (space != 0 && !shape.spaces[space].holds(address, uint64_t{units} * kUnitBytes)) --space;
     const uint64_t unit = (address - shape.spaces[space].base) / kUnitBytes;
     const auto offset = remainder(unit, shape.row_units);
     return {space, divided(unit, shape.row_units), offset, divided_up(units + offset, shape.row_units)};

@@ -145,22 +145,38 @@ void Twin::start_nothing(uint64_t begin) {
 // One that waits for rows is stepped when those that are known to come are there.
 template <Part kPart, class Client, class... More>
 void Twin::step_client(Client& client, More&... more) {
-    if (!clock_.begin(kPart)) return;
     client.step(clock_, more...);
     fabric_.wake<kPart>(clock_);
 }
 
 void Twin::step() {
     ++steps_;
-    if (clock_.begin(Part::kReads)) fabric_.step_reads(clock_);
-    if (clock_.begin(Part::kWrites)) fabric_.step_writes(clock_);
-    step_client<Part::kMatrix>(matrix_);
-    step_client<Part::kVector>(vector_);
-    step_client<Part::kStore>(store_);
-    if (clock_.begin(Part::kQueues))
-        for (EngineQueue& queue : queues_) queue.step(clock_, semaphores_, trace_);
-    step_client<Part::kFront>(front_, queues_);
-    if (clock_.begin(Part::kPorts)) fabric_.step_ports(clock_);
+    while (clock_.begin_next()) switch (clock_.part()) {
+            case Part::kReads:
+                fabric_.step_reads(clock_);
+                break;
+            case Part::kWrites:
+                fabric_.step_writes(clock_);
+                break;
+            case Part::kMatrix:
+                step_client<Part::kMatrix>(matrix_);
+                break;
+            case Part::kVector:
+                step_client<Part::kVector>(vector_);
+                break;
+            case Part::kStore:
+                step_client<Part::kStore>(store_);
+                break;
+            case Part::kQueues:
+                for (EngineQueue& queue : queues_) queue.step(clock_, semaphores_, trace_);
+                break;
+            case Part::kFront:
+                step_client<Part::kFront>(front_, queues_);
+                break;
+            case Part::kPorts:
+                fabric_.step_ports(clock_);
+                break;
+        }
 }
 
 bool Twin::run(uint64_t cycles) {

@@ -156,7 +156,16 @@ void VectorUnits::step_issue(Clock& clock, bool strip_ready) {
             break;
         issued(now, cycle, work, step, last);
         if (ends || !clock.short_ways()) clock.act();
-        if (!ends) continue;
+        if (!ends) {
+            // Nobody waits for what stays in the lanes: one chunk a cycle, up to the last one.
+            const uint32_t alike =
+                chunk_ != 0 && !step.accumulates && step.to == vector::Step::kElsewhere && clock.short_ways()
+                    ? last - chunk_
+                    : 0;
+            chunk_ += alike;
+            last_issue_ += alike;
+            continue;
+        }
         strip_done_ = work.loads;
         works.pop(now);
         break;
