@@ -132,7 +132,6 @@ def programs(artifact: Artifact) -> dict[str, list[int]]:
             "bad_address": encode(spec, Instr("COPY", {**copy, "src": 0x0FFFFFF0}))}
 
 
-@slow
 @rtl
 def test_faults_by_name_and_then_a_step_as_any_other(small: Artifact, session: Session) -> None:
     device, manifest = session.device, small.manifest

@@ -59,6 +59,7 @@ struct Answer {
 // One channel: bursts are answered in order, a beat a cycle.
 struct Channel {
     dlavm_rtl_channel memory;
+    dlavm_memory_timing figures;
     dlavm::timing::Channel timing;
     uint64_t random;
     std::deque<Burst> reads, writes;
@@ -66,15 +67,24 @@ struct Channel {
     dlavm_rtl_traffic traffic{};
     bool waits = false;  // a read was offered and not taken
 
-    Channel(const dlavm_rtl_channel& bytes, const dlavm_memory_timing& figures, uint64_t seed)
-        : memory(bytes), timing(figures), random(seed) {}
+    Channel(const dlavm_rtl_channel& bytes, const dlavm_memory_timing& board, uint64_t seed)
+        : memory(bytes), figures(board), timing(board), random(seed) {}
 
     // What is on its way comes at once.
-    void retime(const dlavm_memory_timing& figures) {
+    void retime(const dlavm_memory_timing& changed) {
+        figures = changed;
         timing = dlavm::timing::Channel(figures);
         for (Burst& burst : reads) burst.timed = false;
         for (Burst& burst : writes) burst.timed = false;
         for (Answer& answer : answers) answer.timed = false;
+    }
+
+    // Nothing is on its way any more.
+    void forget() {
+        reads.clear();
+        writes.clear();
+        answers.clear();
+        timing = dlavm::timing::Channel(figures);
     }
 
     bool beat_ready(uint64_t cycle) {
@@ -222,11 +232,7 @@ void dlavm_rtl_model::clock() {
 }
 
 void dlavm_rtl_model::restart() {
-    for (Channel& channel : channels) {
-        channel.reads.clear();
-        channel.writes.clear();
-        channel.answers.clear();
-    }
+    for (Channel& channel : channels) channel.forget();
     top->s_aw_valid_i = top->s_w_valid_i = top->s_ar_valid_i = top->s_b_ready_i = top->s_r_ready_i = 0;
     top->rst_i = 1;
     for (uint64_t i = 0; i < kResetCycles; ++i) clock();
