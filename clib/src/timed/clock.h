@@ -64,6 +64,7 @@ class Clock {
     }
     // The same in a cycle to come. A port that waits for one is stepped whenever one of them is.
     void port_at(uint32_t port, uint64_t cycle) {
+        if (cycle == kNever) return;
         ports_timed_ |= 1u << port;
         at(Part::kPorts, cycle);
     }
@@ -115,7 +116,6 @@ class Clock {
         return false;
     }
 
-  public:
     uint64_t now_ = 0;
     uint32_t mask_ = 0, next_ = 0, current_ = 0, ports_ = 0, ports_next_ = 0, always_ = 0;
     uint32_t ports_timed_ = 0;

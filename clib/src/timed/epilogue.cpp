@@ -123,10 +123,9 @@ uint32_t Epilogue::beats_known() const {
 // are known are made up for later: before the first of them would be counted, and when something must be
 // seen.
 uint64_t Epilogue::next_look() const {
-    const uint32_t known = beats_known();
-    if (!job_->uses_aux()) return run_until_ + kBeatCycles * std::min(known, kLate);
-    const uint32_t inside = port_->inside();
-    if (inside >= std::min(known, kLate)) return run_until_ + kBeatCycles * std::min(known, kLate);
+    const uint32_t known = std::min(beats_known(), kLate),
+                   inside = job_->uses_aux() ? port_->inside() : known;
+    if (inside >= known) return run_until_ + kBeatCycles * known;
     return run_until_ + kBeatCycles * inside + 1;
 }
 

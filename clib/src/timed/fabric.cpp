@@ -386,7 +386,7 @@ void Fabric::write_chunks(Clock& clock) {
     write_choice_.advance(put_client_);
     put_chunk_ = writers[put_client_].grant(clock);
     put_left_ = put_chunk_.rows;
-    put_busy_ = put_issue_ = true;
+    put_issue_ = true;
     put_busy_ = !write_passes(clock);
     if (put_busy_) clock.act();
 }

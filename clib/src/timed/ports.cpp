@@ -130,8 +130,8 @@ uint32_t ReadPort::take_words(Clock& clock) {
 void ReadPort::rows_come(Clock& clock, uint64_t from, uint32_t count) {
     settle(clock.now());
     arrivals_.add(from, static_cast<int32_t>(count));
-    if (rows_.next() <= 0) clock.at(client_, arrivals_.shows(1 - rows_.next()));
-    if (holds_next()) wake_hold(clock);
+    clock.at(client_, row_from());
+    if (holds_next()) clock.port_at(number_, row_from());
     poke_reads(clock);
 }
 

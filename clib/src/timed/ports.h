@@ -81,9 +81,7 @@ class ReadPort {
     // request. How many; 0: nobody knows.
     uint32_t take_words(Clock& clock);
     // A client that waits for a row is stepped when one that is known to come is there.
-    void wake(Clock& clock) const {
-        if (!arrivals_.empty() && rows_.next() <= 0) clock.at(arrivals_.shows(1 - rows_.next()));
-    }
+    void wake(Clock& clock) const { clock.at(row_from()); }
 
     // read_channels
     bool chunk_valid(uint64_t now) const {
@@ -117,7 +115,7 @@ class ReadPort {
         if (granted_ == now || (!busy_ && requests_.valid(now))) cut(clock);
         // A request that starts inside a row waits for the next row with the end of this one held.
         if (!holds_next()) return;
-        wake_hold(clock);
+        clock.port_at(number_, row_from());
         if (taken_ == now || !told_.valid(now) || rows(now) <= 0) return;
         take_word(clock);
         held_from_ = now + 1;
@@ -135,10 +133,8 @@ class ReadPort {
     int32_t rows(uint64_t now) const { return rows_.at(now) + arrivals_.seen(now); }
     // The request that is first starts inside a row, and the end of that is not held yet.
     bool holds_next() const { return !told_.empty() && told_.front().offset != 0 && held_from_ == kNever; }
-    void wake_hold(Clock& clock) const {  // when a row comes
-        if (!arrivals_.empty() && rows_.next() <= 0)
-            clock.port_at(number_, arrivals_.shows(1 - rows_.next()));
-    }
+    // Where no row is there: the cycle from which on the first one that is known to come is.
+    uint64_t row_from() const { return rows_.next() > 0 ? kNever : arrivals_.shows(1 - rows_.next()); }
     void settle(uint64_t now) {
         credits_.settle(now, credit_);
         arrivals_.settle(now, rows_, under_way_);

@@ -149,34 +149,31 @@ void Twin::step_client(Client& client, More&... more) {
     fabric_.wake<kPart>(clock_);
 }
 
+void Twin::step(Part part) {
+    switch (part) {
+        case Part::kReads:
+            return fabric_.step_reads(clock_);
+        case Part::kWrites:
+            return fabric_.step_writes(clock_);
+        case Part::kMatrix:
+            return step_client<Part::kMatrix>(matrix_);
+        case Part::kVector:
+            return step_client<Part::kVector>(vector_);
+        case Part::kStore:
+            return step_client<Part::kStore>(store_);
+        case Part::kQueues:
+            for (EngineQueue& queue : queues_) queue.step(clock_, semaphores_, trace_);
+            return;
+        case Part::kFront:
+            return step_client<Part::kFront>(front_, queues_);
+        case Part::kPorts:
+            return fabric_.step_ports(clock_);
+    }
+}
+
 void Twin::step() {
     ++steps_;
-    while (clock_.begin_next()) switch (clock_.part()) {
-            case Part::kReads:
-                fabric_.step_reads(clock_);
-                break;
-            case Part::kWrites:
-                fabric_.step_writes(clock_);
-                break;
-            case Part::kMatrix:
-                step_client<Part::kMatrix>(matrix_);
-                break;
-            case Part::kVector:
-                step_client<Part::kVector>(vector_);
-                break;
-            case Part::kStore:
-                step_client<Part::kStore>(store_);
-                break;
-            case Part::kQueues:
-                for (EngineQueue& queue : queues_) queue.step(clock_, semaphores_, trace_);
-                break;
-            case Part::kFront:
-                step_client<Part::kFront>(front_, queues_);
-                break;
-            case Part::kPorts:
-                fabric_.step_ports(clock_);
-                break;
-        }
+    while (clock_.begin_next()) step(clock_.part());
 }
 
 bool Twin::run(uint64_t cycles) {

@@ -54,6 +54,7 @@ class Twin {
   private:
     void begin(uint64_t begin, Trace* trace, Observer* observer);
     void step();
+    void step(Part part);
     template <Part kPart, class Client, class... More>
     void step_client(Client& client, More&... more);
 

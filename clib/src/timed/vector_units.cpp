@@ -156,19 +156,16 @@ void VectorUnits::step_issue(Clock& clock, bool strip_ready) {
             break;
         issued(now, cycle, work, step, last);
         if (ends || !clock.short_ways()) clock.act();
-        if (!ends) {
-            // Nobody waits for what stays in the lanes: one chunk a cycle, up to the last one.
-            const uint32_t alike =
-                chunk_ != 0 && !step.accumulates && step.to == vector::Step::kElsewhere && clock.short_ways()
-                    ? last - chunk_
-                    : 0;
-            chunk_ += alike;
-            last_issue_ += alike;
-            continue;
+        if (ends) {
+            strip_done_ = work.loads;
+            works.pop(now);
+            break;
         }
-        strip_done_ = work.loads;
-        works.pop(now);
-        break;
+        // Nobody waits for what stays in the lanes: one chunk a cycle, up to the last one.
+        if (chunk_ == 0 || step.accumulates || step.to != vector::Step::kElsewhere || !clock.short_ways())
+            continue;
+        last_issue_ += last - chunk_;
+        chunk_ = last;
     }
     issue_at_ = cycle;
     clock.at(cycle);
